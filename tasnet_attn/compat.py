@@ -1,0 +1,40 @@
+"""Two import guards: asteroid and museval import more than we use, and that more does not import everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+
+@contextmanager
+def _replaced(name: str, module: ModuleType | None) -> Iterator[None]:
+    """Let `import name` find `module` (None: not found) inside the block, and undo it."""
+    missing = object()
+    before: Any = sys.modules.get(name, missing)
+    sys.modules[name] = module  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is missing:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+
+
+def __getattr__(name: str) -> Any:
+    """`PITLossWrapper`, `asteroid` or `museval`, imported on first use."""
+    if name == "museval":
+        # museval -> musdb -> stempeg raises without ffmpeg and ffprobe; scoring needs neither of them
+        with _replaced("musdb", ModuleType("musdb")):
+            import museval
+        return museval
+    if name in ("PITLossWrapper", "asteroid"):
+        # asteroid.losses -> torch_stoi -> torchaudio, which links CUDA; asteroid goes on without its STOI loss
+        with _replaced("torch_stoi", None):
+            import asteroid
+            from asteroid.losses import PITLossWrapper
+        return asteroid if name == "asteroid" else PITLossWrapper
+    raise AttributeError(name)

@@ -1,0 +1,5 @@
+"""The one exception that means: the user can mend this."""
+
+
+class UserError(Exception):
+    """A mistake in what was given (a file, a key, a value); its text says what is wrong and what to do."""

@@ -1,0 +1,350 @@
+"""Encoders and decoders: learned gated, multi-phase gammatone and STFT, on asteroid-filterbanks' `Filterbank`.
+
+Shapes: N = batch x channels, T samples, F features, L frames, S sources.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from asteroid_filterbanks import Decoder as Synthesis
+from asteroid_filterbanks import Encoder as Analysis
+from asteroid_filterbanks import Filterbank, FreeFB
+from torch import Tensor, nn
+
+from tasnet_attn.config import Configurable
+
+EPS = 1e-8
+
+
+class Encoded(NamedTuple):
+    """A mixture in the feature domain.
+
+    Attributes:
+        features: [N, F, L], real: what the separator sees.
+        carrier: [N, F, L], or [N, 2, F, L] for real and imaginary part: what is masked; it has the signal's level.
+        scale: [N, 1, L] or [N, 1, 1]: what the features were divided by; references are encoded with the mixture's.
+    """
+
+    features: Tensor
+    carrier: Tensor
+    scale: Tensor
+
+
+class Encoder(Configurable, nn.Module):
+    """From waveform [N, T] to `Encoded`. `n_features` is F; `latency` the samples a frame looks ahead, None if unbounded."""
+
+    n_features: int
+    latency: int | None = None
+
+    def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
+        """Encode; `scale` given: divide by it instead of measuring one."""
+        raise NotImplementedError
+
+
+class Decoder(Configurable, nn.Module):
+    """From masked carriers [N, S, F, L] or [N, S, 2, F, L] to [N, S, length]."""
+
+    def forward(self, carriers: Tensor, length: int) -> Tensor:
+        """Decode to exactly `length` samples."""
+        raise NotImplementedError
+
+
+# ---- frames of any kernel and stride -------------------------------------------------------------------------------
+
+
+def pad_to_frames(waveform: Tensor, kernel_size: int, stride: int) -> Tensor:
+    """Zero-pad [..., T] so that frames cover every sample equally often: kernel - stride on the left, the rest right.
+
+    With stride = kernel (TasNet's default) nothing is added on the left and the last segment is filled up.
+    """
+    left = kernel_size - stride
+    frames = max(1, math.ceil((waveform.shape[-1] + left) / stride))
+    return F.pad(waveform, (left, (frames - 1) * stride + kernel_size - left - waveform.shape[-1]))
+
+
+class _FrameEncoder(Encoder):
+    """What learned and gammatone encoders share: framing, and the L2 norm of each segment (TasNet, section 2.1)."""
+
+    def __init__(self, n_filters: int, kernel_size: int, stride: int | None) -> None:
+        super().__init__()
+        self.n_features, self.kernel_size = n_filters, kernel_size
+        self.stride = stride or kernel_size
+        self.latency = kernel_size
+        if not 0 < self.stride <= kernel_size:
+            raise ValueError(f"stride {self.stride} must lie between 1 and the kernel size {kernel_size}")
+
+    def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
+        padded = pad_to_frames(waveform, self.kernel_size, self.stride).unsqueeze(1)
+        if scale is None:
+            energy = F.avg_pool1d(padded.square(), self.kernel_size, self.stride) * self.kernel_size
+            scale = (energy + EPS**2).sqrt()  # EPS inside the root: no infinite gradient on silence
+        features = self.code(padded, scale)
+        return Encoded(features, features * scale, scale)
+
+    def code(self, padded: Tensor, scale: Tensor) -> Tensor:
+        """The non-negative code [N, F, L] of the normalised segments of `padded` [N, 1, T']."""
+        raise NotImplementedError
+
+
+def _learned(n_filters: int, kernel_size: int, stride: int) -> FreeFB:
+    """A free bank, Glorot-initialised as the linear map kernel <-> filters that it is.
+
+    (FreeFB counts the kernel into both fans, which makes 500 filters of 220 taps 13 times smaller.)
+    """
+    bank = FreeFB(n_filters, kernel_size, stride=stride)
+    nn.init.xavier_normal_(bank._filters.data[:, 0])
+    return bank
+
+
+class GatedEncoder(_FrameEncoder):
+    """Learned encoder, w = relu(U x) * sigmoid(V x) of L2-normalised segments x.
+
+    Args:
+        n_filters: F, rows of U and of V (bias-free).
+        kernel_size: samples in a segment.
+        stride: samples between segments; None: the kernel size, no overlap.
+
+    Source: Luo & Mesgarani 2018, equations 4-5.
+    """
+
+    def __init__(self, n_filters: int, kernel_size: int, stride: int | None = None) -> None:
+        super().__init__(n_filters, kernel_size, stride)
+        self.content = Analysis(_learned(n_filters, kernel_size, self.stride))
+        self.gate = Analysis(_learned(n_filters, kernel_size, self.stride))
+
+    def code(self, padded: Tensor, scale: Tensor) -> Tensor:
+        # the maps are linear: dividing after them equals dividing the segments, and needs no copy of the segments
+        return torch.relu(self.content(padded) / scale) * torch.sigmoid(self.gate(padded) / scale)
+
+
+class GammatoneEncoder(_FrameEncoder):
+    """Multi-phase gammatone encoder, relu(filterbank * x), without trainable parameters.
+
+    The separator sees the code of L2-normalised segments over filters of unit energy, so that the level of the input
+    and of the published filters (about 1e-3) does not matter to it; the paper leaves this open.
+
+    Args:
+        n_filters: F, even, at least 2 * n_centres.
+        kernel_size: samples in a filter.
+        sample_rate: Hz.
+        stride: samples between frames; None: the kernel size.
+        n_centres: centre frequencies; None: as many as fit below Nyquist; 24: the published bank.
+        f_min: the lowest centre, Hz.
+        erb_step: distance of the centres on the ERB-number scale.
+
+    Source: Ditter & Gerkmann 2020.
+    """
+
+    def __init__(
+        self,
+        n_filters: int,
+        kernel_size: int,
+        sample_rate: int,
+        stride: int | None = None,
+        n_centres: int | None = None,
+        f_min: float = 100.0,
+        erb_step: float = 1.0,
+    ) -> None:
+        super().__init__(n_filters, kernel_size, stride)
+        bank = GammatoneBank(n_filters, kernel_size, sample_rate, self.stride, n_centres, f_min, erb_step)
+        self.analysis = Analysis(bank)
+        self.energy = bank.filters()[0].square().sum().sqrt().item()  # the same for every filter
+
+    def filters(self) -> Tensor:
+        """The bank, [n_filters, 1, kernel_size]."""
+        return self.analysis.filters()
+
+    def code(self, padded: Tensor, scale: Tensor) -> Tensor:
+        return torch.relu(self.analysis(padded)) / (scale * self.energy)
+
+
+class LearnedDecoder(Decoder):
+    """Learned bias-free linear map from filters to segments, overlap-added.
+
+    Args:
+        n_filters: F.
+        kernel_size: samples in a segment.
+        stride: samples between segments; None: the kernel size.
+    """
+
+    def __init__(self, n_filters: int, kernel_size: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        self.synthesis = Synthesis(_learned(n_filters, kernel_size, self.stride))
+
+    def forward(self, carriers: Tensor, length: int) -> Tensor:
+        left = self.kernel_size - self.stride
+        return self.synthesis(carriers).squeeze(-2)[..., left : left + length]
+
+
+# ---- gammatone ------------------------------------------------------------------------------------------------------
+
+
+def erb_number(frequency: float) -> float:
+    """E(f) = 9.265 ln(1 + f / (24.7 * 9.265)), the ERB-number scale; f in Hz."""
+    return 9.265 * math.log1p(frequency / (24.7 * 9.265))
+
+
+def erb_frequency(number: float) -> float:
+    """The frequency in Hz of an ERB number: the inverse of `erb_number`."""
+    return 24.7 * 9.265 * math.expm1(number / 9.265)
+
+
+class GammatoneBank(Filterbank):
+    """The multi-phase gammatone filters: g(t) = t^(p-1) exp(-2 pi b t) cos(2 pi f t + phi), order p = 2.
+
+    Rows are ordered centre by centre: P phases phi_j = j pi / P, then the exact negatives of those P filters.
+
+    Raises:
+        ValueError: odd `n_filters`, fewer than two filters a centre, or centres above Nyquist.
+    """
+
+    def __init__(
+        self,
+        n_filters: int,
+        kernel_size: int,
+        sample_rate: int,
+        stride: int | None = None,
+        n_centres: int | None = None,
+        f_min: float = 100.0,
+        erb_step: float = 1.0,
+    ) -> None:
+        super().__init__(n_filters, kernel_size, stride=stride, sample_rate=sample_rate)
+        if n_filters % 2:
+            raise ValueError(f"n_filters must be even, every filter comes with its negative; got {n_filters}")
+        if not 0 < f_min < sample_rate / 2:
+            raise ValueError(f"f_min {f_min} Hz must lie between 0 and Nyquist, {sample_rate / 2} Hz")
+        room = 1 + math.floor((erb_number(sample_rate / 2) - erb_number(f_min)) / erb_step)
+        n_centres = room if n_centres is None else n_centres
+        if n_centres > room:
+            raise ValueError(f"only {room} centres fit below {sample_rate / 2} Hz; {n_centres} were asked for")
+        if n_filters < 2 * n_centres:
+            raise ValueError(f"{n_centres} centres need at least {2 * n_centres} filters; got {n_filters}")
+        self.centres = [erb_frequency(erb_number(f_min) + k * erb_step) for k in range(n_centres)]
+        self.register_buffer("_filters", self._generate(), persistent=False)
+
+    def _generate(self) -> Tensor:
+        times = torch.arange(1, self.kernel_size + 1, dtype=torch.float64) / self.sample_rate
+        pairs, extra = divmod(self.n_filters // 2, len(self.centres))
+        rows = []
+        for k, centre in enumerate(self.centres):
+            n_phases = pairs + (k < extra)  # the lowest centres take what is left over
+            bandwidth = (24.7 + 0.108 * centre) / (math.pi / 2)  # b = ERB / (pi/2) for order 2
+            envelope = times * torch.exp(-2 * math.pi * bandwidth * times)
+            phases = torch.arange(n_phases, dtype=torch.float64)[:, None] * math.pi / n_phases
+            filters = envelope * torch.cos(2 * math.pi * centre * times + phases)
+            rows += [filters, -filters]
+        bank = torch.cat(rows)
+        rms = bank.square().mean(dim=1, keepdim=True).sqrt()
+        return (bank * rms.max() / rms).float().unsqueeze(1)
+
+    def filters(self) -> Tensor:
+        """The bank, [n_filters, 1, kernel_size]."""
+        return self._filters
+
+
+# ---- STFT -----------------------------------------------------------------------------------------------------------
+
+Window = Literal["hann", "hamming"]
+Drop = Literal["dc", "nyquist"]
+
+
+def _window(name: Window, n_fft: int) -> Tensor:
+    try:
+        return {"hann": torch.hann_window, "hamming": torch.hamming_window}[name](n_fft)
+    except KeyError:
+        raise ValueError(f"window {name!r} is neither 'hann' nor 'hamming'") from None
+
+
+class STFTBank(Filterbank):
+    """The STFT as a filterbank: rows are window * cos, then window * -sin, [2 (n_fft/2+1), 1, n_fft].
+
+    Its convolution equals `torch.stft`; the encoder takes the FFT, which is faster, and this bank is its definition,
+    for tests and for exports to formats that know convolutions but no FFT.
+    """
+
+    def __init__(self, n_fft: int, hop: int, window: Window = "hann") -> None:
+        super().__init__(2 * (n_fft // 2 + 1), n_fft, stride=hop)
+        angles = 2 * math.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1.0), torch.arange(float(n_fft))).double()
+        rows = torch.cat([angles.cos(), -angles.sin()]) * _window(window, n_fft)
+        self.register_buffer("_filters", rows.float().unsqueeze(1), persistent=False)
+
+    def filters(self) -> Tensor:
+        """The bank, [2 (n_fft/2+1), 1, n_fft]."""
+        return self._filters
+
+
+class STFTEncoder(Encoder):
+    """Centred STFT: features |X|**power of the scaled mixture, carrier the complex spectrogram as real and imaginary part.
+
+    Args:
+        n_fft: window length in samples.
+        hop: samples between frames; there are 1 + T // hop of them.
+        window: "hann" or "hamming" (periodic).
+        power: exponent of the magnitude; below 1 the magnitude is kept away from zero, where its gradient is infinite.
+        normalise: "max": divide the clip by its largest magnitude (of one channel); None: leave its level.
+        drop: leave the "nyquist" or the "dc" bin out (a power of two is easier to pool); the decoder puts a zero back.
+    """
+
+    def __init__(
+        self,
+        n_fft: int,
+        hop: int,
+        window: Window = "hann",
+        power: float = 1.0,
+        normalise: Literal["max"] | None = None,
+        drop: Drop | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
+        self.n_features = n_fft // 2 + 1 - (drop is not None)
+        self.register_buffer("window", _window(window, n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
+        spectrum = torch.stft(
+            F.pad(waveform, (self.n_fft // 2, self.n_fft // 2)),  # zeros: reflection fails on short inputs
+            self.n_fft, self.hop, window=self.window, center=False, return_complex=True,
+        )  # fmt: skip
+        bins = {None: slice(None), "dc": slice(1, None), "nyquist": slice(None, -1)}[self.drop]
+        carrier = torch.view_as_real(spectrum[:, bins]).movedim(-1, 1)
+        magnitude = torch.linalg.vector_norm(carrier, dim=1)
+        if scale is None:
+            scale = magnitude.new_ones(len(magnitude), 1, 1)
+            if self.normalise == "max":
+                scale = magnitude.amax(dim=(1, 2), keepdim=True).clamp_min(EPS)
+        features = magnitude / scale
+        if self.power != 1.0:
+            features = features.clamp_min(EPS).pow(self.power)
+        return Encoded(features, carrier, scale)
+
+
+class STFTDecoder(Decoder):
+    """Inverse of `STFTEncoder`: windowed overlap-add divided by the summed squared windows (least squares).
+
+    Args: as the encoder's.
+    """
+
+    def __init__(self, n_fft: int, hop: int, window: Window = "hann", drop: Drop | None = None) -> None:
+        super().__init__()
+        self.n_fft, self.hop, self.drop = n_fft, hop, drop
+        self.register_buffer("window", _window(window, n_fft), persistent=False)
+
+    def forward(self, carriers: Tensor, length: int) -> Tensor:
+        n, sources, _, _, frames = carriers.shape
+        if self.drop:
+            carriers = F.pad(carriers, (0, 0, 1, 0) if self.drop == "dc" else (0, 0, 0, 1))
+        spectrum = torch.view_as_complex(carriers.flatten(0, 1).movedim(1, -1).contiguous())
+        segments = torch.fft.irfft(spectrum, n=self.n_fft, dim=1) * self.window[:, None]
+        weights = self.window.square()[None, :, None].expand(1, -1, frames)
+        waveform = self._overlap_add(segments) / self._overlap_add(weights).clamp_min(EPS)
+        waveform = waveform[:, self.n_fft // 2 : self.n_fft // 2 + length]
+        return F.pad(waveform, (0, length - waveform.shape[-1])).view(n, sources, length)
+
+    def _overlap_add(self, segments: Tensor) -> Tensor:
+        """[N, n_fft, L] -> [N, (L - 1) hop + n_fft]."""
+        total = (segments.shape[-1] - 1) * self.hop + self.n_fft
+        return F.fold(segments, (1, total), (1, self.n_fft), stride=(1, self.hop))[:, 0, 0]

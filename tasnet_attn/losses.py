@@ -1,0 +1,98 @@
+"""Losses: ``loss(separation, references, model) -> scalar``, in the waveform or in the representation domain.
+
+Every loss makes a matrix of costs, estimate i against reference j, averages it over the channels C, and then matches:
+named sources keep their order, interchangeable ones (speakers) take the cheapest permutation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.metrics.si_snr import si_snr
+from tasnet_attn.model import Separation, SourceSeparator
+
+
+class Loss:
+    """A training objective; lower is better."""
+
+    def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
+        """The scalar for a batch; references [B, S, C, T]."""
+        raise NotImplementedError
+
+
+def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) -> Tensor:
+    """The mean cost of matched pairs.
+
+    Args:
+        costs: [B, S, S], estimate i (row) against reference j (column).
+        interchangeable: take the cheapest permutation (asteroid's `PITLossWrapper`: Hungarian beyond three sources).
+        counts: [B, S], weights of the references; None: all equal. A reference of weight 0 costs nothing.
+
+    Returns:
+        A scalar; 0 if no reference counts.
+    """
+    weights = costs.new_ones(costs.shape[::2]) if counts is None else counts.to(costs)
+    costs = costs * weights[:, None, :]
+    if interchangeable:
+        from tasnet_attn.compat import PITLossWrapper
+
+        matched = PITLossWrapper.find_best_perm(costs)[0] * costs.shape[-1]  # it takes the mean over the sources
+    else:
+        matched = costs.diagonal(dim1=1, dim2=2).sum(-1)
+    return matched.sum() / weights.sum().clamp_min(torch.finfo(costs.dtype).tiny)
+
+
+class SISNR(Loss):
+    """Negative SI-SNR, the mean over sources, in dB; silent references are left out.
+
+    Args:
+        cap: dB that no source's ratio exceeds, see `si_snr`; None: no cap.
+    """
+
+    def __init__(self, cap: float | None = None) -> None:
+        self.cap = cap
+
+    def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
+        estimates, references = separation.estimates.float(), references.float()
+        if model.interchangeable:
+            costs = -si_snr(estimates.unsqueeze(2), references.unsqueeze(1), self.cap)  # [B, S, S, C]
+        else:
+            costs = torch.diag_embed(-si_snr(estimates, references, self.cap), dim1=1, dim2=2)
+        heard = (references.amax(-1) > references.amin(-1)).to(costs)  # [B, S, C]
+        counts = heard.sum(-1)
+        costs = (costs * heard.unsqueeze(1)).sum(-1) / counts.clamp_min(1).unsqueeze(1)
+        return match(costs, model.interchangeable, counts)
+
+
+class Spectral(Loss):
+    """Distance between predicted and true features, every stage matched on its own, summed over the stages.
+
+    The references are encoded with the mixture's scale, so that both sides are in the same units.
+
+    Args:
+        distance: "l1", mean absolute, or "l2", mean squared.
+    """
+
+    def __init__(self, distance: Literal["l1", "l2"] = "l1") -> None:
+        if distance not in ("l1", "l2"):
+            raise ValueError(f"distance {distance!r} is neither 'l1' nor 'l2'")
+        self.distance = distance
+
+    def stages(self, separation: Separation, references: Tensor, model: SourceSeparator) -> list[Tensor]:
+        """The loss of each stage."""
+        batch, sources, channels, _ = references.shape
+        folded = references.transpose(1, 2).flatten(0, 1)  # [N, S, T]
+        scale = separation.encoded.scale.repeat_interleave(sources, dim=0)
+        truth = model.encoder(folded.flatten(0, 1), scale).features.unflatten(0, (-1, sources))
+        losses = []
+        for prediction in separation.predictions:
+            error = prediction.unsqueeze(2) - truth.unsqueeze(1)  # [N, S, S, F, L]
+            costs = (error.abs() if self.distance == "l1" else error.square()).mean(dim=(-2, -1))
+            losses.append(match(costs.unflatten(0, (batch, channels)).mean(1), model.interchangeable))
+        return losses
+
+    def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
+        return torch.stack(self.stages(separation, references, model)).sum()

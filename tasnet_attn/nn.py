@@ -1,0 +1,119 @@
+"""Layers that several systems share: attention, the transformer layer, positional codes, initialisations.
+
+Shapes: N batch x channels, H heads, L frames, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"]
+BLOCK = 256  # queries that windowed attention takes at once: large enough to be fast, small against long inputs
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None = None) -> Tensor:
+    """Scaled dot-product attention, optionally causal, optionally in a bounded window (memory then linear in length).
+
+    Args:
+        q: [N, H, L, d].
+        k: [N, H, L', d], v: likewise; with L' > L the queries are the last L of the L' positions.
+        causal: a frame sees itself and earlier frames only.
+        window: how many frames a frame sees, itself included; without `causal`, as many on the other side.
+
+    Returns:
+        [N, H, L, d].
+
+    Source: Vaswani et al. 2017, equation 1.
+    """
+    length, offset = q.shape[-2], k.shape[-2] - q.shape[-2]
+    if offset == 0 and (window is None or window >= length):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    reach = k.shape[-2] if window is None else window
+    block = length if window is None else max(window, BLOCK)
+    positions = torch.arange(k.shape[-2], device=q.device)
+    outputs = []
+    for start in range(0, length, block):
+        now = positions[offset + start : offset + min(start + block, length)]
+        first = max(0, offset + start - reach + 1)
+        last = offset + start + len(now) + (0 if causal else reach - 1)
+        seen = positions[first:last]
+        age = now[:, None] - seen
+        allowed = (age < reach) & (age >= 0 if causal else age > -reach)
+        queries = q[..., start : start + len(now), :]
+        outputs.append(
+            F.scaled_dot_product_attention(queries, k[..., first:last, :], v[..., first:last, :], attn_mask=allowed)
+        )
+    return torch.cat(outputs, dim=-2)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, then Linear-ReLU-Linear; residual and LayerNorm after each (post-norm).
+
+    Args:
+        width: D.
+        heads: H, divides D.
+        ffn: width of the hidden layer.
+        causal, window: see `attend`.
+        dropout: on both residual branches. There is none inside the attention: it would leave the fused kernels.
+
+    Source: Vaswani et al. 2017, section 3.
+    """
+
+    def __init__(
+        self, width: int, heads: int, ffn: int, causal: bool, window: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads {heads} must divide the width {width}")
+        self.heads, self.causal, self.window = heads, causal, window
+        self.project_in = nn.Linear(width, 3 * width)  # queries, keys, values
+        self.project_out = nn.Linear(width, width)
+        self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.ReLU(), nn.Linear(ffn, width))
+        self.norm_attention, self.norm_ffn = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, L, D] -> [N, L, D]."""
+        return self.step(x, None)[0]
+
+    def step(self, x: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; returns the new cache too."""
+        q, k, v = self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)
+        attended = attend(q, k, v, causal=self.causal, window=self.window)
+        x = self.norm_attention(x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2))))
+        x = self.norm_ffn(x + self.dropout(self.ffn(x)))
+        keep = k.shape[-2] if self.window is None else min(self.window - 1, k.shape[-2])
+        first = k.shape[-2] - keep
+        return x, torch.stack([k[..., first:, :], v[..., first:, :]])
+
+    def initialise(self, init: Init) -> None:
+        """Set the weight matrices by `init`, each of query, key and value map on its own; biases to zero."""
+        set_weight = {
+            "xavier_uniform": nn.init.xavier_uniform_,
+            "xavier_normal": nn.init.xavier_normal_,
+            "kaiming_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
+            "kaiming_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+        }[init]
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                for weight in module.weight.chunk(3) if module is self.project_in else (module.weight,):
+                    set_weight(weight.data)
+                nn.init.zeros_(module.bias)
+
+
+def sinusoids(start: int, length: int, width: int, device: torch.device | None = None) -> Tensor:
+    """The fixed positional code of frames start .. start + length - 1, [length, width].
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    angles = positions[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, :width]

@@ -1,0 +1,32 @@
+"""What every separator is: features in, a list of stages out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tasnet_attn.config import Configurable
+
+
+class Separator(Configurable, nn.Module):
+    """Estimates each source's raw mask or magnitude from the mixture's features.
+
+    The constructor takes `n_features` and `n_sources` first; the model fills them in. `causal` tells whether an output
+    frame depends on no later input frame; a causal separator also offers `initial_state` and `step`.
+    """
+
+    deferred = True
+    causal = False
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """[N, F, L] -> stages, each [N, S, F, L]; the last is final, earlier ones are for deep supervision."""
+        raise NotImplementedError
+
+    def initial_state(self, batch: int) -> Any:
+        """The state before the first frame, for `batch` = N streams."""
+        raise NotImplementedError(f"{type(self).__name__} is not causal and cannot stream")
+
+    def step(self, features: Tensor, state: Any) -> tuple[list[Tensor], Any]:
+        """`forward` on the next block of frames [N, F, l]; also returns the state after it."""
+        raise NotImplementedError(f"{type(self).__name__} is not causal and cannot stream")

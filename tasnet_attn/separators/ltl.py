@@ -1,0 +1,119 @@
+"""LTL: LSTM layers, transformer layers, LSTM layers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from tasnet_attn.nn import Init, TransformerLayer, sinusoids
+from tasnet_attn.separators.base import Separator
+
+
+class LTL(Separator):
+    """The separator written X_trans_Y: X LSTM layers, transformer layers, Y LSTM layers, a linear map to the masks.
+
+    The paper calls its unidirectional models causal although attention over all segments is not; here `attention`
+    is causal unless the LSTMs read both ways. Without an LSTM in front nothing encodes order: give `positional` then.
+
+    Args:
+        n_features: F.
+        n_sources: S.
+        lstm_before: X, may be 0.
+        transformer_layers: layers of self-attention and feed-forward, may be 0.
+        lstm_after: Y, may be 0.
+        hidden: LSTM units per direction; the width of the transformer, except that it is F when X = 0.
+        heads: attention heads; they divide that width.
+        ffn: hidden width of the feed-forward part.
+        bidirectional: LSTMs read both ways.
+        attention: "causal" or "full"; None: causal unless bidirectional.
+        window: frames that a frame sees to either side, itself included; None: all.
+        positional: "sinusoidal" adds a code before the transformer; None adds none.
+        init: how the transformer's weight matrices start; nothing else is touched.
+        dropout: on the residual branches of the transformer.
+        input_norm: LayerNorm over the features of each frame.
+
+    Source: "Blending the attention mechanism in TasNet" (hal-02986238). The paper leaves open heads, positional code
+    and dropout.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_sources: int,
+        lstm_before: int = 1,
+        transformer_layers: int = 4,
+        lstm_after: int = 0,
+        hidden: int = 500,
+        heads: int = 4,
+        ffn: int = 256,
+        bidirectional: bool = False,
+        attention: Literal["causal", "full"] | None = None,
+        window: int | None = None,
+        positional: Literal["sinusoidal"] | None = None,
+        init: Init = "xavier_uniform",
+        dropout: float = 0.0,
+        input_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if attention not in (None, "causal", "full"):
+            raise ValueError(f"attention {attention!r} is neither 'causal' nor 'full'")
+        if positional not in (None, "sinusoidal"):
+            raise ValueError(f"positional {positional!r} is neither 'sinusoidal' nor null")
+        if window is not None and window < 1:
+            raise ValueError(f"window {window} must be at least 1 frame")
+        causal = (not bidirectional) if attention is None else attention == "causal"
+        self.n_sources, self.positional = n_sources, positional
+        self.causal = not bidirectional and (causal or transformer_layers == 0)
+
+        def lstm(width: int, n_layers: int) -> nn.LSTM:
+            return nn.LSTM(width, hidden, n_layers, batch_first=True, bidirectional=bidirectional)
+
+        width = n_features
+        self.norm = nn.LayerNorm(n_features) if input_norm else nn.Identity()
+        self.before = lstm(width, lstm_before) if lstm_before else None
+        width = hidden * (1 + bidirectional) if lstm_before else width
+        self.transformer = nn.ModuleList(
+            TransformerLayer(width, heads, ffn, causal, window, dropout) for _ in range(transformer_layers)
+        )
+        self.after = lstm(width, lstm_after) if lstm_after else None
+        width = hidden * (1 + bidirectional) if lstm_after else width
+        self.to_masks = nn.Linear(width, n_sources * n_features)
+        for layer in self.transformer:
+            layer.initialise(init)
+
+    @staticmethod
+    def parse(name: str) -> dict[str, int]:
+        """Read the paper's notation: ``LTL(500, 2, **LTL.parse("2_trans_0"))``.
+
+        >>> LTL.parse("2_trans_0")
+        {'lstm_before': 2, 'lstm_after': 0}
+        """
+        match = re.fullmatch(r"(\d+)_trans_(\d+)", name)
+        if match is None:
+            raise ValueError(f"{name!r} is not of the form X_trans_Y, like 2_trans_0")
+        return {"lstm_before": int(match[1]), "lstm_after": int(match[2])}
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        return self.step(features, self.initial_state(len(features)))[0]
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        return {"frame": 0, "before": None, "caches": [None] * len(self.transformer), "after": None}
+
+    def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+        frame, before, after = state["frame"], state["before"], state["after"]
+        x = self.norm(features.transpose(1, 2))  # [N, L, F]
+        if self.before is not None:
+            x, before = self.before(x, before)
+        if self.positional:
+            x = x + sinusoids(frame, x.shape[1], x.shape[2], x.device)
+        caches = []
+        for layer, cache in zip(self.transformer, state["caches"], strict=True):
+            x, cache = layer.step(x, cache)
+            caches.append(cache)
+        if self.after is not None:
+            x, after = self.after(x, after)
+        masks = self.to_masks(x).unflatten(-1, (self.n_sources, -1))  # [N, L, S, F]
+        new_state = {"frame": frame + features.shape[-1], "before": before, "caches": caches, "after": after}
+        return [masks.permute(0, 2, 3, 1)], new_state
