@@ -1,0 +1,67 @@
+"""Reading audio by segment; every failure names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+import torch
+from torch import Tensor
+
+from tasnet_attn.errors import UserError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+
+
+class AudioInfo(NamedTuple):
+    """What a file holds: Hz, samples, channels."""
+
+    sample_rate: int
+    length: int
+    channels: int
+
+
+def audio_info(path: Path) -> AudioInfo:
+    """Read a file's header.
+
+    Raises:
+        UserError: missing, or not audio that libsndfile reads.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        info = soundfile.info(path)
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+    return AudioInfo(info.samplerate, info.frames, info.channels)
+
+
+def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
+    """Read samples start .. start + length (None: to the end) by seeking, [C, length] float32.
+
+    Raises:
+        UserError: missing, not audio, shorter than asked for, or NaN samples.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        samples, _ = soundfile.read(path, -1 if length is None else length, start, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+    if length is not None and len(samples) < length:
+        raise UserError(f"{path}: ends {length - len(samples)} samples before its header says; the file is truncated")
+    audio = torch.from_numpy(samples.T)
+    check_finite(audio, path, start)
+    return audio
+
+
+def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
+    """Raise UserError if [C, T] holds NaN or infinity; `start` is the position of the first sample in the file."""
+    if not audio.isfinite().all():
+        position = int((~audio.isfinite()).any(dim=0).nonzero()[0])
+        raise UserError(f"{path}: NaN or infinite value at sample {start + position}; repair or leave out this file")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rpartition(": ")[2].strip()

@@ -1,0 +1,209 @@
+"""What every data set is: tracks in splits, and training segments that are a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from bisect import bisect_right
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tasnet_attn.errors import UserError
+
+Split = Literal["train", "valid", "test"]
+Channels = Literal["all", "mean"]
+
+
+class Track(ABC):
+    """One song or utterance with its references.
+
+    Attributes:
+        name: unique in its split.
+        sources: names, in the order of `read`.
+        sample_rate: Hz.
+        length: samples.
+    """
+
+    name: str
+    sources: list[str]
+    sample_rate: int
+    length: int
+
+    @abstractmethod
+    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Samples start .. start + length (None: to the end): mixture [C, T], references [S, C, T]."""
+
+
+class Segments(Dataset):
+    """Segments of tracks.
+
+    Args:
+        tracks: where segments come from; those shorter than a segment are passed over.
+        length: samples in a segment.
+        size: how many segments make an epoch; None: cut the tracks into consecutive segments, for validation.
+        seed: of the random starts.
+        channels: "all": keep them; "mean": their mean, [1, T].
+    """
+
+    def __init__(self, tracks: Sequence[Track], length: int, size: int | None, seed: int, channels: Channels) -> None:
+        self.tracks = [track for track in tracks if track.length >= length]
+        self.segment, self.seed, self.channels = length, seed, channels
+        self.random = size is not None
+        # random: every valid start of every track is equally likely; else: segments end to end
+        choices = [t.length - length + 1 if self.random else t.length // length for t in self.tracks]
+        self.ends = list(accumulate(choices))
+        if not self.ends:
+            longest = max((track.length for track in tracks), default=0)
+            raise UserError(f"no track is as long as a segment of {length} samples (the longest has {longest})")
+        self.size = self.ends[-1] if size is None else size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def draw(self, epoch: int, index: int) -> tuple[Track, int]:
+        """Which track and which start segment `index` of `epoch` is: a pure function, whatever process asks."""
+        if self.random:
+            choice = int(np.random.default_rng([self.seed, epoch, index]).integers(self.ends[-1]))
+        else:
+            choice = index
+        which = bisect_right(self.ends, choice)
+        offset = choice - (self.ends[which - 1] if which else 0)
+        return self.tracks[which], offset if self.random else offset * self.segment
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The segment (epoch, index): mixture [C, T], references [S, C, T]."""
+        track, start = self.draw(*key)
+        mixture, references = track.read(start, self.segment)
+        if self.channels == "mean":
+            return mixture.mean(0, keepdim=True), references.mean(1, keepdim=True)
+        return mixture, references
+
+
+class EpochSampler(Sampler):
+    """Keys (epoch, index), so that data sets need no state; each of `world` processes takes every `world`-th.
+
+    Lightning calls `set_epoch`; `skip` keys are left out once, after a resume.
+    """
+
+    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
+        self.size, self.rank, self.world = size, rank, world
+        self.epoch = self.skip = 0
+
+    def __len__(self) -> int:
+        return self.size // self.world
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the following keys."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first, self.skip = self.skip, 0
+        for position in range(first, len(self)):
+            yield self.epoch, position * self.world + self.rank
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that a checkpoint in mid-epoch can continue: Lightning stores and restores its state."""
+
+    handed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        # batches that the checkpointed run had already taken of this epoch are not even read
+        first, self.handed = self.handed % len(self), 0
+        assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
+        self.sampler.skip = first * self.batch_size
+        for self.handed, batch in enumerate(super().__iter__(), start=first + 1):
+            yield batch
+        self.handed = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch were handed out."""
+        return {"handed": self.handed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after them."""
+        self.handed = state["handed"]
+
+
+class SegmentedData(LightningDataModule):
+    """Base of all data modules: subclasses list the tracks of a split.
+
+    Args:
+        sources: names, in the model's order (`train` takes them from the model).
+        sample_rate: Hz, likewise.
+        segment: seconds of a training segment, drawn uniformly over all valid starts.
+        batch_size: segments in a batch, per process.
+        segments_per_epoch: training segments that make an epoch.
+        channels: "all": every channel goes through the model on its own; "mean": train on the channels' mean.
+        workers: processes that read ahead; 0: read in the training process.
+        seed: of the random segments (`train` takes it from seed_everything).
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        sample_rate: int,
+        segment: float = 20.0,
+        batch_size: int = 4,
+        segments_per_epoch: int = 1000,
+        channels: Channels = "all",
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.sources, self.sample_rate = list(sources), sample_rate
+        self.segment, self.batch_size, self.segments_per_epoch = segment, batch_size, segments_per_epoch
+        self.channels, self.workers, self.seed = channels, workers, seed
+        self.cached: dict[str, list[Track]] = {}
+
+    def list_tracks(self, split: Split) -> list[Track]:
+        """Find the tracks of a split on disk."""
+        raise NotImplementedError
+
+    def tracks(self, split: Split) -> list[Track]:
+        """The tracks of a split, checked against the model's rate; read once.
+
+        Raises:
+            UserError: none there, or another sample rate; names the file.
+        """
+        if split not in self.cached:
+            tracks = self.list_tracks(split)
+            for track in tracks:
+                if track.sample_rate != self.sample_rate:
+                    raise UserError(
+                        f"{track.name}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
+                        "resample the data or set model.sample_rate"
+                    )
+            self.cached[split] = tracks
+        return self.cached[split]
+
+    def segments(self, split: Split) -> Segments:
+        """The data set of a split: random segments for "train", consecutive ones else."""
+        size = self.segments_per_epoch if split == "train" else None
+        return Segments(self.tracks(split), round(self.segment * self.sample_rate), size, self.seed, self.channels)
+
+    def _loader(self, split: Split) -> ResumableLoader:
+        segments = self.segments(split)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return ResumableLoader(
+            segments,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(len(segments), rank, world),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=split == "train" and len(segments) // world >= self.batch_size,
+            generator=torch.Generator(),  # its own: workers' seeds must not depend on how often the run was resumed
+        )
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self._loader("valid")

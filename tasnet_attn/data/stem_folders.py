@@ -1,0 +1,86 @@
+"""StemFolders: one's own stems, `root/split/track/source.wav|flac|ogg`; the bundled songs have this layout too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.data.audio import audio_info, read_audio
+from tasnet_attn.data.base import Channels, SegmentedData, Split, Track
+from tasnet_attn.errors import UserError
+
+SONGS = Path(__file__).parent / "songs"
+
+
+class StemTrack(Track):
+    """A folder with a file for each source; the mixture is their sum.
+
+    Args:
+        folder: it; its name is the track's.
+        sources: names of the files without suffix.
+
+    Raises:
+        UserError: a source is missing or there twice, or files differ in rate, channels or length.
+    """
+
+    def __init__(self, folder: Path, sources: list[str]) -> None:
+        self.name, self.sources = folder.name, sources
+        self.files = [self._find(folder, source) for source in sources]
+        infos = [audio_info(file) for file in self.files]
+        for file, info in zip(self.files, infos, strict=True):
+            if info != infos[0]:
+                raise UserError(
+                    f"{file}: {info.sample_rate} Hz, {info.length} samples, {info.channels} channels, but "
+                    f"{self.files[0].name} beside it: {infos[0].sample_rate}, {infos[0].length}, {infos[0].channels}"
+                )
+        self.sample_rate, self.length, _ = infos[0]
+
+    @staticmethod
+    def _find(folder: Path, source: str) -> Path:
+        found = [folder / f"{source}{suffix}" for suffix in (".wav", ".flac", ".ogg")]
+        found = [file for file in found if file.is_file()]
+        if len(found) != 1:
+            what = f"has {found[0].name} and {found[1].name}" if found else f"has no {source}.wav, .flac or .ogg"
+            raise UserError(f"{folder}: {what}; a track folder holds one file for each source")
+        return found[0]
+
+    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
+        references = torch.stack([read_audio(file, start, length) for file in self.files])
+        return references.sum(0), references
+
+
+class StemFolders(SegmentedData):
+    """Stems in folders: `root/train/<track>/<source>.wav|flac|ogg`, likewise `valid` and `test`.
+
+    Args:
+        sources: names of the stem files; `train` takes them from the model.
+        sample_rate: Hz; `train` takes it from the model.
+        root: the folder; None: the songs that come with this package (guitar and backing).
+        segment, batch_size, segments_per_epoch, channels, workers, seed: see `SegmentedData`.
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        sample_rate: int,
+        root: Path | None = None,
+        segment: float = 20.0,
+        batch_size: int = 4,
+        segments_per_epoch: int = 1000,
+        channels: Channels = "all",
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, channels, workers, seed)
+        self.root = SONGS if root is None else Path(root)
+
+    def list_tracks(self, split: Split) -> list[Track]:
+        folder = self.root / split
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; StemFolders expects {self.root}/{split}/<track>/<source>.wav")
+        tracks: list[Track] = [StemTrack(path, self.sources) for path in sorted(folder.iterdir()) if path.is_dir()]
+        if not tracks:
+            raise UserError(f"{folder}: empty; StemFolders expects a folder for each track in it")
+        return tracks
