@@ -37,18 +37,14 @@ class Configurable:
 
 
 def describe(value: Any) -> Any:
-    """Write down a component, a deferred component or a plain value, every default included.
+    """Write down a component or a plain value, every default included.
 
     Args:
-        value: a `Configurable`, a `functools.partial` over one, or a (nested) list, dict or scalar.
+        value: a `Configurable`, or a (nested) list, dict or scalar.
 
     Returns:
         Plain data that `build` turns back into an equal component.
     """
-    if isinstance(value, functools.partial):
-        return _description(value.func, value.keywords)
-    if isinstance(value, type) and issubclass(value, Configurable):
-        return _description(value, {})
     if isinstance(value, Configurable):
         return _description(type(value), value._arguments)
     if isinstance(value, dict):

@@ -101,7 +101,7 @@ class SourceSeparator(Configurable, nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The model's description: `from_config` builds an equal, untrained model from it."""
-        return describe(self)["init_args"]
+        return describe(self)["init_args"] | {"separator": describe(self.separator)}  # as built, not what built it
 
     @classmethod
     def from_config(cls, config: dict[str, Any], classes: Iterable[type] = ()) -> SourceSeparator:

@@ -1,0 +1,90 @@
+"""SeparationTask: what a training step is, for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import ReduceLROnPlateau
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from tasnet_attn.losses import SISNR, Loss
+from tasnet_attn.model import SourceSeparator
+
+Optimise = Callable[[Iterable], Optimizer]
+Schedule = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+
+class SeparationTask(LightningModule):
+    """Trains a model: one loss for training and validation, an optimiser, a schedule.
+
+    The defaults are the LTL paper's: negative SI-SNR, Adam at 1e-4, halved after 3 epochs without a better validation
+    loss (torch counts the epochs it is patient with, hence 2).
+
+    Args:
+        model: the model.
+        loss: the objective; None: negative SI-SNR.
+        optimizer: from parameters to an optimiser.
+        lr_scheduler: from an optimiser to a schedule; None: a constant rate.
+        lr_interval: whether the schedule counts epochs or steps.
+    """
+
+    def __init__(
+        self,
+        model: SourceSeparator,
+        loss: Loss | None = None,
+        optimizer: Optimise = lambda parameters: Adam(parameters, lr=1e-4),
+        lr_scheduler: Schedule | None = lambda optimizer: ReduceLROnPlateau(
+            optimizer, monitor="valid_loss", factor=0.5, patience=2
+        ),
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss or SISNR()
+        self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval
+        self._rng: dict[str, Any] | None = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """One step on mixture [B, C, T] and references [B, S, C, T]."""
+        loss = self._loss(batch)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """The same loss, over the validation segments."""
+        self.log("valid_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
+
+    def _loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        mixture, references = batch
+        separation = self.model.analyse(mixture)
+        with torch.autocast(mixture.device.type, enabled=False):  # decibels need more than 8 bits of mantissa
+            return self.loss(separation, references, self.model)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval, "monitor": "valid_loss"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    # A checkpoint holds the model's description, for `load`, and the random state (dropout), for an exact resume.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model_config"] = self.model.config
+        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._rng = checkpoint.get("rng")
+
+    def on_train_start(self) -> None:
+        if self._rng is not None:
+            torch.set_rng_state(self._rng["cpu"].cpu())
+            if "cuda" in self._rng and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self._rng["cuda"].cpu(), self.device)

@@ -1,0 +1,144 @@
+"""`tasnet-attn train`: LightningCLI over one model, one task and one data set.
+
+The YAML's top level: `model` (what `SourceSeparator.from_config` takes), `task`, `data`, `trainer`, `early_stopping`,
+`checkpoint`, `seed_everything`, `out`.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from tasnet_attn.data import SegmentedData
+from tasnet_attn.errors import UserError, explain
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.task import SeparationTask
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`: after every epoch, or oftener by `every_n_train_steps` or `train_time_interval`."""
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """A CSVLogger that keeps what a resumed run had logged up to where it resumes."""
+
+    kept: list[dict[str, Any]] | None = None
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log; before the first time, take over the earlier rows."""
+        if self.kept is None:
+            file = Path(self.log_dir) / "metrics.csv"
+            self.kept = list(csv.DictReader(file.open())) if file.is_file() else []
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "previous log files will be deleted": they are in our hands
+                writer = self.experiment
+            for row in self.kept:
+                if step is None or int(row["step"]) < step:
+                    writer.log_metrics({k: v for k, v in row.items() if v and k != "step"}, int(row["step"]))
+        super().log_metrics(metrics, step)
+
+
+class TrainCLI(LightningCLI):
+    """LightningCLI with the model apart from the task, and a run folder that is said once."""
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=Path, default=Path("exp/run"), help="the run folder")
+        parser.add_argument("--ckpt_path", type=str | None, help="'last' continues the run in --out; or a checkpoint")
+        parser.add_class_arguments(SourceSeparator, "model", sub_configs=True)
+        parser.add_class_arguments(SeparationTask, "task", skip={"model"}, sub_configs=True, instantiate=False)
+        parser.add_subclass_arguments(SegmentedData, "data", required=True)
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "trainer.gradient_clip_val": 5.0,
+                "trainer.use_distributed_sampler": False,  # ours deals the keys out itself
+                "early_stopping.monitor": "valid_loss",
+                "early_stopping.patience": 10,
+                "checkpoint.filename": "last",
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        # from the model to the data, never back: the run's configuration then holds the model's values
+        parser.link_arguments("model.sources", "data.init_args.sources")
+        parser.link_arguments("model.sample_rate", "data.init_args.sample_rate")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("out", "checkpoint.dirpath", compute_fn=lambda out: Path(out) / "checkpoints")
+
+    def instantiate_classes(self) -> None:
+        built = self.parser.instantiate_classes(self.config)
+        self.out: Path = built.out
+        self.datamodule, self.model = built.data, SeparationTask(built.model, **built.task.as_dict())
+        settings = built.trainer.as_dict()
+        best = ModelCheckpoint(
+            self.out / "checkpoints", "best", monitor="valid_loss", save_top_k=1, enable_version_counter=False
+        )
+        settings["callbacks"] = [*(settings["callbacks"] or []), built.early_stopping, best, built.checkpoint]
+        if settings["logger"] is None:
+            settings["logger"] = [
+                ContinuedCSVLogger(self.out, name="", version="", flush_logs_every_n_steps=10),
+                TensorBoardLogger(self.out, name="", version="tensorboard"),
+            ]
+        self.trainer = Trainer(**settings)
+
+
+def train(arguments: list[str]) -> Path:
+    """Train as the command line says; returns the run folder.
+
+    Raises:
+        UserError: a wrong file, key or value, or a run folder that already holds a run.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*tensorboardX.*")
+        warnings.filterwarnings("ignore", ".*litlogger.*|.*litmodels.*")
+        try:
+            cli = TrainCLI(
+                args=arguments,
+                run=False,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                save_config_callback=None,
+                parser_kwargs={"exit_on_error": False, "prog": "tasnet-attn train"},
+            )
+        except (ArgumentError, ValueError, TypeError) as error:
+            raise UserError(explain(error)) from error
+        checkpoint = _resume_from(cli.config.ckpt_path, cli.out)
+        _store_config(cli)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    return cli.out
+
+
+def _resume_from(ckpt_path: str | None, out: Path) -> Path | None:
+    if ckpt_path is None:
+        if (out / "config.yml").exists():
+            raise UserError(f"{out}: holds a run already; continue it with --ckpt_path last, or give another --out")
+        return None
+    path = out / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if path.is_file():
+        return path
+    if ckpt_path == "last":
+        return None  # nothing to continue yet: a job may always be started with --ckpt_path last
+    raise UserError(f"{path}: no such checkpoint")
+
+
+@rank_zero_only
+def _store_config(cli: TrainCLI) -> None:
+    """The run's full configuration beside its checkpoints: it re-parses to the same run."""
+    cli.out.mkdir(parents=True, exist_ok=True)
+    config = cli.config.clone()
+    config.pop("config", None)
+    config.ckpt_path = None
+    (cli.out / "config.yml").write_text(cli.parser.dump(config, skip_none=False))
