@@ -9,7 +9,7 @@ FLOOR = 1e-8  # of the estimate's energy: ratios stay within +-80 dB, whatever t
 TINY = 1e-30
 
 
-def si_snr(estimate: Tensor, reference: Tensor, cap: float | None = None) -> Tensor:
+def si_snr(estimate: Tensor, reference: Tensor, cap: float | None = None, floor: float = FLOOR) -> Tensor:
     """Zero-mean scale-invariant signal-to-noise ratio in dB; finite, with finite gradients, on silence too.
 
     A silent reference or estimate gives the constant floor, about -80 dB, without gradient (0 dB if both are silent):
@@ -20,6 +20,8 @@ def si_snr(estimate: Tensor, reference: Tensor, cap: float | None = None) -> Ten
         reference: [..., T]; leading dimensions broadcast against the estimate's.
         cap: dB that the ratio approaches but never exceeds: a source that is nearly solved then stops to draw the
             gradient away from the others. None: no cap.
+        floor: part of the estimate's energy that is added to both sides of the ratio. 0 gives the exact ratio, for
+            evaluation: infinite for a perfect estimate, NaN where reference or estimate is silent.
 
     Returns:
         [...], dB.
@@ -31,12 +33,13 @@ def si_snr(estimate: Tensor, reference: Tensor, cap: float | None = None) -> Ten
     >>> round(si_snr(5 * tone + 0.5 * noise, tone).item())
     20
     """
+    tiny = TINY if floor else 0.0
     estimate = estimate - estimate.mean(dim=-1, keepdim=True)
     reference = reference - reference.mean(dim=-1, keepdim=True)
-    scale = (estimate * reference).sum(-1, keepdim=True) / (reference.square().sum(-1, keepdim=True) + TINY)
+    scale = (estimate * reference).sum(-1, keepdim=True) / (reference.square().sum(-1, keepdim=True) + tiny)
     target = scale * reference
     signal, noise = target.square().sum(-1), (estimate - target).square().sum(-1)
     if cap is not None:
         noise = noise + 10 ** (-cap / 10) * signal
-    floor = FLOOR * estimate.square().sum(-1).detach() + TINY
-    return 10 * torch.log10((signal + floor) / (noise + floor))
+    added = floor * estimate.square().sum(-1).detach() + tiny
+    return 10 * torch.log10((signal + added) / (noise + added))

@@ -1,0 +1,125 @@
+"""The scores of one track, by either backend and under one policy for silence.
+
+Shapes: S sources, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasnet_attn.metrics.bss_eval import BSSEval, silent
+from tasnet_attn.metrics.si_snr import si_snr
+
+Backend = Literal["fast", "museval"]
+FRAMES = ("SDR", "ISR", "SIR", "SAR")  # BSSEval v4, a score for each window
+WHOLE = ("SI-SNR", "SI-SNRi", "NSDR", "SIR v3", "SAR v3")  # one score for the track
+
+
+class TrackScores(NamedTuple):
+    """What a track scored.
+
+    Attributes:
+        frames: {metric: [S, windows]}, BSSEval v4, dB; NaN where it is not scored.
+        whole: {metric: [S]}, dB.
+        silent: [2, S, windows], whether references and estimates are silent in the window.
+    """
+
+    frames: dict[str, Tensor]
+    whole: dict[str, Tensor]
+    silent: Tensor
+
+
+def score(
+    mixture: Tensor,
+    references: Tensor,
+    estimates: Tensor,
+    window: int | None,
+    hop: int | None,
+    v3: bool = False,
+    backend: Backend = "fast",
+) -> TrackScores:
+    """Score one track.
+
+    Args:
+        mixture: [C, T]; improvements are measured against it.
+        references: [S, C, T].
+        estimates: [S, C, T], in the order of the references.
+        window: samples; None: the whole track.
+        hop: samples between windows.
+        v3: also NSDR, SIR and SAR of BSSEval v3, about as costly again.
+        backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is ours in any case.
+    """
+    mixture, references, estimates = mixture.double(), references.double(), estimates.double()
+    snr = _mean_si_snr(estimates, references)
+    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(mixture.expand_as(references), references)}
+    tool = BSSEval(references) if backend == "fast" else MusEval(references)
+    frames = tool.images(estimates, window, hop)
+    if v3:
+        sources, before = tool.sources(estimates), tool.sources(mixture.expand_as(references))
+        whole |= {"NSDR": sources["SDR"] - before["SDR"], "SIR v3": sources["SIR"], "SAR v3": sources["SAR"]}
+    length = references.shape[-1]
+    size = length if window is None else min(window, length)
+    both = torch.stack([references, estimates]).unfold(
+        -1, size, size if hop is None else hop
+    )  # [2, S, C, windows, size]
+    return TrackScores(frames, whole, silent(both.transpose(2, 3)))
+
+
+def best_order(estimates: Tensor, references: Tensor) -> list[int]:
+    """For each reference the estimate that belongs to it: the permutation of the highest mean SI-SNR.
+
+    Silent channels count with the ratio's floor, so that the order is defined for silence too.
+    """
+    pairs = si_snr(estimates.double().unsqueeze(0), references.double().unsqueeze(1)).mean(
+        -1
+    )  # [references, estimates]
+    if len(pairs) <= 3:
+        sources = range(len(pairs))
+        return list(
+            max(itertools.permutations(sources), key=lambda order: sum(pairs[i, j] for i, j in zip(sources, order)))
+        )
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(pairs.cpu().numpy(), maximize=True)[1].tolist()
+
+
+def _mean_si_snr(estimates: Tensor, references: Tensor) -> Tensor:
+    """[S]: the mean over the channels where the reference is not constant; NaN if it is in all, or the estimate is."""
+    ratios = si_snr(estimates, references, floor=0.0)
+    heard = references.amax(-1) > references.amin(-1)
+    return ratios.where(heard, 0).sum(-1) / heard.sum(-1)
+
+
+class MusEval:
+    """museval in the place of `BSSEval`, with its policy for silence; museval itself raises on silent sources."""
+
+    def __init__(self, references: Tensor) -> None:
+        self.references, self.heard = references, ~silent(references)
+
+    def images(self, estimates: Tensor, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
+        """As `BSSEval.images`."""
+        size = min(window or estimates.shape[-1], estimates.shape[-1])
+        return self._scores(estimates, window=size, hop=hop or size)
+
+    def sources(self, estimates: Tensor) -> dict[str, Tensor]:
+        """As `BSSEval.sources`."""
+        inf = float("inf")
+        scores = self._scores(estimates, window=inf, hop=inf, framewise_filters=True, bsseval_sources_version=True)
+        return {name: scores[name][:, 0] for name in ("SDR", "SIR", "SAR")}
+
+    def _scores(self, estimates: Tensor, **options: Any) -> dict[str, Tensor]:
+        from tasnet_attn.compat import museval
+
+        mute = silent(estimates)
+        stand_in = torch.where(mute[:, None, None], self.references, estimates)  # its scores are thrown away
+        kept = [x[self.heard].transpose(1, 2).cpu().numpy() for x in (self.references, stand_in)]
+        values = museval.metrics.bss_eval(*kept, **options)[:4] if self.heard.any() else np.full((4, 0, 1), np.nan)
+        scores = estimates.new_full((4, len(estimates), values[0].shape[-1]), torch.nan)
+        scores[:, self.heard] = torch.as_tensor(np.stack(values)).to(estimates)
+        scores[:, mute] = torch.nan
+        return dict(zip(FRAMES, scores, strict=True))
