@@ -65,3 +65,25 @@ def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
 
 def _reason(error: Exception) -> str:
     return str(error).rpartition(": ")[2].strip()
+
+
+def find_audio(inputs: list[Path]) -> dict[str, Path]:
+    """Files to separate by the name of their output folder: a file's stem, below a given folder its relative path.
+
+    Raises:
+        UserError: a missing input, a folder without audio, or two inputs of one name.
+    """
+    found: dict[str, Path] = {}
+    for given in inputs:
+        if given.is_dir():
+            files = sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not files:
+                raise UserError(f"{given}: no audio files in this folder ({' '.join(SUFFIXES)})")
+            named = {str(path.relative_to(given).with_suffix("")): path for path in files}
+        else:
+            named = {given.stem: given}  # a missing file is reported when its turn comes: it does not stop the rest
+        for name, path in named.items():
+            if name in found:
+                raise UserError(f"{path} and {found[name]} would both be written to {name}; separate them one by one")
+            found[name] = path
+    return found

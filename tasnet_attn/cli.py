@@ -1,0 +1,125 @@
+"""The commands. Arguments are parsed before anything heavy is imported, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.version import __version__
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line, exit with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 if some of several inputs failed, 2 for a user's mistake."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if arguments[:1] == ["train"]:  # LightningCLI has a parser of its own
+            from tasnet_attn.train import train
+
+            train(arguments[1:])
+            return 0
+        options = _parser().parse_args(arguments)
+        return options.run(options) or 0
+    except UserError as error:
+        print(f"tasnet-attn: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="tasnet-attn", description="Train, run and score audio source separation models.")
+    parser.add_argument("--version", action="version", version=f"tasnet-attn {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about)
+        command.set_defaults(run=run)
+        return command
+
+    demo = add("demo", _demo, "train a small model on the bundled songs, separate, score, make a page: minutes")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default: demo)")
+    demo.add_argument("--steps", type=int, help="training steps, if not the recipe's (a look at the machinery)")
+
+    add("train", _demo, "train a model: --config A.yml [--config B.yml] [--key value ...] [--out DIR] [--ckpt_path last]")
+
+    separate = add("separate", _separate, "separate audio files: DIR/<input's stem>/<source>.<format>")
+    separate.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="audio files, or folders of them")
+    separate.add_argument("--model", required=True, help="a run folder, a checkpoint or a model file")
+    separate.add_argument("--out", type=Path, default=Path("separated"), help="folder to write (default: separated)")
+    separate.add_argument("--sources", type=lambda text: text.split(","), help="which, like vocals,drums (default: all)")
+    separate.add_argument("--format", choices=("wav", "flac", "ogg"), default="wav", help="wav is 32-bit float")
+    separate.add_argument("--segment", type=float, help="seconds at once (default: the model's, else 20)")
+    separate.add_argument("--overlap", type=float, default=0.25, help="cross-faded part of a segment (default: 0.25)")
+    separate.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+
+    evaluate = add("evaluate", _evaluate, "score a model on a data set: BSSEval v4 and SI-SNR, museval's JSON, tables")
+    evaluate.add_argument("--model", required=True, help="a run folder, a checkpoint or a model file")
+    evaluate.add_argument("--data", required=True, help="a YAML file with a data section, or a run folder")
+    evaluate.add_argument("--out", help="folder to write (default: evaluation in the run folder)")
+    evaluate.add_argument("--split", choices=("train", "valid", "test"), default="test")
+    evaluate.add_argument("--backend", choices=("fast", "museval"), default="fast", help="who computes BSSEval")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    evaluate.add_argument("--audio", choices=("wav", "flac", "ogg"), help="keep the audio, for the report")
+
+    report = add("report", _report, "one HTML page from saved scores")
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of evaluate, or run folders")
+    report.add_argument("--out", type=Path, help="the page (default: report.html in the first folder)")
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from tasnet_attn.demo import demo
+
+    demo(options.out, options.steps)
+
+
+def _separate(options: argparse.Namespace) -> int:
+    from tasnet_attn.data.audio import find_audio
+    from tasnet_attn.inference import separate_file
+    from tasnet_attn.model import load
+
+    inputs = find_audio(options.inputs)
+    model = load(options.model)
+    failed = []
+    for name, path in inputs.items():
+        try:
+            files = separate_file(
+                model, path, options.out / name, options.sources, options.format, options.segment, options.overlap,
+                options.device,
+            )  # fmt: skip
+        except UserError as error:
+            if len(inputs) == 1:
+                raise
+            failed.append(error)
+            continue
+        print(f"{path} -> {options.out / name}: {', '.join(file.name for file in files)}")
+    for error in failed:
+        print(f"tasnet-attn: failed: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from tasnet_attn.evaluate import run
+
+    settings = {key: value for key, value in vars(options).items() if key != "run"}
+    run(**settings)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from tasnet_attn.report import report
+
+    print(report(options.folders, options.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
