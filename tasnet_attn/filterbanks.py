@@ -35,10 +35,15 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Configurable, nn.Module):
-    """From waveform [N, T] to `Encoded`. `n_features` is F; `latency` the samples a frame looks ahead, None if unbounded."""
+    """From waveform [N, T] to `Encoded`.
+
+    `n_features` is F; `latency` the samples a frame looks ahead, None if unbounded.
+    `clip_scaled`: the scale is one of a whole clip, so whoever cuts a clip measures it first and passes it on.
+    """
 
     n_features: int
     latency: int | None = None
+    clip_scaled = False
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         """Encode; `scale` given: divide by it instead of measuring one."""
@@ -302,6 +307,7 @@ class STFTEncoder(Encoder):
         super().__init__()
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
         self.n_features = n_fft // 2 + 1 - (drop is not None)
+        self.clip_scaled = normalise == "max"
         self.register_buffer("window", _window(window, n_fft), persistent=False)
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:

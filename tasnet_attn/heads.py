@@ -17,6 +17,10 @@ class Head(Configurable):
     No `nn.Module`: a head has no parameters, and `nn.Module.apply` means something else.
     """
 
+    def n_outputs(self, n_sources: int) -> int:
+        """How many outputs of the separator make `n_sources` sources."""
+        return n_sources
+
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:
         """Feature domain, [N, S, F, L]."""
         raise NotImplementedError
@@ -35,55 +39,78 @@ class Mask(Head):
     """The stage is a mask.
 
     Args:
-        activation: "softmax" over the sources (masks sum to one), "sigmoid", "relu", or "linear" (unbounded).
+        activation: "softmax" over the sources (masks sum to one), "sigmoid", "relu", "linear" (unbounded), or
+            "clipped": linear in the loss, with negative values set to zero in the output (Park et al. 2018).
+        subtract: the separator makes all masks but the last, which is what they leave of the mixture (Stoller et al.
+            2018); the mixture must be the sum of the sources.
     """
 
-    def __init__(self, activation: Literal["softmax", "sigmoid", "relu", "linear"] = "softmax") -> None:
-        if activation not in ("softmax", "sigmoid", "relu", "linear"):
-            raise ValueError(f"activation {activation!r} is none of softmax, sigmoid, relu, linear")
-        self.activation = activation
+    def __init__(
+        self,
+        activation: Literal["softmax", "sigmoid", "relu", "linear", "clipped"] = "softmax",
+        subtract: bool = False,
+    ) -> None:
+        if activation not in ("softmax", "sigmoid", "relu", "linear", "clipped"):
+            raise ValueError(f"activation {activation!r} is none of softmax, sigmoid, relu, linear, clipped")
+        if subtract and activation == "softmax":
+            raise ValueError("softmax masks sum to one already and leave nothing to subtract; take another activation")
+        self.activation, self.subtract = activation, subtract
+
+    def n_outputs(self, n_sources: int) -> int:
+        if self.subtract and n_sources < 2:
+            raise ValueError("subtract needs at least two sources")
+        return n_sources - self.subtract
 
     def mask(self, stage: Tensor) -> Tensor:
-        """[N, S, F, L] -> [N, S, F, L]."""
+        """Stage [N, S or S - 1, F, L] -> [N, S, F, L]."""
         match self.activation:
             case "softmax":
                 return torch.softmax(stage, dim=1)
             case "sigmoid":
-                return torch.sigmoid(stage)
+                mask = torch.sigmoid(stage)
             case "relu":
-                return torch.relu(stage)
+                mask = torch.relu(stage)
             case _:
-                return stage
+                mask = stage
+        return torch.cat([mask, 1 - mask.sum(dim=1, keepdim=True)], dim=1) if self.subtract else mask
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:
         return masked(self.mask(stage), encoded.features)
 
     def apply(self, stage: Tensor, encoded: Encoded) -> Tensor:
-        return masked(self.mask(stage), encoded.carrier)
+        mask = self.mask(stage)
+        return masked(mask.clamp_min(0) if self.activation == "clipped" else mask, encoded.carrier)
 
 
 class Magnitude(Head):
     """The stage is a non-negative magnitude in the encoder's domain, |X|**power; masks for the mixture are made of them.
 
     Args:
-        mask: "wiener", m_i**2 / sum_j m_j**2, or "binary", one where m_i is the largest.
+        mask: "wiener", m_i**2 / sum_j m_j**2; "binary", one where m_i is the largest; or "none": m_i itself becomes the
+            output's magnitude, negative values as zero, with the mixture's phase.
         power: the encoder's exponent, undone before the mask is made.
     """
 
-    def __init__(self, mask: Literal["wiener", "binary"] = "wiener", power: float = 1.0) -> None:
-        if mask not in ("wiener", "binary"):
-            raise ValueError(f"mask {mask!r} is neither 'wiener' nor 'binary'")
+    def __init__(self, mask: Literal["wiener", "binary", "none"] = "wiener", power: float = 1.0) -> None:
+        if mask not in ("wiener", "binary", "none"):
+            raise ValueError(f"mask {mask!r} is none of wiener, binary, none")
         self.kind, self.power = mask, power
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:
         return stage
 
     def apply(self, stage: Tensor, encoded: Encoded) -> Tensor:
-        if self.kind == "binary":
+        if self.kind == "none":
+            wanted = stage.clamp_min(0).pow(1 / self.power) * encoded.scale.unsqueeze(1)
+            carrier = encoded.carrier if encoded.carrier.dim() == 4 else encoded.carrier.unsqueeze(1)
+            mask = wanted / torch.linalg.vector_norm(carrier, dim=1).clamp_min(EPS).unsqueeze(1)
+        elif self.kind == "binary":
             mask = torch.zeros_like(stage).scatter(1, stage.argmax(dim=1, keepdim=True), 1.0)
         else:
             magnitude = stage.clamp_min(EPS)
-            relative = magnitude / magnitude.amax(dim=1, keepdim=True)  # high powers of small numbers vanish: divide first
+            relative = magnitude / magnitude.amax(
+                dim=1, keepdim=True
+            )  # high powers of small numbers vanish: divide first
             squared = relative.pow(2 / self.power)
             mask = squared / squared.sum(dim=1, keepdim=True)
         return masked(mask, encoded.carrier)

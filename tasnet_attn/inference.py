@@ -6,7 +6,7 @@ back; files and tensors take the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import permutations
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from tasnet_attn.data.audio import audio_info, check_finite
 from tasnet_attn.errors import UserError
+from tasnet_attn.filterbanks import STFTEncoder
 from tasnet_attn.model import SourceSeparator, segment_samples
+from tasnet_attn.stitching import clip_scale, stitched
 
 SEGMENT = 20.0  # seconds, for models of any length
 BLOCK = 1 << 18  # samples read at once
@@ -59,7 +61,7 @@ def separate(
     """
     check_finite(mixture, "mixture")
     stream = Stream(model, sample_rate, segment, overlap, device)
-    estimates = torch.cat(list(stream.run([mixture], mixture.shape[-1])), dim=-1)
+    estimates = torch.cat(list(stream.run(lambda: [mixture], mixture.shape[-1])), dim=-1)
     return dict(zip(model.sources, estimates, strict=True))
 
 
@@ -82,24 +84,40 @@ class Stream:
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
 
-    def run(self, blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
-        """Blocks [C, t] of a mixture of `length` samples in, blocks [S, C, t'] of the estimates out."""
+    def run(self, read: Callable[[], Iterable[Tensor]], length: int) -> Iterator[Tensor]:
+        """Blocks [C, t] of a mixture of `length` samples in, blocks [S, C, t'] of the estimates out.
+
+        `read` starts the blocks anew: a model that divides by the clip's maximum takes them twice.
+        """
         if length < 1:
             raise UserError("the mixture has no samples")
         if self.rate == self.model.sample_rate:
-            yield from self._separated(blocks)
+            yield from self._separated(lambda: _exactly(read(), length), length)
             return
         inner = max(1, round(length * self.model.sample_rate / self.rate))
-        inward = _exactly(resampled(blocks, self.rate, self.model.sample_rate), inner)
-        outward = resampled(self._separated(inward), self.model.sample_rate, self.rate)
+        outward = resampled(
+            self._separated(lambda: _exactly(resampled(read(), self.rate, self.model.sample_rate), inner), inner),
+            self.model.sample_rate,
+            self.rate,
+        )
         yield from _exactly(outward, length)
 
     @torch.inference_mode()
-    def _separated(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """At the model's rate: overlap-add of the segments' estimates, divided by the summed fades."""
+    def _separated(self, read: Callable[[], Iterable[Tensor]], length: int) -> Iterator[Tensor]:
+        """At the model's rate, by the model's way of joining segments."""
+        encoder, scale = self.model.encoder, None
+        if encoder.clip_scaled and isinstance(encoder, STFTEncoder):
+            scale = clip_scale(encoder, read(), length, self.device)
+        if self.model.stitch == "middle":
+            yield from stitched(self.model, read(), length, scale, self.device)
+        else:
+            yield from self._faded(read(), scale)
+
+    def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None) -> Iterator[Tensor]:
+        """Overlap-add of the segments' estimates, divided by the summed fades."""
         done, total, weights = 0, None, torch.empty(0)  # `done` is the position of total's first sample
         for start, chunk in segments(blocks, self.size, self.hop):
-            estimate = self._model(chunk)
+            estimate = self._model(chunk, scale)
             fade = _fade(chunk.shape[-1], self.size - self.hop)
             if total is None:
                 total, weights = estimate * fade, fade
@@ -116,11 +134,11 @@ class Stream:
         if total is not None:
             yield total / weights
 
-    def _model(self, chunk: Tensor) -> Tensor:
+    def _model(self, chunk: Tensor, scale: Tensor | None) -> Tensor:
         """[C, t] -> [S, C, t]; a model of fixed length gets zeros behind a short chunk."""
         missing = self.size - chunk.shape[-1] if self.fixed else 0
         padded = torch.nn.functional.pad(chunk, (0, missing))
-        return self.model(padded.unsqueeze(0).to(self.device))[0, ..., : chunk.shape[-1]].float().cpu()
+        return self.model(padded.unsqueeze(0).to(self.device), scale)[0, ..., : chunk.shape[-1]].float().cpu()
 
 
 def segments(blocks: Iterable[Tensor], size: int, hop: int) -> Iterator[tuple[int, Tensor]]:
@@ -238,7 +256,7 @@ def separate_file(
             writers.append(
                 soundfile.SoundFile(part, "w", info.sample_rate, info.channels, SUBTYPES[format], format=container)
             )
-        for block in stream.run(_blocks(path), info.length):
+        for block in stream.run(lambda: _blocks(path), info.length):
             for writer, source in zip(writers, wanted, strict=True):
                 writer.write(block[model.sources.index(source)].T.numpy())
         for writer in writers:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tasnet_attn import filterbanks, heads, separators
 from tasnet_attn.config import Configurable, build, describe
 from tasnet_attn.errors import UserError
-from tasnet_attn.filterbanks import Decoder, Encoded, Encoder
+from tasnet_attn.filterbanks import Decoder, Encoded, Encoder, STFTEncoder
 from tasnet_attn.heads import Head, Mask
 from tasnet_attn.separators import Separator
 
@@ -48,6 +48,8 @@ class SourceSeparator(Configurable, nn.Module):
         head: what the separator's output means; None: softmax masks.
         interchangeable: the sources have no fixed order (speakers): losses and scores look for the best permutation.
         segment: seconds, for models of fixed length; None: any length.
+        stitch: how inference joins segments: "fade" cross-fades their waveforms, "middle" takes segments that overlap
+            by half and keeps the middle frames of each (STFT models with named sources).
     """
 
     def __init__(
@@ -60,15 +62,22 @@ class SourceSeparator(Configurable, nn.Module):
         head: Head | None = None,
         interchangeable: bool = False,
         segment: float | None = None,
+        stitch: Literal["fade", "middle"] = "fade",
     ) -> None:
         super().__init__()
+        if stitch not in ("fade", "middle"):
+            raise ValueError(f"stitch {stitch!r} is neither 'fade' nor 'middle'")
+        if stitch == "middle" and (segment is None or interchangeable or not isinstance(encoder, STFTEncoder)):
+            raise ValueError(
+                "stitch 'middle' needs a segment, an STFT encoder and sources that are not interchangeable"
+            )
         if not sources or len(set(sources)) != len(sources):
             raise ValueError(f"sources must be different names, at least one; got {sources}")
         self.sources, self.sample_rate = list(sources), sample_rate
-        self.interchangeable, self.segment = interchangeable, segment
+        self.interchangeable, self.segment, self.stitch = interchangeable, segment, stitch
         self.encoder = encoder
-        self.separator = separator(encoder.n_features, len(sources))
         self.head = head or Mask()
+        self.separator = separator(encoder.n_features, self.head.n_outputs(len(sources)))
         self.decoder = decoder
 
     @property
@@ -81,17 +90,22 @@ class SourceSeparator(Configurable, nn.Module):
         """Samples of input needed beyond an output sample; None if the model is not causal."""
         return self.encoder.latency if self.causal else None
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """[B, C, T] -> [B, S, C, T]."""
-        encoded = self.encoder(mixture.flatten(0, 1))
+    def forward(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]; `scale` [B, C]: that of the clip which the mixture is cut out of."""
+        encoded = self._encode(mixture, scale)
         return self._decode(self.separator(encoded.features)[-1], encoded, mixture.shape)
 
-    def analyse(self, mixture: Tensor) -> Separation:
+    def analyse(self, mixture: Tensor, scale: Tensor | None = None) -> Separation:
         """`forward` with all that losses compare; mixture [B, C, T]."""
-        encoded = self.encoder(mixture.flatten(0, 1))
+        encoded = self._encode(mixture, scale)
         stages = self.separator(encoded.features)
         predictions = [self.head.predict(stage, encoded) for stage in stages]
         return Separation(self._decode(stages[-1], encoded, mixture.shape), predictions, encoded)
+
+    def _encode(self, mixture: Tensor, scale: Tensor | None) -> Encoded:
+        if scale is None or not self.encoder.clip_scaled:
+            return self.encoder(mixture.flatten(0, 1))
+        return self.encoder(mixture.flatten(0, 1), scale.flatten()[:, None, None])
 
     def _decode(self, stage: Tensor, encoded: Encoded, shape: torch.Size) -> Tensor:
         batch, channels, length = shape
@@ -115,7 +129,9 @@ class SourceSeparator(Configurable, nn.Module):
             UserError: a class that is neither ours nor in `classes`, a misspelt key, a refused value; names its path.
         """
         if "class_path" in config:
-            raise UserError("model: give the settings themselves (sources, sample_rate, encoder, ...), not a class_path")
+            raise UserError(
+                "model: give the settings themselves (sources, sample_rate, encoder, ...), not a class_path"
+            )
         table = [cls, *classes, *_own_classes()]
         return build({"class_path": cls.__qualname__, "init_args": config}, table)
 
@@ -189,7 +205,9 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
         raise UserError(f"{file}: the weights do not fit the model that the file describes: {first}") from error
     bad = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if bad:
-        raise UserError(f"{file}: weights hold NaN or infinity ({bad[0]}); the training diverged or the file is damaged")
+        raise UserError(
+            f"{file}: weights hold NaN or infinity ({bad[0]}); the training diverged or the file is damaged"
+        )
     return model.eval()
 
 
@@ -198,7 +216,9 @@ def _find(path: Path) -> Path:
         for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
             if (path / name).is_file():
                 return path / name
-        raise UserError(f"{path}: no checkpoints/best.ckpt or last.ckpt in this folder; is it a run of `tasnet-attn train`?")
+        raise UserError(
+            f"{path}: no checkpoints/best.ckpt or last.ckpt in this folder; is it a run of `tasnet-attn train`?"
+        )
     if not path.is_file():
         raise UserError(f"{path}: no such model; give a run folder, a .ckpt or a .safetensors file")
     return path

@@ -59,9 +59,9 @@ class SeparationTask(LightningModule):
         """The same loss, over the validation segments."""
         self.log("valid_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
 
-    def _loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        mixture, references = batch
-        separation = self.model.analyse(mixture)
+    def _loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        mixture, references, *scale = batch  # some data sets know the scale of the clip that a segment is cut out of
+        separation = self.model.analyse(mixture, *scale)
         with torch.autocast(mixture.device.type, enabled=False):  # decibels need more than 8 bits of mantissa
             return self.loss(separation, references, self.model)
 

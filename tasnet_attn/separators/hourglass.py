@@ -1,8 +1,9 @@
-"""Stacked hourglass: convolutional encoder-decoders on the spectrogram, one behind the other, each with its own masks."""
+"""Stacked hourglass: convolutional encoder-decoders on the spectrogram in a row, each with its own masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ def conv(n_in: int, n_out: int, kernel_size: int, batch_norm: bool, relu: bool =
     """A same-size convolution with bias, then batch norm and ReLU if wanted; weights N(0, 1/fan-in), biases zero."""
     layer = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2)
     nn.init.normal_(layer.weight, std=(n_in * kernel_size**2) ** -0.5)  # Park's public network
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     norm = [nn.BatchNorm2d(n_out)] if batch_norm else []
     return nn.Sequential(layer, *norm, *([nn.ReLU(inplace=True)] if relu else []))
@@ -139,7 +141,7 @@ class Hourglass(Separator):
         self.multiple = 2**n_poolings
         widths = [1, *stem, channels]
         self.stem = nn.Sequential(
-            *(conv(n_in, n_out, 3 if i else 7, batch_norm) for i, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
+            *(conv(n_in, n_out, 3 if i else 7, batch_norm) for i, (n_in, n_out) in enumerate(pairwise(widths)))
         )
         levels = [channels + level * growth for level in range(n_poolings + 1)]
         self.stacks = nn.ModuleList(
