@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasnet_attn.data.base import SegmentedData, Split, Track
+from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.data.stem_folders import StemFolders
 from tasnet_attn.errors import UserError, explain
 
-__all__ = ["SegmentedData", "Split", "StemFolders", "Track", "from_config"]
+__all__ = ["MIR1K", "SegmentedData", "Split", "StemFolders", "Track", "from_config"]
 
 
 def from_config(path: Path, sources: list[str], sample_rate: int) -> SegmentedData:

@@ -1,0 +1,163 @@
+"""MIR-1K: 1000 clips of amateur karaoke, `root/Wavfile/<singer>_<song>_<clip>.wav`, accompaniment left, voice right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasnet_attn.data.audio import audio_info, read_audio
+from tasnet_attn.data.base import SegmentedData, Segments, Split, Track
+from tasnet_attn.errors import UserError
+
+CHANNELS = {"accompaniment": 0, "vocals": 1}
+TRAINING_SINGERS = ("abjones", "amy")  # 175 of the 1000 clips; the other 825 are for testing
+N_FFT, HOP = 1024, 256  # of the published spectrogram, in which a clip's maximum is measured
+
+
+class MIR1KClip(Track):
+    """A clip, mono, resampled to the model's rate.
+
+    Args:
+        file: two channels.
+        sources: "accompaniment" and "vocals", in any order, or one of them.
+        sample_rate: Hz to resample to.
+        mixture: "sum" or "mean" of the channels.
+    """
+
+    def __init__(self, file: Path, sources: list[str], sample_rate: int, mixture: Literal["sum", "mean"]) -> None:
+        info = audio_info(file)
+        if info.channels != 2:
+            raise UserError(f"{file}: has {info.channels} channel(s); MIR-1K has the music left and the voice right")
+        self.file, self.name, self.sources, self.sample_rate, self.mixture = (
+            file,
+            file.stem,
+            sources,
+            sample_rate,
+            mixture,
+        )
+        self.file_rate = info.sample_rate
+        self.length = round(info.length * sample_rate / info.sample_rate)
+
+    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
+        mixture, references = self._whole()
+        stop = self.length if length is None else start + length
+        return mixture[:, start:stop], references[:, :, start:stop]
+
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        """The clip is a few seconds long: it is read whole, because resampling a cut would change the cut's ends."""
+        audio = read_audio(self.file)
+        if self.file_rate != self.sample_rate:
+            import soxr
+
+            audio = torch.from_numpy(soxr.resample(audio.T.numpy(), self.file_rate, self.sample_rate).T)
+        audio = torch.nn.functional.pad(audio, (0, self.length - audio.shape[-1]))
+        mixture = audio.sum(0) if self.mixture == "sum" else audio.mean(0)
+        return mixture[None], audio[[CHANNELS[source] for source in self.sources], None]
+
+    def segment(self, start: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`read`, and the largest magnitude of the whole clip's spectrogram, [1]: networks divide by that."""
+        mixture, references = self._whole()
+        spectrum = torch.stft(
+            mixture, N_FFT, HOP, window=torch.hann_window(N_FFT), pad_mode="constant", return_complex=True
+        )
+        cut = slice(start, start + length)
+        return mixture[:, cut], references[:, :, cut], spectrum.abs().amax().clamp_min(1e-8)[None]
+
+
+class ClipSegments(Segments):
+    """Segments that know the maximum of their clip.
+
+    Args:
+        per_clip: every pass takes each clip once, in random order, at a random start (Park et al. 2018); else every
+            start of every clip is equally likely, so that long clips come more often.
+        tracks, length, size, seed: see `Segments`.
+    """
+
+    def __init__(self, tracks: Sequence[Track], length: int, size: int | None, seed: int, per_clip: bool) -> None:
+        super().__init__(tracks, length, size, seed, channels="all")
+        self.per_clip = per_clip
+
+    def draw(self, epoch: int, index: int) -> tuple[Track, int]:
+        """Which clip and which start segment `index` of `epoch` is: a pure function."""
+        if not (self.per_clip and self.random):
+            return super().draw(epoch, index)
+        which, position = divmod(epoch * self.size + index, len(self.tracks))
+        track = self.tracks[np.random.default_rng([self.seed, which]).permutation(len(self.tracks))[position]]
+        start = np.random.default_rng([self.seed, epoch, index]).integers(track.length - self.segment + 1)
+        return track, int(start)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The segment (epoch, index): mixture [1, T], references [S, 1, T], scale [1] of the clip."""
+        track, start = self.draw(*key)
+        assert isinstance(track, MIR1KClip)
+        return track.segment(start, self.segment)
+
+
+class MIR1K(SegmentedData):
+    """MIR-1K with the published split: `abjones` and `amy` train, the others test.
+
+    The data set has no validation split. By default the training clips stand in, cut end to end: that curve shows the
+    fit, not what it is worth on other songs.
+
+    Args:
+        sources: "accompaniment" and "vocals"; `train` takes them from the model.
+        sample_rate: Hz, 8000 in the papers; the files' 16,000 are resampled. `train` takes it from the model.
+        root: the data set's folder, with `Wavfile` in it.
+        mixture: "sum" of the sources, masks then lie in [0, 1]; or "mean" of the channels beside unscaled sources, as
+            Park's network was trained, which asks for masks up to 2.
+        sampling: "starts": every start of every clip is equally likely; "clips": see `ClipSegments`.
+        held_out: training clips to validate on, which are then not trained on: the last ones by name.
+        segment: seconds; the default makes 64 frames of 256 samples at 8 kHz.
+        batch_size, segments_per_epoch, workers, seed: see `SegmentedData`.
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        sample_rate: int,
+        root: Path = Path("data/MIR-1K"),
+        mixture: Literal["sum", "mean"] = "sum",
+        sampling: Literal["starts", "clips"] = "starts",
+        held_out: int = 0,
+        segment: float = 2.016,
+        batch_size: int = 4,
+        segments_per_epoch: int = 1000,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, "all", workers, seed)
+        if unknown := set(sources) - set(CHANNELS):
+            raise UserError(f"MIR-1K has no source {sorted(unknown)[0]!r}; it has {', '.join(CHANNELS)}")
+        if mixture not in ("sum", "mean") or sampling not in ("starts", "clips"):
+            raise ValueError(f"mixture is 'sum' or 'mean', sampling 'starts' or 'clips'; got {mixture!r}, {sampling!r}")
+        self.root, self.mixture, self.sampling, self.held_out = Path(root), mixture, sampling, held_out
+
+    def list_tracks(self, split: Split) -> list[Track]:
+        folder = self.root / "Wavfile"
+        files = sorted(folder.glob("*.wav"))
+        if not files:
+            raise UserError(f"{folder}: no .wav files there; set data.init_args.root to the folder that holds Wavfile")
+        training = [file for file in files if file.stem.startswith(TRAINING_SINGERS)]
+        if not 0 <= self.held_out < len(training):
+            raise UserError(f"held_out {self.held_out} must leave some of the {len(training)} training clips")
+        kept = len(training) - self.held_out
+        chosen = {
+            "train": training[:kept],
+            "valid": training[kept:] or training,
+            "test": [file for file in files if not file.stem.startswith(TRAINING_SINGERS)],
+        }[split]
+        if not chosen:
+            raise UserError(
+                f"{folder}: no clips of the {split} split; train: {' and '.join(TRAINING_SINGERS)}, test: others"
+            )
+        return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture) for file in chosen]
+
+    def segments(self, split: Split) -> Segments:
+        size = self.segments_per_epoch if split == "train" else None
+        length = round(self.segment * self.sample_rate)
+        return ClipSegments(self.tracks(split), length, size, self.seed, self.sampling == "clips")
