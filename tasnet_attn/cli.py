@@ -74,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "one HTML page from saved scores")
     report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of evaluate, or run folders")
     report.add_argument("--out", type=Path, help="the page (default: report.html in the first folder)")
+
+    check = add("check-data", _check_data, "find what spoils a run before it starts")
+    check.add_argument("config", type=Path, metavar="CONF.yml", help="a recipe's base.yml, or a run folder")
+
+    export = add("export", _export, "write a trained model to one file")
+    export.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
+    export.add_argument("--to", choices=("safetensors",), default="safetensors", help="the format")
+    export.add_argument("--out", type=Path, help="the file (default: model.safetensors beside the model)")
     return parser
 
 
@@ -119,6 +127,18 @@ def _report(options: argparse.Namespace) -> None:
     from tasnet_attn.report import report
 
     print(report(options.folders, options.out))
+
+
+def _check_data(options: argparse.Namespace) -> None:
+    from tasnet_attn.check_data import check_data
+
+    print(check_data(options.config))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from tasnet_attn.export import export
+
+    print(export(options.model, options.to, options.out))
 
 
 if __name__ == "__main__":

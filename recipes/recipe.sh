@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The stages of every recipe, once. A recipe's run.sh calls this with its own folder; options as in Asteroid:
+#   --stage N --stop-stage N   0 look at the data, 1 train, 2 evaluate, 3 report, 4 write the model to one file
+#   --tag NAME                 part of the run folder's name, exp/<data set>_<model>_<tag>
+#   --id 0,1                   the GPUs to use
+#   --python PATH              the Python to use
+# Everything else goes to `tasnet-attn train`, for example --trainer.max_epochs 10. Run again with the same tag, stage 1
+# continues where it was.
+set -euo pipefail
+recipe=$(cd "$1" && pwd); shift
+stage=0 stop=100 tag=base python=python train=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --stage) stage=$2; shift 2 ;;
+    --stop-stage) stop=$2; shift 2 ;;
+    --tag) tag=$2; shift 2 ;;
+    --id) export CUDA_VISIBLE_DEVICES=$2; shift 2 ;;
+    --python) python=$2; shift 2 ;;
+    *) train+=("$1"); shift ;;
+  esac
+done
+base=$(dirname "$recipe")/base.yml
+run=exp/$(basename "$(dirname "$recipe")")_$(basename "$recipe")_$tag
+tasnet_attn() { "$python" -m tasnet_attn.cli "$@"; }
+due() { [ "$stage" -le "$1" ] && [ "$stop" -ge "$1" ]; }
+
+if due 0; then echo "== stage 0: data"; tasnet_attn check-data "$base"; fi
+if due 1; then
+  echo "== stage 1: train into $run"
+  tasnet_attn train --config "$base" --config "$recipe/conf.yml" --out "$run" --ckpt_path last ${train[@]+"${train[@]}"}
+fi
+if due 2; then echo "== stage 2: evaluate"; tasnet_attn evaluate --model "$run" --data "$run" --audio ogg; fi
+if due 3; then echo "== stage 3: report"; tasnet_attn report "$run"; fi
+if due 4; then echo "== stage 4: export"; tasnet_attn export "$run" --to safetensors; fi

@@ -1,0 +1,82 @@
+"""`tasnet-attn demo`: the main job end to end on the bundled songs.
+
+It is the recipe `recipes/demo/ltl` with another ending: the unseen excerpts of the training songs (split "valid") and the
+unseen song (split "test") are separated, scored, drawn and put on one page.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from tasnet_attn.data import from_config
+from tasnet_attn.errors import UserError
+from tasnet_attn.evaluate import evaluate
+from tasnet_attn.figures import spectrograms
+from tasnet_attn.inference import separate
+from tasnet_attn.model import load
+from tasnet_attn.report import report
+from tasnet_attn.train import train
+
+UNSEEN = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
+
+
+def recipe(name: str) -> Path:
+    """The folder of a demo recipe: in the checkout, or in the installed package."""
+    package = Path(__file__).parent
+    return next(path for path in (package.parent / "recipes" / name, package / "recipes" / name) if path.is_dir())
+
+
+def demo(out: Path, steps: int | None = None) -> Path:
+    """Train a small LTL, separate what it has not heard, score it, draw it, and make a page.
+
+    Args:
+        out: the folder.
+        steps: training steps; None: the recipe's, a fixed number, so that a slow machine gets the same scores.
+
+    Returns:
+        The page.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: is there already; remove it, or give another --out")
+    started = time.time()
+    arguments = ["--config", str(recipe("demo") / "base.yml"), "--config", str(recipe("demo/ltl") / "conf.yml")]
+    if steps is not None:
+        arguments += [f"--trainer.max_steps={steps}", f"--task.lr_scheduler.init_args.T_max={steps}"]
+    run = train([*arguments, "--out", str(out / "run")])
+
+    # the last weights, not the best on "valid": those excerpts are to stay unseen
+    model = load(run / "checkpoints" / "last.ckpt")
+    data = from_config(run, model.sources, model.sample_rate)
+    for split, about in UNSEEN.items():
+        evaluate(model, data.tracks(split), out / split, audio="wav", name=about)
+    track = data.tracks("test")[0]
+    mixture, references = track.read()
+    signals = {"mixture": mixture}
+    estimates = separate(model, mixture, track.sample_rate)
+    for source, reference in zip(model.sources, references, strict=True):
+        signals |= {f"{source}, reference": reference, f"{source}, estimate": estimates[source]}
+    figure = spectrograms(signals, track.sample_rate, out / "spectrograms.png")
+    page = report([out / split for split in UNSEEN], out / "index.html")
+
+    for split, about in UNSEEN.items():
+        print(f"\n{about} ({split}):")
+        for source, metrics in _means(out / split / "scores.csv").items():
+            print(f"  {source:10}" + "".join(f"  {metric} {value:6.2f} dB" for metric, value in metrics.items()))
+    print(f"\nstems      {out}/valid/audio, {out}/test/audio\nfigure     {figure}\npage       {page}")
+    print(f"model      {run}\n           tasnet-attn separate YOUR.wav --model {run}")
+    print(f"\n{time.time() - started:.0f} s")
+    return page
+
+
+def _means(table: Path) -> dict[str, dict[str, float]]:
+    """Mean over the tracks of each source's SI-SNRi and SDR."""
+    values: dict[str, dict[str, list[float]]] = {}
+    with table.open() as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    for row in rows:
+        if row["metric"] in ("SI-SNRi", "SDR"):
+            values.setdefault(row["source"], {}).setdefault(row["metric"], []).append(float(row["score"]))
+    return {s: {m: sum(v) / len(v) for m, v in metrics.items()} for s, metrics in values.items()}
