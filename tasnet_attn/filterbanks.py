@@ -284,7 +284,7 @@ class STFTBank(Filterbank):
 
 
 class STFTEncoder(Encoder):
-    """Centred STFT: features |X|**power of the scaled mixture, carrier the complex spectrogram as real and imaginary part.
+    """Centred STFT: features |X|**power of the scaled mixture, carrier the complex spectrogram, real and imaginary.
 
     Args:
         n_fft: window length in samples.
@@ -293,6 +293,8 @@ class STFTEncoder(Encoder):
         power: exponent of the magnitude; below 1 the magnitude is kept away from zero, where its gradient is infinite.
         normalise: "max": divide the clip by its largest magnitude (of one channel); None: leave its level.
         drop: leave the "nyquist" or the "dc" bin out (a power of two is easier to pool); the decoder puts a zero back.
+        last_frame: False: leave out the last of the 1 + T // hop frames, unless it is the only one (AudioSlots: 64
+            frames in 0.5 s). The frame before it still covers the end, if a window is four hops or longer.
     """
 
     def __init__(
@@ -303,9 +305,11 @@ class STFTEncoder(Encoder):
         power: float = 1.0,
         normalise: Literal["max"] | None = None,
         drop: Drop | None = None,
+        last_frame: bool = True,
     ) -> None:
         super().__init__()
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
+        self.last_frame = last_frame
         self.n_features = n_fft // 2 + 1 - (drop is not None)
         self.clip_scaled = normalise == "max"
         self.register_buffer("window", _window(window, n_fft), persistent=False)
@@ -315,6 +319,8 @@ class STFTEncoder(Encoder):
             F.pad(waveform, (self.n_fft // 2, self.n_fft // 2)),  # zeros: reflection fails on short inputs
             self.n_fft, self.hop, window=self.window, center=False, return_complex=True,
         )  # fmt: skip
+        if not self.last_frame and spectrum.shape[-1] > 1:
+            spectrum = spectrum[..., :-1]
         bins = {None: slice(None), "dc": slice(1, None), "nyquist": slice(None, -1)}[self.drop]
         carrier = torch.view_as_real(spectrum[:, bins]).movedim(-1, 1)
         magnitude = torch.linalg.vector_norm(carrier, dim=1)

@@ -86,31 +86,31 @@ class Magnitude(Head):
     """The stage is a non-negative magnitude in the encoder's domain, |X|**power; masks for the mixture are made of them.
 
     Args:
-        mask: "wiener", m_i**2 / sum_j m_j**2; "binary", one where m_i is the largest; or "none": m_i itself becomes the
-            output's magnitude, negative values as zero, with the mixture's phase.
+        mask: "wiener", m_i**2 / sum_j m_j**2; "ratio", m_i / sum_j m_j; "binary", one where m_i is the largest; or
+            "none": m_i itself becomes the output's magnitude, negative values as zero, with the mixture's phase.
         power: the encoder's exponent, undone before the mask is made.
     """
 
-    def __init__(self, mask: Literal["wiener", "binary", "none"] = "wiener", power: float = 1.0) -> None:
-        if mask not in ("wiener", "binary", "none"):
-            raise ValueError(f"mask {mask!r} is none of wiener, binary, none")
+    def __init__(self, mask: Literal["wiener", "ratio", "binary", "none"] = "wiener", power: float = 1.0) -> None:
+        if mask not in ("wiener", "ratio", "binary", "none"):
+            raise ValueError(f"mask {mask!r} is none of wiener, ratio, binary, none")
         self.kind, self.power = mask, power
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:
         return stage
 
     def apply(self, stage: Tensor, encoded: Encoded) -> Tensor:
+        return masked(self.mask(stage, encoded), encoded.carrier)
+
+    def mask(self, stage: Tensor, encoded: Encoded) -> Tensor:
+        """What multiplies the mixture, [N, S, F, L]."""
         if self.kind == "none":
             wanted = stage.clamp_min(0).pow(1 / self.power) * encoded.scale.unsqueeze(1)
             carrier = encoded.carrier if encoded.carrier.dim() == 4 else encoded.carrier.unsqueeze(1)
-            mask = wanted / torch.linalg.vector_norm(carrier, dim=1).clamp_min(EPS).unsqueeze(1)
-        elif self.kind == "binary":
-            mask = torch.zeros_like(stage).scatter(1, stage.argmax(dim=1, keepdim=True), 1.0)
-        else:
-            magnitude = stage.clamp_min(EPS)
-            relative = magnitude / magnitude.amax(
-                dim=1, keepdim=True
-            )  # high powers of small numbers vanish: divide first
-            squared = relative.pow(2 / self.power)
-            mask = squared / squared.sum(dim=1, keepdim=True)
-        return masked(mask, encoded.carrier)
+            return wanted / torch.linalg.vector_norm(carrier, dim=1).clamp_min(EPS).unsqueeze(1)
+        if self.kind == "binary":
+            return torch.zeros_like(stage).scatter(1, stage.argmax(dim=1, keepdim=True), 1.0)
+        magnitude = stage.clamp_min(EPS)
+        relative = magnitude / magnitude.amax(dim=1, keepdim=True)  # high powers of small numbers vanish: divide first
+        weight = relative.pow((2 if self.kind == "wiener" else 1) / self.power)
+        return weight / weight.sum(dim=1, keepdim=True)
