@@ -45,6 +45,7 @@ def evaluate(
     jobs: int = 1,
     segment: float | None = None,
     overlap: float = 0.25,
+    order_by_references: bool = False,
     name: str | None = None,
 ) -> dict[str, Any]:
     """Score a system on tracks.
@@ -64,6 +65,8 @@ def evaluate(
         jobs: processes that score, while this one separates the next track.
         segment: as for `inference.separate`.
         overlap: as for `inference.separate`.
+        order_by_references: order interchangeable sources by the references, segment for segment: what a perfect
+            stitching would reach (AudioSlots' paper scores so); else by continuity, which is what a user gets.
         name: the system's, for the report; None: the folder's.
 
     Returns:
@@ -80,7 +83,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".*.part"):  # a run was killed while it wrote
         part.unlink()
-    system = _System(model, device, segment, overlap)
+    system = _System(model, device, segment, overlap, order_by_references)
     documents: dict[str, dict[str, Any]] = {}
     pending: deque[tuple[str, Future[dict[str, Any]]]] = deque()
 
@@ -183,12 +186,16 @@ class Scorer:
 class _System:
     """A model or an oracle: what it separates, and the estimates of a track."""
 
-    def __init__(self, model: Any, device: str, segment: float | None, overlap: float) -> None:
-        self.model, self.options = model, (segment, overlap)
+    def __init__(
+        self, model: Any, device: str, segment: float | None, overlap: float, order_by_references: bool
+    ) -> None:
+        self.model, self.options, self.order_by_references = model, (segment, overlap), order_by_references
         self.device = pick_device(device)
         self.is_model = isinstance(model, SourceSeparator)
         self.interchangeable = getattr(model, "interchangeable", False)
-        self.stamp = _digest(model.config, model.state_dict(), segment, overlap) if self.is_model else repr(model)
+        self.stamp = repr(model)
+        if self.is_model:
+            self.stamp = _digest(model.config, model.state_dict(), segment, overlap, order_by_references)
 
     def read(self, track: Track) -> tuple[Tensor, Tensor, list[str]]:
         """Mixture, references in the model's order, and their names."""
@@ -209,7 +216,8 @@ class _System:
         """[S, C, T]."""
         if self.is_model:
             segment, overlap = self.options
-            separated = separate(self.model, mixture, track.sample_rate, segment, overlap, str(self.device))
+            known = references if self.order_by_references else None
+            separated = separate(self.model, mixture, track.sample_rate, segment, overlap, str(self.device), known)
             estimates = torch.stack([separated[source] for source in self.model.sources])
         else:
             estimates = self.model(mixture, references)

@@ -42,6 +42,7 @@ def separate(
     segment: float | None = None,
     overlap: float = 0.25,
     device: str = "auto",
+    references: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Separate audio in memory.
 
@@ -52,16 +53,28 @@ def separate(
         segment: seconds that go through the model at once; None: the model's own, else 20.
         overlap: part of a segment that is cross-faded with the next one, 0 to below 1.
         device: "auto", "cpu", "cuda", ...
+        references: [S, C, T], for scores only: they order interchangeable sources, segment for segment, instead of
+            continuity; without overlap the end is then filled up with zeros, as in AudioSlots' paper.
 
     Returns:
         {source: [C, T]}, on the CPU.
 
     Raises:
-        UserError: NaN samples, an empty mixture, or a bad segment or overlap.
+        UserError: NaN samples, an empty mixture, a bad segment or overlap, or references that fit neither model nor
+            mixture.
     """
     check_finite(mixture, "mixture")
     stream = Stream(model, sample_rate, segment, overlap, device)
-    estimates = torch.cat(list(stream.run(lambda: [mixture], mixture.shape[-1])), dim=-1)
+    length = mixture.shape[-1]
+    if references is not None:
+        if not model.interchangeable or sample_rate != model.sample_rate:
+            raise UserError("references order the sources of a model of interchangeable sources, at the model's rate")
+        if references.shape != (len(model.sources), *mixture.shape):
+            raise UserError(f"references {list(references.shape)} do not fit the mixture {list(mixture.shape)}")
+        end = -length % stream.size if overlap == 0 else 0
+        mixture, references = (torch.nn.functional.pad(signal, (0, end)) for signal in (mixture, references))
+    blocks = stream.run(lambda: [mixture], mixture.shape[-1], references)
+    estimates = torch.cat(list(blocks), dim=-1)[..., :length]
     return dict(zip(model.sources, estimates, strict=True))
 
 
@@ -84,7 +97,9 @@ class Stream:
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
 
-    def run(self, read: Callable[[], Iterable[Tensor]], length: int) -> Iterator[Tensor]:
+    def run(
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Blocks [C, t] of a mixture of `length` samples in, blocks [S, C, t'] of the estimates out.
 
         `read` starts the blocks anew: a model that divides by the clip's maximum takes them twice.
@@ -92,7 +107,7 @@ class Stream:
         if length < 1:
             raise UserError("the mixture has no samples")
         if self.rate == self.model.sample_rate:
-            yield from self._separated(lambda: _exactly(read(), length), length)
+            yield from self._separated(lambda: _exactly(read(), length), length, references)
             return
         inner = max(1, round(length * self.model.sample_rate / self.rate))
         outward = resampled(
@@ -103,7 +118,9 @@ class Stream:
         yield from _exactly(outward, length)
 
     @torch.inference_mode()
-    def _separated(self, read: Callable[[], Iterable[Tensor]], length: int) -> Iterator[Tensor]:
+    def _separated(
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """At the model's rate, by the model's way of joining segments."""
         encoder, scale = self.model.encoder, None
         if encoder.clip_scaled and isinstance(encoder, STFTEncoder):
@@ -111,21 +128,22 @@ class Stream:
         if self.model.stitch == "middle":
             yield from stitched(self.model, read(), length, scale, self.device)
         else:
-            yield from self._faded(read(), scale)
+            yield from self._faded(read(), scale, references)
 
-    def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None) -> Iterator[Tensor]:
+    def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None, references: Tensor | None) -> Iterator[Tensor]:
         """Overlap-add of the segments' estimates, divided by the summed fades."""
         done, total, weights = 0, None, torch.empty(0)  # `done` is the position of total's first sample
         for start, chunk in segments(blocks, self.size, self.hop):
             estimate = self._model(chunk, scale)
+            if references is not None:
+                estimate = _ordered(references[..., start : start + chunk.shape[-1]], estimate)
             fade = _fade(chunk.shape[-1], self.size - self.hop)
             if total is None:
                 total, weights = estimate * fade, fade
                 continue
             ready = start - done
-            if self.model.interchangeable:
-                overlap = weights.shape[-1] - ready
-                estimate = _continued(total[..., ready:] / weights[ready:], estimate, overlap)
+            if self.model.interchangeable and references is None:
+                estimate = _ordered(total[..., ready:] / weights[ready:], estimate)
             yield total[..., :ready] / weights[:ready]
             rest, rest_weights, done = total[..., ready:], weights[ready:], start
             total, weights = estimate * fade, fade.clone()
@@ -168,12 +186,12 @@ def _fade(length: int, overlap: int) -> Tensor:
     return torch.minimum(ramp, ramp.flip(0)).clamp_max(overlap + 1) / (overlap + 1)
 
 
-def _continued(before: Tensor, estimate: Tensor, overlap: int) -> Tensor:
-    """Order the sources of `estimate` [S, C, t] as in `before` [S, C, overlap], by least squares on the overlap."""
-    if overlap == 0:
+def _ordered(target: Tensor, estimate: Tensor) -> Tensor:
+    """Order the sources of `estimate` [S, C, t] by least squares on its beginning, as in `target` [S, C, <= t]."""
+    if target.shape[-1] == 0:
         return estimate
-    head = estimate[..., :overlap]
-    gain = torch.einsum("ict,jct->ij", before, head)  # the squared distance of a pairing, up to a constant
+    head = estimate[..., : target.shape[-1]]
+    gain = torch.einsum("ict,jct->ij", target.to(head), head)  # the squared distance of a pairing, up to a constant
     order = max(permutations(range(len(gain))), key=lambda p: sum(gain[i, j].item() for i, j in enumerate(p)))
     return estimate[list(order)]
 
