@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("train", "valid", "test"), default="test")
     evaluate.add_argument("--backend", choices=("fast", "museval"), default="fast", help="who computes BSSEval")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    suppress = argparse.SUPPRESS  # the default is the function's
+    evaluate.add_argument("--overlap", type=float, default=suppress, help="part of a segment shared with the next one")
+    help = "order interchangeable sources by the references in every segment, as AudioSlots' paper scores"
+    evaluate.add_argument("--order-by-references", action="store_true", default=suppress, help=help)
     evaluate.add_argument("--audio", choices=("wav", "flac", "ogg"), help="keep the audio, for the report")
 
     report = add("report", _report, "one HTML page from saved scores")
