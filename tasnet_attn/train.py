@@ -65,6 +65,7 @@ class TrainCLI(LightningCLI):
                 "trainer.use_distributed_sampler": False,  # ours deals the keys out itself
                 "early_stopping.monitor": "valid_loss",
                 "early_stopping.patience": 10,
+                "early_stopping.strict": False,  # max_steps may end a run before the first validation
                 "checkpoint.filename": "last",
                 "checkpoint.enable_version_counter": False,
             }
@@ -118,6 +119,7 @@ def train(arguments: list[str]) -> Path:
         checkpoint = _resume_from(cli.config.ckpt_path, cli.out)
         _store_config(cli)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        cli.trainer.save_checkpoint(cli.out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
     return cli.out
 
 

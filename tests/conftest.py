@@ -1,0 +1,53 @@
+"""What several tests share: generated signals, tiny models, the bundled songs."""
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two busy cores otherwise wait for each other
+
+from functools import partial
+
+import pytest
+import torch
+
+from tasnet_attn.filterbanks import GammatoneEncoder, GatedEncoder, LearnedDecoder
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.separators import LTL, TasNet
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def tasnet_model(separator=None, encoder=None, kernel_size=16, stride=None, sample_rate=8000, n_filters=24, **settings):
+    """A tiny time-domain model; `separator` defaults to a small LTL."""
+    return SourceSeparator(
+        ["guitar", "backing"],
+        sample_rate,
+        encoder or GatedEncoder(n_filters, kernel_size, stride),
+        separator or partial(LTL, hidden=8, heads=2, ffn=12, transformer_layers=2),
+        LearnedDecoder(n_filters, kernel_size, stride),
+        **settings,
+    )
+
+
+SMALL = {
+    "gated LTL": lambda: tasnet_model(),
+    "gated LTL, overlapping": lambda: tasnet_model(stride=7),
+    "gated TasNet": lambda: tasnet_model(partial(TasNet, hidden=8, n_layers=4)),
+    "gammatone LTL": lambda: tasnet_model(encoder=GammatoneEncoder(24, 16, 8000, n_centres=6)),
+    "gammatone TasNet": lambda: tasnet_model(
+        partial(TasNet, hidden=8, n_layers=2), GammatoneEncoder(24, 16, 8000, n_centres=6)
+    ),
+    "LTL both ways": lambda: tasnet_model(
+        partial(LTL, hidden=8, heads=2, lstm_after=1, bidirectional=True, positional="sinusoidal", window=9)
+    ),
+}
+
+
+@pytest.fixture(params=list(SMALL))
+def model(request):
+    """Every kind of small time-domain model in turn."""
+    return SMALL[request.param]()
