@@ -2,8 +2,8 @@
 
 An estimate is projected on the references delayed by 0 .. 511 samples: on its own source alone, and on all of them.
 Energy ratios of what the projections explain are the scores. Version 4 (music campaigns since 2018) finds the filters
-once, on the whole signals, and scores windows; `bss_eval_sources` of version 3 (NSDR, SIR, SAR) scores the whole signals
-and forgives a filtered source. The numbers are museval's; `Projection` says what is done where it has none.
+once, on the whole signals, and scores windows; `bss_eval_sources` of version 3 (NSDR, SIR, SAR) scores whole signals and
+forgives a filtered source. The numbers are museval's; `Projection` says what is done where it has none.
 
 Sources: Vincent, Gribonval & Fevotte 2006; Stoeter, Liutkus & Ito 2018.
 
@@ -12,6 +12,7 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -34,9 +35,10 @@ def bss_eval(
         hop: seconds between windows; None: the window.
 
     Returns:
-        SDR, ISR, SIR and SAR, each [S, windows]. NaN for all sources in a window where one reference or estimate is
-        silent (its channels sum to zero throughout), as in museval. Where museval raises, on a reference or estimate
-        that is silent from beginning to end, that source alone is NaN. Infinite where nothing is left to divide by.
+        SDR, ISR, SIR and SAR, each [S, windows], float64, on the CPU. NaN for all sources in a window where one
+        reference or estimate is silent (its channels sum to zero throughout), as in museval. Where museval raises, on a
+        reference or estimate that is silent from beginning to end, that source alone is NaN. Infinite where nothing is
+        left to divide by.
 
     Raises:
         ValueError: shapes that differ, no samples, NaN or infinite samples, a window or hop below one sample.
@@ -74,79 +76,96 @@ class BSSEval:
     """
 
     def __init__(self, references: Tensor) -> None:
-        self.references = _checked(references, "references")
-        self.heard = ~silent(self.references)
-        self.projection = Projection(self.references[self.heard])
+        references = _checked(references, "references")
+        self.shape, self.heard = references.shape, ~silent(references)
+        self.references = self._heard(references)
+
+    @cached_property
+    def projection(self) -> Projection:
+        """Made on first use: there is none if no source is heard."""
+        return Projection(self.references)
 
     def images(self, estimates: Tensor, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
         """Version 4: SDR, ISR, SIR, SAR, each [S, windows]; window and hop in samples, None as in `bss_eval`."""
-        estimates, filters, scored = self._prepare(estimates)
+        estimates, scored = self._prepare(estimates)
         length = estimates.shape[-1]
         size = length if window is None else min(window, length)
         hop = size if hop is None else hop
         if size < 1 or hop < 1:
             raise ValueError(f"window and hop must have at least one sample; got {window} and {hop}")
-        scores = estimates.new_full((4, len(estimates), (length - size) // hop + 1), torch.nan)
-        for number in range(scores.shape[-1]):
-            part = slice(number * hop, number * hop + size)
-            references, pieces = self.references[..., part], estimates[..., part]
-            if not (silent(references)[self.heard].any() or silent(pieces)[scored].any()):
-                e = self._energies(references, pieces, filters)
-                ratios = (
-                    (e.true, e.distortion),
-                    (e.true, e.spatial),
-                    (e.target, e.interference),
-                    (e.explained, e.artefacts),
-                )
-                scores[:, scored, number] = torch.stack([_db(*ratio)[scored] for ratio in ratios])
-        return dict(zip(("SDR", "ISR", "SIR", "SAR"), scores, strict=True))
+        scores = torch.full((4, len(estimates), (length - size) // hop + 1), torch.nan).double()
+        if len(estimates):
+            filters = self.projection.filters(estimates)
+            for number in range(scores.shape[-1]):
+                part = slice(number * hop, number * hop + size)
+                references, pieces = self.references[..., part], estimates[..., part]
+                if not (silent(references).any() or silent(pieces)[scored].any()):
+                    e = self._energies(references, pieces, filters)
+                    ratios = (
+                        (e.true, e.distortion),
+                        (e.true, e.spatial),
+                        (e.target, e.interference),
+                        (e.explained, e.artefacts),
+                    )
+                    scores[..., number] = torch.stack([_db(*ratio) for ratio in ratios])
+        return self._named(("SDR", "ISR", "SIR", "SAR"), scores, scored)
 
     def sources(self, estimates: Tensor) -> dict[str, Tensor]:
         """Version 3, `bss_eval_sources`: SDR, SIR, SAR, each [S]."""
-        estimates, filters, scored = self._prepare(estimates)
-        e = self._energies(self.references, estimates, filters)
-        scores = [_db(e.target, e.rest), _db(e.target, e.interference), _db(e.explained, e.artefacts)]
-        return {name: score.where(scored, torch.nan) for name, score in zip(("SDR", "SIR", "SAR"), scores, strict=True)}
+        estimates, scored = self._prepare(estimates)
+        scores = torch.full((3, len(estimates)), torch.nan, dtype=torch.float64)
+        if len(estimates):
+            e = self._energies(self.references, estimates, self.projection.filters(estimates))
+            ratios = (e.target, e.rest), (e.target, e.interference), (e.explained, e.artefacts)
+            scores = torch.stack([_db(*ratio) for ratio in ratios])
+        return self._named(("SDR", "SIR", "SAR"), scores, scored)
 
-    def _prepare(self, estimates: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        """The estimates in float64, their filters, and which sources [S] are scored."""
+    def _prepare(self, estimates: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimates of the sources that are heard, and which of these are not silent."""
         estimates = _checked(estimates, "estimates").to(self.references.device)
-        if estimates.shape != self.references.shape:
-            raise ValueError(
-                f"estimates are {list(estimates.shape)}, references {list(self.references.shape)}: sources, channels and "
-                "samples must agree"
-            )
-        return estimates, self.projection.filters(estimates[self.heard]), self.heard & ~silent(estimates)
+        if estimates.shape != self.shape:
+            shapes = f"estimates are {list(estimates.shape)}, references {list(self.shape)}"
+            raise ValueError(f"{shapes}: sources, channels and samples must agree")
+        estimates = self._heard(estimates)
+        return estimates, ~silent(estimates)
 
-    def _energies(self, references: Tensor, estimates: Tensor, filters: tuple[Tensor, ...]) -> Energies:
-        """The energies in a window of the signals, [S, C, t] each; the projections ring on for 511 samples after it."""
-        heard, length = self.heard, references.shape[-1]
-        count = int(heard.sum())
-        signals = references.flatten(0, 1)[self.projection.live]
-        sums = [references.new_zeros(len(references)) for _ in Energies._fields]
-        s, e = references[heard], estimates[heard]
-        sums[0][heard], sums[1][heard] = _energy(s), _energy(e - s)
+    def _heard(self, signals: Tensor) -> Tensor:
+        return signals if self.heard.all() else signals[self.heard]  # copies nothing if it need not
+
+    def _named(self, names: tuple[str, ...], scores: Tensor, scored: Tensor) -> dict[str, Tensor]:
+        """Scores [metrics, sources that are heard, ...] by name, for all sources; NaN for those that are not scored."""
+        every = torch.full((len(names), self.shape[0], *scores.shape[2:]), torch.nan, dtype=torch.float64)
+        scores[:, ~scored] = torch.nan
+        every[:, self.heard.cpu()] = scores.cpu()
+        return dict(zip(names, every, strict=True))
+
+    def _energies(self, s: Tensor, e: Tensor, filters: tuple[Tensor, Tensor]) -> Energies:
+        """The energies in a window of references and estimates; projections ring on for 511 samples after it."""
+        signals = s.flatten(0, 1)[self.projection.live]
+        sums = [self.projection.level.new_zeros(len(s)) for _ in Energies._fields]
         # a single source: both projections are one, and the interference is exactly zero
-        stacked = torch.cat(filters if count > 1 else filters[:1]).flatten(0, 1)
+        stacked = torch.cat(filters if len(s) > 1 else filters[:1]).flatten(0, 1)
         for start, pieces in convolve(signals, stacked):
-            b, a = pieces.unflatten(0, (-1, count, references.shape[1]))[[0, -1]]
-            if start == length:  # after the window there is only the projections' tail
-                parts = a, a, a, b - a, b, b
+            projections = pieces.unflatten(0, (-1, *s.shape[:2]))
+            b, a = projections[0], projections[-1]
+            if start == s.shape[-1]:  # only the projections' tail is left
+                parts = {2: a, 3: a, 4: a, 5: b - a, 6: b, 7: b}
             else:
-                now = slice(start, start + pieces.shape[-1])
-                parts = a - s[..., now], a, e[..., now] - a, b - a, b, e[..., now] - b
-            for total, part in zip(sums[2:], parts, strict=True):
-                total[heard] += _energy(part)
+                x, y = (signal[..., start : start + pieces.shape[-1]].double() for signal in (s, e))
+                parts = dict(enumerate((x, y - x, a - x, a, y - a, b - a, b, y - b)))
+            for index, part in parts.items():
+                sums[index] += _energy(part)
         return Energies(*sums)
 
 
 def silent(signals: Tensor) -> Tensor:
     """Which signals are silent by museval's rule, the channels sum to zero throughout: [..., C, T] -> [...]."""
-    return (signals.sum(-2) == 0).all(-1)
+    heard = signals[..., ::997].sum(-2).any(-1)  # a few samples tell most of the time
+    return ~(heard if heard.all() else signals.sum(-2).any(-1))
 
 
 def _energy(signals: Tensor) -> Tensor:
-    return signals.square().sum((-2, -1))
+    return torch.linalg.vector_norm(signals, dim=(-2, -1)).square()  # in one pass
 
 
 def _db(part: Tensor, other: Tensor) -> Tensor:
@@ -157,6 +176,6 @@ def _db(part: Tensor, other: Tensor) -> Tensor:
 def _checked(signals: Tensor, name: str) -> Tensor:
     if signals.dim() != 3 or 0 in signals.shape:
         raise ValueError(f"{name} must be [sources, channels, samples], none of them zero; got {list(signals.shape)}")
-    if not signals.isfinite().all():
+    if not torch.stack(torch.aminmax(signals)).isfinite().all():
         raise ValueError(f"{name} hold NaN or infinite samples")
-    return signals.to(torch.float64)
+    return signals if signals.is_floating_point() else signals.double()

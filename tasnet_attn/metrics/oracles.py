@@ -26,7 +26,7 @@ class OracleMask:
     """The best that a mask of the short-time spectrum of the mixture can do, made from the references.
 
     Args:
-        mask: "binary", one where a source is the loudest; "ratio", |s_i| / sum |s_j|; "wiener", |s_i|**2 / sum |s_j|**2.
+        mask: "binary", one where a source is loudest; "ratio", |s_i| / sum |s_j|; "wiener", |s_i|**2 / sum |s_j|**2.
         n_fft: samples of the Hann window.
         hop: samples between frames.
 

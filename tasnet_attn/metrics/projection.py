@@ -17,34 +17,35 @@ FFT = 4096  # length of the blocks' FFT, and how many at once: both fit the proc
 BLOCK = FFT - TAPS + 1
 CHUNK = 16 * BLOCK
 RIDGE = torch.finfo(torch.float64).eps  # museval adds it to the diagonal of the Gram matrix, so it belongs to the score
-SINGULAR = 1e-12  # eigenvalues below this part of the largest one count as zero
+SINGULAR = 1e-10  # reciprocal of the condition number from which on least squares are regularised
 
 
 class Projection:
     """Filters of 512 taps that make estimates, as nearly as they can, of the references.
 
-    The normal equations hold correlations of the references (the Gram matrix, block Toeplitz) and of references with
-    estimates. Where the Gram matrix is singular, as with a source that is a filtered copy of another one, many filters
-    are equally good: those of minimum norm are taken, with every reference channel scaled to unit energy first, so that
-    a quiet source counts like a loud one. A silent channel has no filter.
+    The normal equations hold correlations of references (the Gram matrix, block Toeplitz), and of references with
+    estimates. Every reference channel is scaled to unit energy, so that quiet sources count like loud ones. Where the
+    Gram matrix is singular then, in band-limited signals or when a source is a filtered copy of another one, many
+    filters are equally good, and those of (nearly) minimum norm are taken: see `Solver`. A silent channel has none.
 
     Args:
-        references: [S, C, T], float64.
+        references: [S, C, T], real.
     """
 
     def __init__(self, references: Tensor) -> None:
-        self.channels = references.shape[1]
-        flat = references.flatten(0, 1)
-        energy = flat.square().sum(-1)
-        self.live = energy > 0  # [S * C]
-        self.signals = flat[self.live]
-        self.level = energy[self.live].sqrt()
-        self.sources = torch.arange(len(references), device=flat.device).repeat_interleave(self.channels)[self.live]
+        level = torch.linalg.vector_norm(references, dim=-1, dtype=torch.float64).flatten()
+        live = level > 0
+        self.live = slice(None) if live.all() else live  # of S * C; copies nothing if it need not
+        self.level = level[self.live]
+        self.signals = references.flatten(0, 1)[self.live]
+        each = torch.arange(len(references), device=level.device).repeat_interleave(references.shape[1])
+        self.sources = each[self.live]
         lags = correlate(self.signals, self.signals) / (self.level[:, None] * self.level)[..., None]
-        gram = _gram(lags)
-        gram.diagonal().add_((RIDGE / self.level.square()).repeat_interleave(TAPS))
-        self.together = Solver(gram)
-        self.alone = [Solver(gram[rows, rows]) for rows in map(self._rows, range(len(references)))]
+        ridge = RIDGE / self.level.square()
+        groups = [slice(row.start // TAPS, row.stop // TAPS) for row in map(self._rows, range(len(references)))]
+        self.alone = [Solver(lags[group, group], ridge[group]) for group in groups]
+        # no matrix is conditioned better than a diagonal block of it
+        self.together = Solver(lags, ridge, singular=any(solver.shift for solver in self.alone))
 
     def filters(self, estimates: Tensor) -> tuple[Tensor, Tensor]:
         """The filters for estimates [S, C, T].
@@ -71,35 +72,61 @@ class Projection:
 
 
 class Solver:
-    """Solves gram @ x = right for symmetric positive semidefinite matrices of which the lower triangle is given.
+    """Solves the normal equations by Cholesky.
 
-    By Cholesky; by eigenvectors, for the minimum norm, if the condition number is above 1 / SINGULAR.
+    If the Gram matrix's condition number is above 1 / SINGULAR, the solution is that of iterated Tikhonov regularisation,
+    an approximation of the minimum norm: a direction of eigenvalue v counts 1 - (d / (v + d))**2 of what it would, with
+    d = SINGULAR times the largest eigenvalue.
+
+    Args:
+        lags: [K, K, L], the references' correlations, see `correlate`.
+        ridge: [K], added to the diagonal.
+        singular: the matrix is known to be.
     """
 
-    def __init__(self, gram: Tensor) -> None:
-        self.factor, info = torch.linalg.cholesky_ex(gram)
-        self.values: Tensor | None = None
-        if info or self._condition() > 1 / SINGULAR:
-            values, vectors = torch.linalg.eigh(gram)
-            keep = values > SINGULAR * values[-1]
-            self.values, self.factor = values[keep], vectors[:, keep]
+    def __init__(self, lags: Tensor, ridge: Tensor, singular: bool = False) -> None:
+        largest = _largest(lags)
+        self.shift = 0.0
+        if not singular:
+            self.factor = _gram(lags, ridge)
+            singular = not _cholesky(self.factor) or largest * self._inverse() > 1 / SINGULAR
+        if singular:
+            self.shift = SINGULAR * largest
+            self.factor = _gram(lags, ridge + self.shift)
+            if not _cholesky(self.factor):
+                raise ArithmeticError("the regularised Gram matrix is not positive definite")
 
-    def _condition(self) -> float:
-        """Estimate the condition number from above, within sqrt(n): largest eigenvalue times Frobenius norm of the inverse."""
-        n = len(self.factor)
-        probe = torch.randn(n, 2, dtype=self.factor.dtype, generator=torch.Generator().manual_seed(0)).to(self.factor)
-        inverse = torch.cholesky_solve(probe, self.factor).square().sum(0).mean().sqrt()
-        largest = probe.new_zeros(())
-        for _ in range(3):
-            probe = self.factor @ (self.factor.T @ (probe / probe.norm()))
-            largest = probe.norm()
-        return float(largest * inverse) if n else 1.0
+    def _inverse(self) -> float:
+        """The largest eigenvalue of the inverse, from below, by inverse iteration."""
+        probe = _probe(self.factor, len(self.factor), 1)
+        for _ in range(2):
+            probe = self._substitute(probe / probe.norm())
+        return float(probe.norm())
+
+    def _substitute(self, right: Tensor) -> Tensor:
+        # as torch.cholesky_solve, which copies the factor each time
+        half = torch.linalg.solve_triangular(self.factor, right, upper=False)
+        return torch.linalg.solve_triangular(self.factor.mT, half, upper=True)
 
     def solve(self, right: Tensor) -> Tensor:
-        """[n, m] -> [n, m]."""
-        if self.values is None:
-            return torch.cholesky_solve(right, self.factor)
-        return self.factor @ ((self.factor.T @ right) / self.values[:, None])
+        """[K * L, m] -> [K * L, m]."""
+        x = self._substitute(right)
+        return self._substitute(right + self.shift * x) if self.shift else x
+
+
+def _probe(like: Tensor, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=like.dtype, generator=torch.Generator().manual_seed(0)).to(like.device)
+
+
+def _largest(lags: Tensor) -> float:
+    """The Gram matrix's largest eigenvalue, from below: power iteration, the matrix applied by FFT."""
+    both = torch.cat([lags, torch.zeros_like(lags[..., :1]), lags.transpose(0, 1)[..., 1:].flip(-1)], dim=-1)
+    symbol = torch.fft.rfft(both)  # [K, K, L + 1]
+    probe = _probe(lags, len(lags), TAPS)
+    for _ in range(10):
+        product = torch.einsum("ijf,jf->if", symbol, torch.fft.rfft(probe / probe.norm(), n=2 * TAPS))
+        probe = torch.fft.irfft(product, n=2 * TAPS)[..., :TAPS]
+    return float(probe.norm())
 
 
 def correlate(x: Tensor, y: Tensor) -> Tensor:
@@ -107,42 +134,69 @@ def correlate(x: Tensor, y: Tensor) -> Tensor:
 
     By FFT of blocks: x without, y with the 511 samples that follow its block.
     """
-    total = x.new_zeros(FFT // 2 + 1, len(x), len(y), dtype=torch.complex128)
+    total = torch.zeros(FFT // 2 + 1, len(x), len(y), dtype=torch.complex128, device=x.device)
     for start in range(0, x.shape[-1], CHUNK):
-        size = min(CHUNK, x.shape[-1] - start)
-        count = math.ceil(size / BLOCK)
-        first = pad(x[:, start : start + size], (0, count * BLOCK - size)).unflatten(-1, (count, BLOCK))
-        stop = start + count * BLOCK + TAPS - 1
-        second = pad(y[:, start:stop], (0, max(0, stop - y.shape[-1]))).unfold(-1, FFT, BLOCK)
-        spectra = torch.fft.rfft(first, n=FFT).conj().permute(2, 0, 1), torch.fft.rfft(second).permute(2, 1, 0)
-        total.baddbmm_(*(s.resolve_conj().contiguous() for s in spectra))
-    return torch.fft.irfft(total.permute(1, 2, 0), n=FFT)[..., :TAPS]
+        count = _blocks(x.shape[-1] - start)
+        stop = start + count * BLOCK
+        first = torch.fft.rfft(_cut(x, start, stop).unflatten(-1, (count, BLOCK)), n=FFT)
+        second = torch.fft.rfft(_cut(y, start, stop + TAPS - 1).unfold(-1, FFT, BLOCK))
+        total.baddbmm_(first.permute(2, 0, 1).contiguous(), second.conj_physical_().permute(2, 1, 0).contiguous())
+    return torch.fft.irfft(total.conj_physical_().permute(1, 2, 0), n=FFT)[..., :TAPS]
 
 
-def _gram(lags: Tensor) -> Tensor:
-    """The lower triangle of [K * L, K * L] with element (i, a), (j, b) = sum over t of x[i, t - a] * x[j, t - b]."""
+def _blocks(samples: int) -> int:
+    """How many blocks are taken at once when so many samples are left."""
+    return math.ceil(min(CHUNK, samples) / BLOCK)
+
+
+def _cut(signals: Tensor, start: int, stop: int) -> Tensor:
+    """Samples start .. stop in float64, with zeros after the end."""
+    missing = stop - signals.shape[-1]
+    part = signals[:, start:stop].double()
+    return pad(part, (0, missing)) if missing > 0 else part
+
+
+def _gram(lags: Tensor, ridge: Tensor) -> Tensor:
+    """[K * L, K * L]: element (i, a), (j, b) is the sum over t of x[i, t - a] * x[j, t - b]; blocks i < j are not set."""
     count = len(lags)
-    gram = lags.new_zeros(count, TAPS, count, TAPS)
+    gram = lags.new_empty(count, TAPS, count, TAPS)
     for i in range(count):
         for j in range(i + 1):
-            both = torch.cat([lags[i, j].flip(-1), lags[j, i, 1:]])  # lag 511 .. -511
+            both = torch.cat([lags[i, j].flip(-1), lags[j, i, 1:]])  # at a - b = 511 .. -511
             gram[i, :, j] = both.unfold(-1, TAPS, 1).flip(0)
+        gram[i, :, i].diagonal().add_(ridge[i])
     return gram.flatten(2).flatten(0, 1)
 
 
+def _cholesky(gram: Tensor) -> bool:
+    """Replace the lower triangle by its Cholesky factor, block column by block column; False if that fails.
+
+    In place, without the copies of torch.linalg.cholesky, which cost as much as its arithmetic.
+    """
+    for start in range(0, len(gram), TAPS):
+        stop = start + TAPS
+        column, done = gram[start:, start:stop], gram[start:stop, :start]
+        column.addmm_(gram[start:, :start], done.mT, alpha=-1)
+        top, failed = torch.linalg.cholesky_ex(column[:TAPS])
+        if failed:
+            return False
+        column[:TAPS] = top
+        column[TAPS:] = torch.linalg.solve_triangular(top.mT, column[TAPS:], upper=True, left=False)
+    return True
+
+
 def convolve(signals: Tensor, filters: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Sums of filtered signals, piece by piece: signals [K, T], filters [M, K, L] -> (start, [M, t]), T + 511 in all."""
+    """Sums of filtered signals, piece by piece: [K, T], filters [M, K, L] -> (start, [M, t]), T + 511 samples."""
     spectra = torch.fft.rfft(filters, n=FFT).permute(2, 1, 0).contiguous()  # [F, K, M]
-    tail = signals.new_zeros(len(filters), TAPS - 1)
+    tail = filters.new_zeros(len(filters), TAPS - 1)
     for start in range(0, signals.shape[-1], CHUNK):
-        size = min(CHUNK, signals.shape[-1] - start)
-        count = math.ceil(size / BLOCK)
-        blocks = pad(signals[:, start : start + size], (0, count * BLOCK - size)).unflatten(-1, (count, BLOCK))
-        product = torch.fft.rfft(blocks, n=FFT).permute(2, 1, 0).contiguous() @ spectra  # [F, count, M]
+        count = _blocks(signals.shape[-1] - start)
+        length, size = count * BLOCK, min(CHUNK, signals.shape[-1] - start)
+        blocks = torch.fft.rfft(_cut(signals, start, start + length).unflatten(-1, (count, BLOCK)), n=FFT)
+        product = blocks.permute(2, 1, 0).contiguous() @ spectra  # [F, count, M]
         pieces = torch.fft.irfft(product.permute(2, 1, 0).contiguous(), n=FFT)
-        out = pad(pieces[..., :BLOCK].flatten(1), (0, TAPS - 1))
-        out[:, : count * BLOCK].unflatten(1, (count, BLOCK))[:, 1:, : TAPS - 1] += pieces[:, :-1, BLOCK:]
-        out[:, count * BLOCK :] = pieces[:, -1, BLOCK:]
+        out = torch.cat([pieces[..., :BLOCK].flatten(1), pieces[:, -1, BLOCK:]], dim=-1)
+        out[:, :length].unflatten(1, (count, BLOCK))[:, 1:, : TAPS - 1] += pieces[:, :-1, BLOCK:]
         out[:, : TAPS - 1] += tail
         yield start, out[:, :size]
         tail = out[:, size : size + TAPS - 1]

@@ -43,7 +43,7 @@ def summarise(tracks: Sequence[Sequence[float]], seconds: Sequence[float]) -> di
         seconds: lengths of the tracks.
 
     Returns:
-        {convention: {"value", "low", "high", "tracks"}}; None where there is no score, and no interval below two tracks.
+        {convention: {"value", "low", "high", "tracks"}}; None: no score, or fewer than two tracks.
     """
     rows = {}
     for convention in CONVENTIONS:

@@ -81,7 +81,10 @@ def best_order(estimates: Tensor, references: Tensor) -> list[int]:
     if len(pairs) <= 3:
         sources = range(len(pairs))
         return list(
-            max(itertools.permutations(sources), key=lambda order: sum(pairs[i, j] for i, j in zip(sources, order)))
+            max(
+                itertools.permutations(sources),
+                key=lambda order: sum(pairs[i, j] for i, j in zip(sources, order, strict=True)),
+            )
         )
     from scipy.optimize import linear_sum_assignment
 
