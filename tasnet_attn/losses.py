@@ -60,7 +60,8 @@ class SISNR(Loss):
         if model.interchangeable:
             costs = -si_snr(estimates.unsqueeze(2), references.unsqueeze(1), self.cap)  # [B, S, S, C]
         else:
-            costs = torch.diag_embed(-si_snr(estimates, references, self.cap), dim1=1, dim2=2)
+            paired = -si_snr(estimates, references, self.cap)  # [B, S, C]
+            costs = torch.diag_embed(paired.transpose(1, 2)).permute(0, 2, 3, 1)
         heard = (references.amax(-1) > references.amin(-1)).to(costs)  # [B, S, C]
         counts = heard.sum(-1)
         costs = (costs * heard.unsqueeze(1)).sum(-1) / counts.clamp_min(1).unsqueeze(1)
@@ -89,10 +90,15 @@ class Spectral(Loss):
         truth = model.encoder(folded.flatten(0, 1), scale).features.unflatten(0, (-1, sources))
         losses = []
         for prediction in separation.predictions:
-            error = prediction.unsqueeze(2) - truth.unsqueeze(1)  # [N, S, S, F, L]
-            costs = (error.abs() if self.distance == "l1" else error.square()).mean(dim=(-2, -1))
+            if model.interchangeable:
+                costs = self._distance(prediction.unsqueeze(2) - truth.unsqueeze(1))  # [N, S, S, F, L] -> [N, S, S]
+            else:
+                costs = torch.diag_embed(self._distance(prediction - truth))
             losses.append(match(costs.unflatten(0, (batch, channels)).mean(1), model.interchangeable))
         return losses
+
+    def _distance(self, error: Tensor) -> Tensor:
+        return (error.abs() if self.distance == "l1" else error.square()).mean(dim=(-2, -1))
 
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         return torch.stack(self.stages(separation, references, model)).sum()

@@ -1,0 +1,201 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tasnet_attn.data import StemFolders, from_config
+from tasnet_attn.data.audio import find_audio, read_audio
+from tasnet_attn.errors import UserError
+
+SOURCES = ["guitar", "backing"]
+
+
+def write_tracks(root, lengths=(3000, 5000), split="train", rate=8000, channels=2, suffix="wav"):
+    generator = np.random.default_rng(0)
+    for i, length in enumerate(lengths):
+        folder = root / split / f"track{i}"
+        folder.mkdir(parents=True)
+        for source in SOURCES:
+            soundfile.write(folder / f"{source}.{suffix}", generator.normal(0, 0.1, (length, channels)), rate)
+    return root
+
+
+def stems(root, **settings):
+    return StemFolders(SOURCES, 8000, root, **{"segment": 0.125, "batch_size": 3, "segments_per_epoch": 12} | settings)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_a_segment_is_that_part_of_the_file_and_the_mixture_is_the_sum(tmp_path, suffix):
+    (track, _) = stems(write_tracks(tmp_path, suffix=suffix)).tracks("train")
+    mixture, references = track.read(1000, 700)
+    whole = soundfile.read(tmp_path / "train/track0" / f"backing.{suffix}", dtype="float32")[0]
+    assert references.shape == (2, 2, 700)
+    torch.testing.assert_close(references[1].T, torch.from_numpy(whole[1000:1700]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(mixture, references.sum(0))
+
+
+def test_segments_are_a_pure_function_of_seed_epoch_and_index(tmp_path):
+    root = write_tracks(tmp_path)
+    first, second = stems(root).segments("train"), stems(root, workers=1).segments("train")
+    draws = [first.draw(epoch, index)[1] for epoch in range(3) for index in range(12)]
+    assert [second.draw(epoch, index)[1] for epoch in range(3) for index in range(12)] == draws
+    assert len(set(draws)) > 30
+    assert [stems(root, seed=1).segments("train").draw(0, i)[1] for i in range(12)] != draws[:12]
+
+
+def test_every_valid_start_of_every_track_is_equally_likely(tmp_path):
+    """Tracks of 1001 and 1003 samples have 2 and 4 starts for 1000 samples."""
+    segments = stems(write_tracks(tmp_path, (1001, 1003, 500))).segments("train")
+    counts: dict = {}
+    for index in range(6000):
+        track, start = segments.draw(0, index)
+        counts[track.name, start] = counts.get((track.name, start), 0) + 1
+    assert set(counts) == {("track0", s) for s in range(2)} | {("track1", s) for s in range(4)}
+    assert all(abs(n - 1000) < 5 * 1000**0.5 for n in counts.values())
+
+
+def test_validation_segments_stand_end_to_end(tmp_path):
+    segments = stems(write_tracks(tmp_path, (2500, 3000), "valid")).segments("valid")
+    where = [(track.name, start) for track, start in (segments.draw(0, i) for i in range(len(segments)))]
+    assert where == [("track0", 0), ("track0", 1000)] + [("track1", s) for s in (0, 1000, 2000)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_workers_and_continue_in_mid_epoch(tmp_path, workers):
+    root = write_tracks(tmp_path)
+    whole = [mixture for mixture, _ in stems(root).train_dataloader()]
+    assert len(whole) == 4 and whole[0].shape == (3, 2, 1000)
+    loader = stems(root, workers=workers).train_dataloader()
+    iterator = iter(loader)
+    begun = [next(iterator)[0], next(iterator)[0]]
+    state = loader.state_dict()
+    resumed = stems(root, workers=workers).train_dataloader()
+    resumed.load_state_dict(state)
+    for ours, expected in zip([*begun, *(m for m, _ in resumed)], whole, strict=True):
+        assert torch.equal(ours, expected)
+    assert sum(1 for _ in resumed) == 4  # the epoch after it is whole
+
+
+def test_channels_mean(tmp_path):
+    data = stems(write_tracks(tmp_path), channels="mean").segments("train")
+    both = stems(tmp_path).segments("train")
+    torch.testing.assert_close(data[0, 5][1], both[0, 5][1].mean(1, keepdim=True))
+
+
+def test_processes_share_an_epoch(tmp_path):
+    from tasnet_attn.data.base import EpochSampler
+
+    shares = [list(EpochSampler(12, rank, 3)) for rank in range(3)]
+    assert sorted(sum(shares, [])) == [(0, i) for i in range(12)]
+
+
+def test_the_bundled_songs():
+    data = StemFolders(SOURCES, 44_100)
+    names = {split: [track.name for track in data.tracks(split)] for split in ("train", "valid", "test")}
+    assert names["test"] == ["metal-madness"]
+    assert names["train"] == names["valid"] == ["escape-from-chaosland", "feelings", "war-of-freedom"]
+    seconds = [track.length / 44_100 for track in data.tracks("train")]
+    assert seconds == pytest.approx([30] * 3, abs=0.1)
+    mixture, references = data.tracks("test")[0].read(44_100, 1000)
+    assert references.abs().amax(dim=(1, 2)).min() > 0.01
+    torch.testing.assert_close(mixture, references.sum(0))
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def damage(root, how):
+    file = root / "train/track0/guitar.wav"
+    samples, rate = soundfile.read(file)
+    if how == "missing":
+        file.unlink()
+    elif how == "twice":
+        soundfile.write(file.with_suffix(".flac"), samples, rate)
+    elif how == "shorter":
+        soundfile.write(file, samples[:-1], rate)
+    elif how == "channels":
+        soundfile.write(file, samples[:, :1], rate)
+    elif how == "rate":
+        for source in SOURCES:
+            soundfile.write(file.with_name(f"{source}.wav"), samples, 22_050)
+    elif how == "corrupt":
+        file.write_bytes(b"RIFF no audio at all")
+    elif how == "empty":
+        for folder in (root / "train").iterdir():
+            for found in folder.iterdir():
+                found.unlink()
+            folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", "track0: has no guitar.wav, .flac or .ogg"),
+        ("twice", "has guitar.wav and guitar.flac"),
+        ("shorter", "3000 samples, 2 channels, but guitar.wav beside it: 8000, 2999, 2"),
+        ("channels", "3000 samples, 2 channels, but guitar.wav beside it: 8000, 3000, 1"),
+        ("rate", "track0: sampled at 22050 Hz, but the model takes 8000 Hz"),
+        ("corrupt", "guitar.wav: cannot be read as audio"),
+        ("empty", "train: empty"),
+    ],
+)
+def test_a_damaged_set_names_the_file(tmp_path, how, said):
+    damage(write_tracks(tmp_path), how)
+    with pytest.raises(UserError, match=said.replace(".", r"\.")) as caught:
+        stems(tmp_path).tracks("train")
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_samples_name_the_file(tmp_path):
+    file = tmp_path / "a.wav"
+    samples = np.zeros((100, 2), dtype=np.float32)
+    samples[57, 1] = np.nan
+    soundfile.write(file, samples, 8000, "FLOAT")
+    with pytest.raises(UserError, match=r"a\.wav: NaN or infinite value at sample 57"):
+        read_audio(file, 10, 60)
+    with pytest.raises(UserError, match="ends 10 samples before"):
+        read_audio(file, 60, 50)
+    with pytest.raises(UserError, match="no such file"):
+        read_audio(tmp_path / "b.wav")
+
+
+def test_too_short_tracks_and_missing_folders(tmp_path):
+    with pytest.raises(UserError, match="no track is as long as a segment of 80000 samples"):
+        stems(write_tracks(tmp_path), segment=10).segments("train")
+    with pytest.raises(UserError, match=r"valid: no such folder"):
+        stems(tmp_path).tracks("valid")
+
+
+def test_constructors_touch_no_disk(tmp_path):
+    StemFolders(SOURCES, 8000, tmp_path / "not there")
+
+
+def test_from_config(tmp_path):
+    file = tmp_path / "base.yml"
+    file.write_text(f"data:\n  class_path: StemFolders\n  init_args: {{root: {tmp_path}, batch_size: 7}}\n")
+    data = from_config(file, SOURCES, 8000)
+    assert (data.batch_size, data.sample_rate, data.root) == (7, 8000, tmp_path)
+    for text, said in [
+        ("data:\n  class_path: StemFolders\n  init_args: {batch_sise: 7}\n", "no setting 'batch_sise'"),
+        ("data: Nothing\n", "Nothing"),
+        ("model: {}\n", "no `data` section"),
+        ("a: [", "not YAML"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(UserError, match=said) as caught:
+            from_config(file, SOURCES, 8000)
+        assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no such file"):
+        from_config(tmp_path / "no.yml", SOURCES, 8000)
+
+
+def test_find_audio(tmp_path):
+    for name in ("a/x.wav", "b/x.wav", "y.FLAC", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(find_audio([tmp_path])) == ["a/x", "b/x", "y"]
+    with pytest.raises(UserError, match="would both be written"):
+        find_audio([tmp_path / "a/x.wav", tmp_path / "b/x.wav"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="no audio files"):
+        find_audio([tmp_path / "none"])

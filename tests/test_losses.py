@@ -1,0 +1,123 @@
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import tasnet_model
+
+from tasnet_attn.losses import SISNR, Spectral, match
+from tasnet_attn.metrics import si_snr
+from tasnet_attn.model import Separation
+
+
+def naive_si_snr(estimate, reference):
+    """Luo & Mesgarani 2018, equations 7-9, in plain Python."""
+    n = len(reference)
+    e = [v - sum(estimate) / n for v in estimate]
+    s = [v - sum(reference) / n for v in reference]
+    scale = sum(a * b for a, b in zip(e, s, strict=True)) / sum(v * v for v in s)
+    target = [scale * v for v in s]
+    noise = sum((a - b) ** 2 for a, b in zip(e, target, strict=True))
+    return 10 * math.log10(sum(v * v for v in target) / noise)
+
+
+@pytest.mark.parametrize("level", [1e-4, 1.0, 1e4])
+def test_si_snr_equals_the_plain_formula_at_any_level(level):
+    reference = torch.randn(200, dtype=torch.float64) + 0.3
+    estimate = level * (reference + 0.2 * torch.randn(200, dtype=torch.float64) - 1)
+    expected = naive_si_snr(estimate.tolist(), reference.tolist())
+    assert si_snr(estimate, reference).item() == pytest.approx(expected, abs=1e-5)
+    assert si_snr(estimate.float(), reference.float()).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_si_snr_equals_asteroid():
+    from tasnet_attn.compat import asteroid
+
+    estimates, references = torch.randn(4, 2, 300), torch.randn(4, 2, 300)
+    theirs = -asteroid.losses.pairwise_neg_sisdr(estimates, references)
+    ours = si_snr(estimates.unsqueeze(2), references.unsqueeze(1))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cap", [None, 20.0])
+@pytest.mark.parametrize("silent", ["estimate", "reference", "both"])
+def test_silence_is_finite_with_finite_gradients(silent, cap):
+    estimate, reference = torch.randn(100), torch.randn(100)
+    if silent != "reference":
+        estimate = torch.zeros(100)
+    if silent != "estimate":
+        reference = torch.zeros(100)
+    estimate.requires_grad_()
+    value = si_snr(estimate, reference, cap)
+    value.backward()
+    assert value.isfinite() and estimate.grad.isfinite().all()
+
+
+def test_cap_bounds_the_ratio_and_changes_little_below_it():
+    reference = torch.randn(1000)
+    assert si_snr(reference, reference, cap=20).item() == pytest.approx(20, abs=1e-3)
+    noisy = reference + 3 * torch.randn(1000)
+    assert si_snr(noisy, reference, cap=30).item() == pytest.approx(si_snr(noisy, reference).item(), abs=0.05)
+
+
+@pytest.mark.parametrize("sources", [1, 2, 3, 4, 5])
+def test_interchangeable_matching_is_the_best_of_all_permutations(sources):
+    costs = torch.randn(6, sources, sources)
+    best = torch.stack(
+        [
+            min(sum(c[i, p[i]] for i in range(sources)) / sources for p in itertools.permutations(range(sources)))
+            for c in costs
+        ]
+    )
+    torch.testing.assert_close(match(costs, True), best.mean())
+    torch.testing.assert_close(match(costs, False), costs.diagonal(dim1=1, dim2=2).mean())
+
+
+def separation_of(estimates):
+    return Separation(estimates, [], None)
+
+
+def test_sisnr_is_the_mean_over_sources_and_channels():
+    model, references = tasnet_model(), torch.randn(3, 2, 2, 100)
+    estimates = torch.randn(3, 2, 2, 100)
+    expected = -si_snr(estimates, references).mean()
+    torch.testing.assert_close(SISNR()(separation_of(estimates), references, model), expected)
+
+
+def test_sisnr_of_interchangeable_sources_ignores_their_order():
+    model, references, estimates = tasnet_model(interchangeable=True), torch.randn(3, 2, 1, 100), torch.randn(3, 2, 1, 100)
+    loss = SISNR()(separation_of(estimates), references, model)
+    torch.testing.assert_close(SISNR()(separation_of(estimates), references.flip(1), model), loss)
+    torch.testing.assert_close(SISNR()(separation_of(estimates.flip(1)), references, model), loss)
+
+
+@pytest.mark.parametrize("interchangeable", [False, True])
+def test_silent_references_are_left_out(interchangeable):
+    model = tasnet_model(interchangeable=interchangeable)
+    references, estimates = torch.randn(1, 2, 1, 100), torch.randn(1, 2, 1, 100)
+    references[0, 1] = 0
+    heard = -si_snr(estimates[0, :, 0], references[0, 0, 0])
+    expected = heard.min() if interchangeable else heard[0]
+    torch.testing.assert_close(SISNR()(separation_of(estimates), references, model), expected)
+    nothing = SISNR()(separation_of(estimates.requires_grad_()), torch.zeros(1, 2, 1, 100), model)
+    nothing.backward()
+    assert nothing == 0 and estimates.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+def test_spectral_is_the_sum_over_stages_of_the_distance_of_features(distance):
+    model, references = tasnet_model(), torch.randn(2, 2, 2, 96)
+    separation = model.analyse(references.sum(1))
+    separation = separation._replace(predictions=[separation.predictions[0], torch.zeros_like(separation.predictions[0])])
+    expected = 0.0
+    for prediction in separation.predictions:
+        total = 0.0
+        for b, s, c in itertools.product(range(2), range(2), range(2)):
+            truth = model.encoder(references[b, s, c][None], separation.encoded.scale[2 * b + c][None]).features[0]
+            error = prediction[2 * b + c, s] - truth
+            total += (error.abs() if distance == "l1" else error**2).mean() / 8
+        expected += total
+    torch.testing.assert_close(Spectral(distance)(separation, references, model), expected)
+    model.interchangeable = True
+    swapped = Spectral(distance)(separation, references.flip(1), model)
+    torch.testing.assert_close(swapped, Spectral(distance)(separation, references, model))
