@@ -96,7 +96,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _separate(options: argparse.Namespace) -> int:
-    from tasnet_attn.data.audio import find_audio
+    from tasnet_attn.audio import find_audio
     from tasnet_attn.inference import separate_file
     from tasnet_attn.model import load
 

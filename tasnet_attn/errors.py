@@ -16,6 +16,6 @@ def explain(error: Exception) -> str:
         owner = re.search(r"class_path[ =]'([^']+)'", text)
         name = owner[1].rpartition(".")[2] if owner else "it"
         return f"{where}{name} has no setting {option[1]!r}; check its spelling"
-    lines = [line.strip(" -") for line in text.splitlines()]
-    dull = ("Parser key", "Does not validate", "Subtypes", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+    lines = [line.strip(" -") for line in re.sub(r'Parser key "[^"]+":', "", text).splitlines()]
+    dull = ("Does not validate", "Subtypes", "Errors:", "Given value", "Expected a <class 'NoneType'>")
     return where + "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(dull)))

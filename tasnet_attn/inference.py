@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasnet_attn.data.audio import audio_info, check_finite
+from tasnet_attn.audio import audio_info, check_finite
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import STFTEncoder
 from tasnet_attn.model import SourceSeparator, segment_samples

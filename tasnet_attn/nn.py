@@ -16,6 +16,20 @@ Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_no
 BLOCK = 256  # queries that windowed attention takes at once: large enough to be fast, small against long inputs
 
 
+class LSTM(nn.LSTM):
+    """nn.LSTM, batch first, that under autocast stays in float32 on a CPU: many CPUs have no LSTM in bfloat16."""
+
+    def __init__(self, width: int, hidden: int, n_layers: int = 1, bidirectional: bool = False) -> None:
+        super().__init__(width, hidden, n_layers, batch_first=True, bidirectional=bidirectional)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]
+        """[N, L, D] and the state carried in -> [N, L, hidden (x 2)] and the state carried out."""
+        if x.device.type != "cpu":
+            return super().forward(x, state)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float(), state)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None = None) -> Tensor:
     """Scaled dot-product attention, optionally causal, optionally in a bounded window (memory then linear in length).
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasnet_attn.data.audio import audio_info, read_audio
+from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data.base import SegmentedData, Segments, Split, Track
 from tasnet_attn.errors import UserError
 

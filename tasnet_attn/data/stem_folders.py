@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasnet_attn.data.audio import audio_info, read_audio
+from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data.base import Channels, SegmentedData, Split, Track
 from tasnet_attn.errors import UserError
 

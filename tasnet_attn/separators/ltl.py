@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from tasnet_attn.nn import Init, TransformerLayer, sinusoids
+from tasnet_attn.nn import LSTM, Init, TransformerLayer, sinusoids
 from tasnet_attn.separators.base import Separator
 
 
@@ -67,17 +67,14 @@ class LTL(Separator):
         self.n_sources, self.positional = n_sources, positional
         self.causal = not bidirectional and (causal or transformer_layers == 0)
 
-        def lstm(width: int, n_layers: int) -> nn.LSTM:
-            return nn.LSTM(width, hidden, n_layers, batch_first=True, bidirectional=bidirectional)
-
         width = n_features
         self.norm = nn.LayerNorm(n_features) if input_norm else nn.Identity()
-        self.before = lstm(width, lstm_before) if lstm_before else None
+        self.before = LSTM(width, hidden, lstm_before, bidirectional) if lstm_before else None
         width = hidden * (1 + bidirectional) if lstm_before else width
         self.transformer = nn.ModuleList(
             TransformerLayer(width, heads, ffn, causal, window, dropout) for _ in range(transformer_layers)
         )
-        self.after = lstm(width, lstm_after) if lstm_after else None
+        self.after = LSTM(width, hidden, lstm_after, bidirectional) if lstm_after else None
         width = hidden * (1 + bidirectional) if lstm_after else width
         self.to_masks = nn.Linear(width, n_sources * n_features)
         for layer in self.transformer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tasnet_attn.nn import LSTM
 from tasnet_attn.separators.base import Separator
 
 
@@ -38,8 +39,7 @@ class TasNet(Separator):
         width = hidden * (1 + bidirectional)
         self.norm = nn.LayerNorm(n_features) if input_norm else nn.Identity()
         self.lstms = nn.ModuleList(
-            nn.LSTM(width if i else n_features, hidden, batch_first=True, bidirectional=bidirectional)
-            for i in range(n_layers)
+            LSTM(width if i else n_features, hidden, bidirectional=bidirectional) for i in range(n_layers)
         )
         self.to_masks = nn.Linear(width, n_sources * n_features)
 

@@ -1,0 +1,151 @@
+"""The commands as a user calls them."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tasnet_model
+
+from tasnet_attn import save
+from tasnet_attn.cli import main
+
+
+@pytest.fixture
+def model(tmp_path):
+    return str(save(tasnet_model(), tmp_path / "model.safetensors"))
+
+
+@pytest.fixture
+def song(tmp_path):
+    soundfile.write(tmp_path / "song.wav", 0.1 * np.random.default_rng(0).normal(size=(9000, 2)), 8000)
+    return tmp_path / "song.wav"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "tasnet_attn.cli", *arguments], capture_output=True, text=True)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, tasnet_attn.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert "argparse" in loaded
+    assert not {"torch", "numpy", "pytorch_lightning", "asteroid", "jsonargparse", "yaml", "scipy"} & set(loaded)
+
+
+def test_separate_imports_no_training():
+    code = "import sys, tasnet_attn.inference, tasnet_attn.model\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert "torch" in loaded
+    assert not {"pytorch_lightning", "asteroid", "jsonargparse", "museval", "matplotlib"} & set(loaded)
+
+
+@pytest.mark.parametrize("command", ["demo", "separate", "evaluate", "report", "check-data", "export"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"tasnet-attn {command}" in capsys.readouterr().out
+
+
+def test_separate(model, song, tmp_path, capsys):
+    assert main(["separate", str(song), "--model", model, "--out", str(tmp_path / "out"), "--sources", "backing"]) == 0
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.wav")] == [
+        "song/backing.wav"
+    ]
+    assert "backing.wav" in capsys.readouterr().out
+
+
+def test_a_bad_input_does_not_stop_the_rest(model, song, tmp_path, capsys):
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    arguments = ["separate", str(bad), str(tmp_path / "missing.wav"), str(song), "--model", model]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "bad.wav" in errors[0] and "missing.wav" in errors[1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["song"]
+
+
+def nan_file(tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full((100, 1), np.nan), 8000, "FLOAT")
+    return tmp_path / "nan.wav"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["separate", "SONG", "--model", "nowhere"], "nowhere: no such model"),
+        (["separate", "nowhere.wav", "--model", "MODEL"], "nowhere.wav: no such file"),
+        (["separate", "SONG", "--model", "MODEL", "--sources", "drums"], "no source 'drums'; it separates guitar, backing"),
+        (["separate", "SONG", "--model", "SONG"], "not a model file"),
+        (["separate", "CORRUPT", "--model", "MODEL"], "corrupt.wav: cannot be read as audio"),
+        (["separate", "EMPTY", "--model", "MODEL"], "empty: no audio files"),
+        (["separate", "NAN", "--model", "MODEL"], "nan.wav: NaN or infinite value at sample 0"),
+        (["evaluate", "--model", "MODEL", "--data", "nowhere.yml"], "nowhere.yml: no such file"),
+        (["check-data", "nowhere.yml"], "nowhere.yml: no such file"),
+        (["train", "--config", "nowhere.yml"], "nowhere.yml"),
+        (["export", "nowhere"], "nowhere: no such model"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, said, model, song, tmp_path, capsys):
+    (tmp_path / "corrupt.wav").write_bytes(b"RIFF but not really")
+    (tmp_path / "empty").mkdir()
+    names = {"SONG": song, "MODEL": model, "CORRUPT": tmp_path / "corrupt.wav", "EMPTY": tmp_path / "empty"}
+    names["NAN"] = nan_file(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    arguments = [str(names.get(a, a)) for a in arguments]
+    if arguments[0] == "separate":
+        arguments += ["--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and "Traceback" not in error
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()] == []
+
+
+def test_an_unknown_option_is_one_line_and_status_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["separate", "a.wav", "--model", "m", "--overlapp", "3"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "--overlapp" in error and error.count("\n") == 1
+
+
+def test_a_bug_of_ours_shows_its_traceback(model, song, monkeypatch):
+    monkeypatch.setattr("tasnet_attn.inference.separate_file", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["separate", str(song), "--model", model])
+
+
+def test_check_data_lists_the_bundled_songs(capsys):
+    from tasnet_attn.demo import recipe
+
+    assert main(["check-data", str(recipe("demo") / "base.yml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["train", "3"], ["valid", "3"], ["test", "1"]]
+
+
+def test_export(model, tmp_path, capsys):
+    assert main(["export", model, "--out", str(tmp_path / "other.safetensors")]) == 0
+    from tasnet_attn import load
+
+    x = torch.randn(1, 1, 500)
+    assert torch.equal(load(tmp_path / "other.safetensors")(x), load(model)(x))
+    assert main(["export", model, "--out", model]) == 2
+    assert "is the model itself" in capsys.readouterr().err
+
+
+def test_the_demo_end_to_end_in_two_steps(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--steps", "2"]) == 0
+    for path in ("index.html", "spectrograms.png", "run/checkpoints/last.ckpt", "test/audio/metal-madness/guitar.wav"):
+        assert (out / path).stat().st_size > 1000, path
+    summary = json.loads((out / "test" / "summary.json").read_text())
+    assert summary
+    printed = capsys.readouterr().out
+    assert printed.count("SI-SNRi") == 4
+    assert main(["demo", "--out", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
