@@ -32,7 +32,8 @@ class SamsNet(Separator):
             independently of each other.
         scores: "channel": each channel has its own frame-to-frame scores, a sum over frequency; "joint": one for all
             channels, a sum over channels and frequency.
-        norm: what LayerNorm goes over at each position, "channels" or "frequencies".
+        norm: what LayerNorm goes over: the "frequencies" of each channel and frame, which are one vector to the
+            attention as well, or the "channels" of each frame and bin.
         out_kernel: width and height of the last convolution.
 
     Source: Li et al. 2019, section 2. The text leaves open how attention contracts (per channel is our reading), what
@@ -50,7 +51,7 @@ class SamsNet(Separator):
         slices: int = 12,
         joint: bool = False,
         scores: Scores = "channel",
-        norm: Norm = "channels",
+        norm: Norm = "frequencies",
         out_kernel: int = 3,
     ) -> None:
         super().__init__()
