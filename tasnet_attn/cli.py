@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--overlap", type=float, default=suppress, help="part of a segment shared with the next one")
     help = "order interchangeable sources by the references in every segment, as AudioSlots' paper scores"
     evaluate.add_argument("--order-by-references", action="store_true", default=suppress, help=help)
+    help = "also NSDR, SIR and SAR of BSSEval v3 (summary.json has GNSDR, GSIR, GSAR: their length-weighted means)"
+    evaluate.add_argument("--v3", action="store_true", default=suppress, help=help)
     evaluate.add_argument("--audio", choices=("wav", "flac", "ogg"), help="keep the audio, for the report")
 
     report = add("report", _report, "one HTML page from saved scores")

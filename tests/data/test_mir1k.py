@@ -125,19 +125,19 @@ RECIPES = ["hourglass_park", "hourglass_report", "hourglass_constant", "skip_att
 RUNS: dict = {}
 
 
-def published(root, recipe="hourglass_park"):
+def published(root, recipe="hourglass_park", *options):
     """A run of a recipe, the network made small; trained once."""
-    if recipe not in RUNS:
+    if (recipe, options) not in RUNS:
         folder = Path(__file__).parents[2] / "recipes" / "mir1k"
-        out = root / f"run_{recipe}"
+        out = root / f"run_{len(RUNS)}"
         arguments = ["--config", str(folder / "base.yml"), "--config", str(folder / recipe / "conf.yml")]
         arguments += [f"--out={out}", f"--data.init_args.root={root}", "--trainer.max_steps=2"]
         arguments += ["--data.init_args.segments_per_epoch=8", "--trainer.check_val_every_n_epoch=1"]
         arguments += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
         arguments += [f"--model.separator.init_args.{key}={value}" for key, value in SMALL.items()]
-        train(arguments)
-        RUNS[recipe] = SimpleNamespace(out=out, model=load(out))
-    return RUNS[recipe]
+        train([*arguments, *options])
+        RUNS[recipe, options] = SimpleNamespace(out=out, model=load(out))
+    return RUNS[recipe, options]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -154,6 +154,18 @@ def test_train_separate_and_evaluate_need_no_special_case(root, tmp_path, recipe
     tracks = MIR1K(SOURCES, 8000, root).tracks("test")
     evaluate(run.model, tracks, tmp_path / "scores", device="cpu", v3=True)
     check_scores(run.model, tracks, json.loads((tmp_path / "scores" / "summary.json").read_text()))
+
+
+def test_the_options_of_the_readme(root):
+    mixture = torch.rand(1, 20_000)
+    run = published(root, "hourglass_park", "--data.init_args.mixture=sum", "--model.head.init_args.subtract=true")
+    assert run.model.separator.stacks[0].head[0].out_channels == 1
+    assert sorted(separate(run.model, mixture, 8000, device="cpu")) == SOURCES
+    magnitude = ["--model.head.class_path=Magnitude", "--model.head.init_args.mask=none"]
+    run = published(root, "hourglass_report", *magnitude, "--data.init_args.held_out=1")
+    assert run.model.head.kind == "none"
+    run = published(root, "skip_attention", "--model.head.init_args.activation=sigmoid")
+    assert run.model.head.activation == "sigmoid"
 
 
 def check_scores(model, tracks, summary):
