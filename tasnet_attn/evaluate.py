@@ -11,6 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,11 @@ def evaluate(
     """
     out, tracks = Path(out), list(tracks)
     _check(model, tracks, backend, baselines, audio)
-    settings = {"backend": backend, "window": window, "hop": hop, "v3": v3}
+    settings: dict[str, Any] = {"backend": backend, "window": window, "hop": hop, "v3": v3}
     for each in baselines:
-        evaluate(BASELINES[each], tracks, out / "baselines" / each, device=device, jobs=jobs, name=each, **settings)
+        oracle = copy(BASELINES[each])
+        oracle.sources = getattr(model, "sources", tracks[0].sources)
+        evaluate(oracle, tracks, out / "baselines" / each, device=device, jobs=jobs, name=each, **settings)
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".*.part"):  # a run was killed while it wrote
         part.unlink()
@@ -117,8 +120,8 @@ def evaluate(
         while pending:
             finish()
     ordered = {track.name: documents[track.name] for track in tracks}
-    facts = {"name": name or out.resolve().name, "sample_rate": tracks[0].sample_rate, **settings}
-    return write_tables(out, ordered, baselines=list(baselines), **facts)
+    facts = {"name": name or out.resolve().name, "interchangeable": system.interchangeable, **settings}
+    return write_tables(out, ordered, sample_rate=tracks[0].sample_rate, baselines=list(baselines), **facts)
 
 
 def run(
@@ -178,8 +181,9 @@ class Scorer:
         length = mixture.shape[-1]
         window = length if self.settings["window"] is None else int(self.settings["window"] * sample_rate)
         hop = window if self.settings["hop"] is None else int(self.settings["hop"] * sample_rate)
-        signals = (signal.to(self.device) for signal in (mixture, references, estimates))
-        scores = score(*signals, window, hop, self.settings["v3"], self.settings["backend"])
+        mixture, references, estimates = (x.to(self.device) for x in (mixture, references, estimates))
+        v3, backend = self.settings["v3"], self.settings["backend"]
+        scores = score(mixture, references, estimates, window, hop, v3, backend)
         return document(sources, scores, sample_rate, length, window, hop, facts)
 
 
@@ -200,7 +204,7 @@ class _System:
     def read(self, track: Track) -> tuple[Tensor, Tensor, list[str]]:
         """Mixture, references in the model's order, and their names."""
         mixture, references = track.read()
-        sources = list(self.model.sources) if self.is_model else list(track.sources)
+        sources = list(getattr(self.model, "sources", track.sources))
         references = references[[track.sources.index(source) for source in sources]]
         for what, signal in (("mixture", mixture), ("references", references)):
             if not signal.isfinite().all():
@@ -287,8 +291,15 @@ def _digest(*parts: Any) -> str:
 
 
 def _write_audio(folder: Path, format: str, signals: dict[str, Tensor], sample_rate: int) -> None:
-    """Write `folder/<name>.<format>` for every signal [C, T]; the folder appears whole or not at all."""
+    """Write `folder/<name>.<format>` for every signal [C, T]; the folder appears whole or not at all.
+
+    Formats that clip get a track that exceeds full scale turned down, all its signals alike.
+    """
     import soundfile
+
+    if format != "wav":
+        peak = max(1.0, *(float(signal.abs().max()) for signal in signals.values()))
+        signals = {name: signal / peak for name, signal in signals.items()}
 
     part = folder.with_name(f".{folder.name}.part")
     for old in (part, folder):

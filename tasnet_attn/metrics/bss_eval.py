@@ -2,8 +2,8 @@
 
 An estimate is projected on the references delayed by 0 .. 511 samples: on its own source alone, and on all of them.
 Energy ratios of what the projections explain are the scores. Version 4 (music campaigns since 2018) finds the filters
-once, on the whole signals, and scores windows; `bss_eval_sources` of version 3 (NSDR, SIR, SAR) scores whole signals and
-forgives a filtered source. The numbers are museval's; `Projection` says what is done where it has none.
+once, on the whole signals, and scores windows; `bss_eval_sources` of version 3 (NSDR, SIR, SAR) scores whole signals
+and forgives a filtered source. The numbers are museval's; `Projection` says what is done where it has none.
 
 Sources: Vincent, Gribonval & Fevotte 2006; Stoeter, Liutkus & Ito 2018.
 

@@ -5,7 +5,7 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 
 class Mixture:
     """The baseline: the mixture itself is every estimate, as in SI-SNRi and NSDR."""
+
+    sources: list[str]
 
     def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
         """Mixture [C, T], references [S, C, T] -> [S, C, T]."""
@@ -33,6 +35,8 @@ class OracleMask:
     Source: the oracles of SiSEC 2018 (Stoeter, Liutkus & Ito 2018), section 3.
     """
 
+    sources: list[str]
+
     def __init__(self, mask: Literal["binary", "ratio", "wiener"], n_fft: int = 2048, hop: int = 512) -> None:
         if mask not in ("binary", "ratio", "wiener"):
             raise ValueError(f"mask {mask!r} is none of binary, ratio, wiener")
@@ -41,7 +45,7 @@ class OracleMask:
     def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
         """Mixture [C, T], references [S, C, T] -> [S, C, T]."""
         window = torch.hann_window(self.n_fft, dtype=mixture.dtype, device=mixture.device)
-        options = {"n_fft": self.n_fft, "hop_length": self.hop, "window": window}
+        options: dict[str, Any] = {"n_fft": self.n_fft, "hop_length": self.hop, "window": window}
         every = torch.cat([mixture[None], references]).flatten(0, 1)
         spectra = torch.stft(every, **options, pad_mode="constant", return_complex=True)
         spectra = spectra.unflatten(0, (-1, len(mixture)))  # [1 + S, C, F, L]
@@ -58,7 +62,7 @@ class OracleMask:
         return f"OracleMask({self.mask!r}, {self.n_fft}, {self.hop})"
 
 
-BASELINES = {
+BASELINES: dict[str, Mixture | OracleMask] = {
     "mixture": Mixture(),
     "oracle-binary": OracleMask("binary"),
     "oracle-ratio": OracleMask("ratio"),

@@ -74,9 +74,9 @@ class Projection:
 class Solver:
     """Solves the normal equations by Cholesky.
 
-    If the Gram matrix's condition number is above 1 / SINGULAR, the solution is that of iterated Tikhonov regularisation,
-    an approximation of the minimum norm: a direction of eigenvalue v counts 1 - (d / (v + d))**2 of what it would, with
-    d = SINGULAR times the largest eigenvalue.
+    If the Gram matrix's condition number is above 1 / SINGULAR, the solution comes of iterated Tikhonov regularisation
+    (two steps), close to the minimum norm: a direction of eigenvalue v counts 1 - (d / (v + d))**2 of what it would,
+    with d = SINGULAR times the largest eigenvalue.
 
     Args:
         lags: [K, K, L], the references' correlations, see `correlate`.
@@ -157,7 +157,7 @@ def _cut(signals: Tensor, start: int, stop: int) -> Tensor:
 
 
 def _gram(lags: Tensor, ridge: Tensor) -> Tensor:
-    """[K * L, K * L]: element (i, a), (j, b) is the sum over t of x[i, t - a] * x[j, t - b]; blocks i < j are not set."""
+    """[K * L, K * L]: at (i, a), (j, b) the sum over t of x[i, t - a] * x[j, t - b]; blocks i < j are not set."""
     count = len(lags)
     gram = lags.new_empty(count, TAPS, count, TAPS)
     for i in range(count):

@@ -106,23 +106,26 @@ class MusEval:
 
     def images(self, estimates: Tensor, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
         """As `BSSEval.images`."""
-        size = min(window or estimates.shape[-1], estimates.shape[-1])
-        return self._scores(estimates, window=size, hop=hop or size)
+        length = estimates.shape[-1]
+        size = min(window or length, length)
+        hop = hop or size
+        return self._scores(estimates, (length - size) // hop + 1, window=size, hop=hop)
 
     def sources(self, estimates: Tensor) -> dict[str, Tensor]:
         """As `BSSEval.sources`."""
         inf = float("inf")
-        scores = self._scores(estimates, window=inf, hop=inf, framewise_filters=True, bsseval_sources_version=True)
+        scores = self._scores(estimates, 1, window=inf, hop=inf, framewise_filters=True, bsseval_sources_version=True)
         return {name: scores[name][:, 0] for name in ("SDR", "SIR", "SAR")}
 
-    def _scores(self, estimates: Tensor, **options: Any) -> dict[str, Tensor]:
+    def _scores(self, estimates: Tensor, count: int, **options: Any) -> dict[str, Tensor]:
         from tasnet_attn.compat import museval
 
-        mute = silent(estimates)
-        stand_in = torch.where(mute[:, None, None], self.references, estimates)  # its scores are thrown away
-        kept = [x[self.heard].transpose(1, 2).cpu().numpy() for x in (self.references, stand_in)]
-        values = museval.metrics.bss_eval(*kept, **options)[:4] if self.heard.any() else np.full((4, 0, 1), np.nan)
-        scores = estimates.new_full((4, len(estimates), values[0].shape[-1]), torch.nan)
-        scores[:, self.heard] = torch.as_tensor(np.stack(values)).to(estimates)
-        scores[:, mute] = torch.nan
+        scores = torch.full((4, len(estimates), count), torch.nan, dtype=torch.float64)
+        if self.heard.any():
+            mute = silent(estimates)
+            stand_in = torch.where(mute[:, None, None], self.references, estimates)  # its scores are thrown away
+            kept = [x[self.heard].transpose(1, 2).cpu().numpy() for x in (self.references, stand_in)]
+            values = museval.metrics.bss_eval(*kept, **options)[:4]
+            scores[:, self.heard.cpu()] = torch.from_numpy(np.stack(values))
+            scores[:, mute.cpu()] = torch.nan
         return dict(zip(FRAMES, scores, strict=True))
