@@ -157,7 +157,8 @@ class GammatoneEncoder(_FrameEncoder):
         super().__init__(n_filters, kernel_size, stride)
         bank = GammatoneBank(n_filters, kernel_size, sample_rate, self.stride, n_centres, f_min, erb_step)
         self.analysis = Analysis(bank)
-        self.energy = bank.filters()[0].square().sum().sqrt().item()  # the same for every filter
+        energy = bank.filters()[0].square().sum().sqrt()  # the same for every filter
+        self.register_buffer("energy", energy, persistent=False)
 
     def filters(self) -> Tensor:
         """The bank, [n_filters, 1, kernel_size]."""

@@ -11,12 +11,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tasnet_attn.data import SegmentedData
 from tasnet_attn.errors import UserError, explain
@@ -29,21 +31,22 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """A CSVLogger that keeps what a resumed run had logged up to where it resumes."""
+    """A CSVLogger of `folder/metrics.csv` that keeps what a resumed run had logged up to where it resumes.
 
-    kept: list[dict[str, Any]] | None = None
+    (CSVLogger deletes an earlier file.) It writes at once: what was logged survives a kill.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+        file = folder / "metrics.csv"
+        self.earlier: list[dict[str, Any]] = list(csv.DictReader(file.open())) if file.is_file() else []
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log; before the first time, take over the earlier rows."""
-        if self.kept is None:
-            file = Path(self.log_dir) / "metrics.csv"
-            self.kept = list(csv.DictReader(file.open())) if file.is_file() else []
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "previous log files will be deleted": they are in our hands
-                writer = self.experiment
-            for row in self.kept:
-                if step is None or int(row["step"]) < step:
-                    writer.log_metrics({k: v for k, v in row.items() if v and k != "step"}, int(row["step"]))
+        """Log; the first time, the earlier rows before this one."""
+        for row in self.earlier:
+            if step is None or int(row["step"]) < step:
+                self.experiment.log_metrics({k: v for k, v in row.items() if v and k != "step"}, int(row["step"]))
+        self.earlier = []
         super().log_metrics(metrics, step)
 
 
@@ -87,10 +90,26 @@ class TrainCLI(LightningCLI):
         settings["callbacks"] = [*(settings["callbacks"] or []), built.early_stopping, best, built.checkpoint]
         if settings["logger"] is None:
             settings["logger"] = [
-                ContinuedCSVLogger(self.out, name="", version="", flush_logs_every_n_steps=10),
+                ContinuedCSVLogger(self.out),
                 TensorBoardLogger(self.out, name="", version="tensorboard"),
             ]
         self.trainer = Trainer(**settings)
+
+
+class ParseOnly(TrainCLI):
+    """Reads the configuration and builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def parse(arguments: list[str]) -> dict[str, Any]:
+    """The full configuration that a command line stands for, every default included; nothing is built.
+
+    Raises:
+        UserError: a wrong file, key or value.
+    """
+    return yaml.safe_load(_dump(_start(ParseOnly, arguments)))
 
 
 def train(arguments: list[str]) -> Path:
@@ -100,12 +119,21 @@ def train(arguments: list[str]) -> Path:
         UserError: a wrong file, key or value, or a run folder that already holds a run.
     """
     with warnings.catch_warnings():
+        for known in (".*does not have many workers.*", ".*tensorboardX.*", ".*litlogger.*|.*litmodels.*", ".*Previous log files.*"):
+            warnings.filterwarnings("ignore", known)
+        cli = _start(TrainCLI, arguments)
+        checkpoint = _resume_from(cli.config.ckpt_path, cli.out)
+        _store_config(cli)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        cli.trainer.save_checkpoint(cli.out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
+    return cli.out
+
+
+def _start(cls: type[TrainCLI], arguments: list[str]) -> TrainCLI:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*tensorboardX.*")
-        warnings.filterwarnings("ignore", ".*litlogger.*|.*litmodels.*")
         try:
-            cli = TrainCLI(
+            return cls(
                 args=arguments,
                 run=False,
                 seed_everything_default=0,
@@ -114,13 +142,8 @@ def train(arguments: list[str]) -> Path:
                 save_config_callback=None,
                 parser_kwargs={"exit_on_error": False, "prog": "tasnet-attn train"},
             )
-        except (ArgumentError, ValueError, TypeError) as error:
+        except (ArgumentError, ValueError, MisconfigurationException) as error:
             raise UserError(explain(error)) from error
-        checkpoint = _resume_from(cli.config.ckpt_path, cli.out)
-        _store_config(cli)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-        cli.trainer.save_checkpoint(cli.out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
-    return cli.out
 
 
 def _resume_from(ckpt_path: str | None, out: Path) -> Path | None:
@@ -140,7 +163,11 @@ def _resume_from(ckpt_path: str | None, out: Path) -> Path | None:
 def _store_config(cli: TrainCLI) -> None:
     """The run's full configuration beside its checkpoints: it re-parses to the same run."""
     cli.out.mkdir(parents=True, exist_ok=True)
+    (cli.out / "config.yml").write_text(_dump(cli))
+
+
+def _dump(cli: TrainCLI) -> str:
     config = cli.config.clone()
     config.pop("config", None)
     config.ckpt_path = None
-    (cli.out / "config.yml").write_text(cli.parser.dump(config, skip_none=False))
+    return cli.parser.dump(config, skip_none=False)
