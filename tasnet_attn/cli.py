@@ -50,13 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default: demo)")
     demo.add_argument("--steps", type=int, help="training steps, if not the recipe's (a look at the machinery)")
 
-    add("train", _demo, "train a model: --config A.yml [--config B.yml] [--key value ...] [--out DIR] [--ckpt_path last]")
+    add(
+        "train",
+        _demo,
+        "train a model: --config A.yml [--config B.yml] [--key value ...] [--out DIR] [--ckpt_path last]",
+    )
 
     separate = add("separate", _separate, "separate audio files: DIR/<input's stem>/<source>.<format>")
     separate.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="audio files, or folders of them")
     separate.add_argument("--model", required=True, help="a run folder, a checkpoint or a model file")
     separate.add_argument("--out", type=Path, default=Path("separated"), help="folder to write (default: separated)")
-    separate.add_argument("--sources", type=lambda text: text.split(","), help="which, like vocals,drums (default: all)")
+    separate.add_argument(
+        "--sources", type=lambda text: text.split(","), help="which, like vocals,drums (default: all)"
+    )
     separate.add_argument("--format", choices=("wav", "flac", "ogg"), default="wav", help="wav is 32-bit float")
     separate.add_argument("--segment", type=float, help="seconds at once (default: the model's, else 20)")
     separate.add_argument("--overlap", type=float, default=0.25, help="cross-faded part of a segment (default: 0.25)")
@@ -117,8 +123,8 @@ def _separate(options: argparse.Namespace) -> int:
             failed.append(error)
             continue
         print(f"{path} -> {options.out / name}: {', '.join(file.name for file in files)}")
-    for error in failed:
-        print(f"tasnet-attn: failed: {error}", file=sys.stderr)
+    for failure in failed:
+        print(f"tasnet-attn: failed: {failure}", file=sys.stderr)
     return 1 if failed else 0
 
 

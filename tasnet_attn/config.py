@@ -1,7 +1,7 @@
 """Components remember the arguments they were built with, so that a model can be written down and built again.
 
-A description is plain data: ``{"class_path": "tasnet_attn.separators.ltl.LTL", "init_args": {...}}``. Building one looks the
-class up in a closed table and never imports by name: a stranger's file can only name classes that are already ours.
+A description is plain data: ``{"class_path": "tasnet_attn.separators.ltl.LTL", "init_args": {...}}``. Building one
+looks the class up in a closed table and never imports by name: a stranger's file can only name classes of ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from tasnet_attn.errors import UserError
-
 
 _EMPTY = inspect.Parameter.empty
 
@@ -102,7 +101,7 @@ def build(description: Any, classes: Iterable[type], path: str = "model") -> Any
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    parameters = dict(inspect.signature(cls.__init__).parameters)
+    parameters = dict(inspect.signature(cls.__init__).parameters)  # type: ignore[misc]
     parameters.pop("self")
     return parameters
 

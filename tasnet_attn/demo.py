@@ -1,7 +1,7 @@
 """`tasnet-attn demo`: the main job end to end on the bundled songs.
 
-It is the recipe `recipes/demo/ltl` with another ending: the unseen excerpts of the training songs (split "valid") and the
-unseen song (split "test") are separated, scored, drawn and put on one page.
+It is the recipe `recipes/demo/ltl` with another ending: the unseen excerpts of the training songs (split "valid") and
+the unseen song (split "test") are separated, scored, drawn and put on one page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasnet_attn.data import from_config
+from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluate import evaluate
 from tasnet_attn.figures import spectrograms
@@ -20,7 +20,7 @@ from tasnet_attn.model import load
 from tasnet_attn.report import report
 from tasnet_attn.train import train
 
-UNSEEN = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
+UNSEEN: dict[Split, str] = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
 
 
 def recipe(name: str) -> Path:

@@ -158,6 +158,7 @@ class GammatoneEncoder(_FrameEncoder):
         bank = GammatoneBank(n_filters, kernel_size, sample_rate, self.stride, n_centres, f_min, erb_step)
         self.analysis = Analysis(bank)
         energy = bank.filters()[0].square().sum().sqrt()  # the same for every filter
+        self.energy: Tensor
         self.register_buffer("energy", energy, persistent=False)
 
     def filters(self) -> Tensor:
@@ -313,7 +314,12 @@ class STFTEncoder(Encoder):
         self.last_frame = last_frame
         self.n_features = n_fft // 2 + 1 - (drop is not None)
         self.clip_scaled = normalise == "max"
+        self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)
+
+    def n_frames(self, length: int) -> int:
+        """Frames of a waveform of `length` samples."""
+        return max(1, length // self.hop + self.last_frame)
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         spectrum = torch.stft(
@@ -344,6 +350,7 @@ class STFTDecoder(Decoder):
     def __init__(self, n_fft: int, hop: int, window: Window = "hann", drop: Drop | None = None) -> None:
         super().__init__()
         self.n_fft, self.hop, self.drop = n_fft, hop, drop
+        self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:

@@ -31,7 +31,7 @@ class Head(Configurable):
 
 
 def masked(mask: Tensor, carrier: Tensor) -> Tensor:
-    """mask [N, S, F, L] times carrier [N, F, L] or [N, 2, F, L], for every source."""
+    """Mask [N, S, F, L] times carrier [N, F, L] or [N, 2, F, L], for every source."""
     return mask * carrier.unsqueeze(1) if carrier.dim() == 3 else mask.unsqueeze(2) * carrier.unsqueeze(1)
 
 
@@ -83,7 +83,7 @@ class Mask(Head):
 
 
 class Magnitude(Head):
-    """The stage is a non-negative magnitude in the encoder's domain, |X|**power; masks for the mixture are made of them.
+    """The stage is a non-negative magnitude in the encoder's domain, |X|**power, that masks for the mixture are made of.
 
     Args:
         mask: "wiener", m_i**2 / sum_j m_j**2; "ratio", m_i / sum_j m_j; "binary", one where m_i is the largest; or

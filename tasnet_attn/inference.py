@@ -246,11 +246,14 @@ def separate_file(
     """Separate a file into `out/<source>.<format>`; files appear whole or not at all.
 
     Args:
+        model: see `separate`, as segment, overlap and device.
         path: the mixture, any format that libsndfile reads.
         out: a folder, made if need be.
         sources: which to write; None: all.
         format: "wav" (float, no clipping), "flac" (24 bit) or "ogg".
-        model, segment, overlap, device: see `separate`.
+        segment: seconds.
+        overlap: part of a segment.
+        device: "auto", "cpu", "cuda", ...
 
     Returns:
         The files, in the order of the sources.

@@ -35,7 +35,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None 
 
     Args:
         q: [N, H, L, d].
-        k: [N, H, L', d], v: likewise; with L' > L the queries are the last L of the L' positions.
+        k: [N, H, L', d]; with L' > L the queries are the last L of the L' positions.
+        v: [N, H, L', d].
         causal: a frame sees itself and earlier frames only.
         window: how many frames a frame sees, itself included; without `causal`, as many on the other side.
 
@@ -96,7 +97,7 @@ class TransformerLayer(nn.Module):
         return self.step(x, None)[0]
 
     def step(self, x: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; returns the new cache too."""
+        """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; also returns the next cache."""
         q, k, v = self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if cache is not None:
             k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)

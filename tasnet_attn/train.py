@@ -119,7 +119,12 @@ def train(arguments: list[str]) -> Path:
         UserError: a wrong file, key or value, or a run folder that already holds a run.
     """
     with warnings.catch_warnings():
-        for known in (".*does not have many workers.*", ".*tensorboardX.*", ".*litlogger.*|.*litmodels.*", ".*Previous log files.*"):
+        for known in (
+            ".*does not have many workers.*",
+            ".*tensorboardX.*",
+            ".*litlogger.*|.*litmodels.*",
+            ".*Previous log files.*",
+        ):
             warnings.filterwarnings("ignore", known)
         cli = _start(TrainCLI, arguments)
         checkpoint = _resume_from(cli.config.ckpt_path, cli.out)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -80,7 +79,10 @@ def nan_file(tmp_path):
     [
         (["separate", "SONG", "--model", "nowhere"], "nowhere: no such model"),
         (["separate", "nowhere.wav", "--model", "MODEL"], "nowhere.wav: no such file"),
-        (["separate", "SONG", "--model", "MODEL", "--sources", "drums"], "no source 'drums'; it separates guitar, backing"),
+        (
+            ["separate", "SONG", "--model", "MODEL", "--sources", "drums"],
+            "no source 'drums'; it separates guitar, backing",
+        ),
         (["separate", "SONG", "--model", "SONG"], "not a model file"),
         (["separate", "CORRUPT", "--model", "MODEL"], "corrupt.wav: cannot be read as audio"),
         (["separate", "EMPTY", "--model", "MODEL"], "empty: no audio files"),

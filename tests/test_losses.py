@@ -85,7 +85,11 @@ def test_sisnr_is_the_mean_over_sources_and_channels():
 
 
 def test_sisnr_of_interchangeable_sources_ignores_their_order():
-    model, references, estimates = tasnet_model(interchangeable=True), torch.randn(3, 2, 1, 100), torch.randn(3, 2, 1, 100)
+    model, references, estimates = (
+        tasnet_model(interchangeable=True),
+        torch.randn(3, 2, 1, 100),
+        torch.randn(3, 2, 1, 100),
+    )
     loss = SISNR()(separation_of(estimates), references, model)
     torch.testing.assert_close(SISNR()(separation_of(estimates), references.flip(1), model), loss)
     torch.testing.assert_close(SISNR()(separation_of(estimates.flip(1)), references, model), loss)
@@ -108,7 +112,9 @@ def test_silent_references_are_left_out(interchangeable):
 def test_spectral_is_the_sum_over_stages_of_the_distance_of_features(distance):
     model, references = tasnet_model(), torch.randn(2, 2, 2, 96)
     separation = model.analyse(references.sum(1))
-    separation = separation._replace(predictions=[separation.predictions[0], torch.zeros_like(separation.predictions[0])])
+    separation = separation._replace(
+        predictions=[separation.predictions[0], torch.zeros_like(separation.predictions[0])]
+    )
     expected = 0.0
     for prediction in separation.predictions:
         total = 0.0

@@ -11,9 +11,7 @@ def naive_attention(q, k, v, causal, window):
     out = torch.zeros_like(q)
     for i in range(q.shape[-2]):
         seen = [
-            j
-            for j in range(k.shape[-2])
-            if (j <= i if causal else True) and (window is None or abs(i - j) < window)
+            j for j in range(k.shape[-2]) if (j <= i if causal else True) and (window is None or abs(i - j) < window)
         ]
         scores = torch.stack([(q[..., i, :] * k[..., j, :]).sum(-1) / math.sqrt(q.shape[-1]) for j in seen], dim=-1)
         weights = torch.softmax(scores, dim=-1)

@@ -41,7 +41,12 @@ def test_a_recipe_parses_and_builds_at_full_size(conf, tmp_path):
 
 def test_a_demo_recipe_from_run_sh(tmp_path):
     """Stages 0-4 at reduced size: the loss falls, scores are written and museval reads them back."""
-    small = ["--trainer.max_steps=24", "--data.segments_per_epoch=48", "--data.segment=0.25", "--trainer.log_every_n_steps=1"]
+    small = [
+        "--trainer.max_steps=24",
+        "--data.segments_per_epoch=48",
+        "--data.segment=0.25",
+        "--trainer.log_every_n_steps=1",
+    ]
     small += ["--model.separator.hidden=32", "--task.lr_scheduler.T_max=24", "--trainer.enable_progress_bar=false"]
     script = RECIPES / "demo/ltl/run.sh"
     finished = subprocess.run(
@@ -89,7 +94,11 @@ def test_configurations_state_departures_only():
     for conf in CONFS:
         for part in yaml.safe_load(conf.read_text())["model"].values():
             if isinstance(part, dict) and "class_path" in part:
-                cls = next(vars(m)[part["class_path"]] for m in (filterbanks, heads, separators) if part["class_path"] in vars(m))
+                cls = next(
+                    vars(m)[part["class_path"]]
+                    for m in (filterbanks, heads, separators)
+                    if part["class_path"] in vars(m)
+                )
                 parameters = inspect.signature(cls.__init__).parameters
                 for key, value in part.get("init_args", {}).items():
                     assert parameters[key].default != value, f"{conf}: {key} is {value} anyway"

@@ -26,7 +26,7 @@ model:
   decoder: {class_path: LearnedDecoder, init_args: {n_filters: 12, kernel_size: 16}}
 task: {optimizer: {class_path: Adam, init_args: {lr: 1e-3}}}
 data: {class_path: StemFolders, init_args: {root: ROOT, segment: 0.1, batch_size: 2, segments_per_epoch: 12}}
-trainer: {max_epochs: 3, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
+trainer: {max_epochs: 3, accelerator: cpu, log_every_n_steps: 1, enable_progress_bar: false}
 """
 
 

@@ -45,4 +45,3 @@ def from_config(path: Path, sources: list[str], sample_rate: int) -> SegmentedDa
         return parser.instantiate_classes(parser.parse_object({"data": section})).data
     except ArgumentError as error:
         raise UserError(f"{file}: {explain(error)}") from error
-

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from bisect import bisect_right
 from typing import Any, Literal
 
 import numpy as np
@@ -113,7 +113,7 @@ class ResumableLoader(DataLoader):
 
     handed = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # batches that the checkpointed run had already taken of this epoch are not even read
         first, self.handed = self.handed % len(self), 0
         assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None

@@ -71,13 +71,12 @@ class LTL(Separator):
         self.norm = nn.LayerNorm(n_features) if input_norm else nn.Identity()
         self.before = LSTM(width, hidden, lstm_before, bidirectional) if lstm_before else None
         width = hidden * (1 + bidirectional) if lstm_before else width
-        self.transformer = nn.ModuleList(
-            TransformerLayer(width, heads, ffn, causal, window, dropout) for _ in range(transformer_layers)
-        )
+        layers = [TransformerLayer(width, heads, ffn, causal, window, dropout) for _ in range(transformer_layers)]
+        self.transformer = nn.ModuleList(layers)
         self.after = LSTM(width, hidden, lstm_after, bidirectional) if lstm_after else None
         width = hidden * (1 + bidirectional) if lstm_after else width
         self.to_masks = nn.Linear(width, n_sources * n_features)
-        for layer in self.transformer:
+        for layer in layers:
             layer.initialise(init)
 
     @staticmethod
@@ -107,6 +106,7 @@ class LTL(Separator):
             x = x + sinusoids(frame, x.shape[1], x.shape[2], x.device)
         caches = []
         for layer, cache in zip(self.transformer, state["caches"], strict=True):
+            assert isinstance(layer, TransformerLayer)
             x, cache = layer.step(x, cache)
             caches.append(cache)
         if self.after is not None:

@@ -62,7 +62,9 @@ def median_time(call, runs):
 def alternately(first, second, runs):
     """Medians of both, and of the ratio pair by pair: the machine's speed drifts."""
     pairs = [(median_time(first, 1), median_time(second, 1)) for _ in range(runs)]
-    return *(statistics.median(column) for column in zip(*pairs, strict=True)), statistics.median(a / b for a, b in pairs)
+    return *(statistics.median(column) for column in zip(*pairs, strict=True)), statistics.median(
+        a / b for a, b in pairs
+    )
 
 
 def ours(separator, kernel=220, rate=44_100):
@@ -112,10 +114,15 @@ def beside_asteroid():
     import subprocess
 
     print("two sources, 4 s at 8 kHz, one channel; ours: 500 filters of 5 ms, hidden 500; Asteroid's: its defaults")
-    print(f"{'':22}{'parameters':>12}{'forward':>10}{'ratio':>7}{'training':>10}{'ratio':>7}{'+MB fwd':>9}{'+MB train':>10}")
+    print(
+        f"{'':22}{'parameters':>12}{'forward':>10}{'ratio':>7}{'training':>10}{'ratio':>7}"
+        f"{'+MB fwd':>9}{'+MB train':>10}"
+    )
     base = None
     for name in SYSTEMS:
-        out = subprocess.run([sys.executable, "-W", "ignore", __file__, name], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-W", "ignore", __file__, name], capture_output=True, text=True, check=True
+        )
         count, forward, training, inference, peak = map(float, out.stdout.split()[-5:])
         base = base or (forward, training)
         print(

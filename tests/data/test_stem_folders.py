@@ -3,8 +3,8 @@ import pytest
 import soundfile
 import torch
 
-from tasnet_attn.data import StemFolders, from_config
 from tasnet_attn.audio import find_audio, read_audio
+from tasnet_attn.data import StemFolders, from_config
 from tasnet_attn.errors import UserError
 
 SOURCES = ["guitar", "backing"]

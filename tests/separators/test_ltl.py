@@ -121,7 +121,12 @@ def test_initialisation_has_the_formula_s_deviation_on_the_transformer_only(init
 
     separator = build(init)
     for layer in separator.transformer:
-        matrices = [*layer.project_in.weight.chunk(3), layer.project_out.weight, layer.ffn[0].weight, layer.ffn[2].weight]
+        matrices = [
+            *layer.project_in.weight.chunk(3),
+            layer.project_out.weight,
+            layer.ffn[0].weight,
+            layer.ffn[2].weight,
+        ]
         for weight in matrices:
             fan_out, fan_in = weight.shape
             deviation = FORMULAS[init](fan_in, fan_out)
