@@ -78,7 +78,7 @@ class SpectrogramReader:
 
     def __init__(self, encoder: STFTEncoder, blocks: Iterable[Tensor], length: int, device: torch.device) -> None:
         self.encoder, self.blocks, self.length, self.device = encoder, iter(blocks), length, device
-        self.frames = 1 + length // encoder.hop
+        self.frames = encoder.n_frames(length)
         self.margin = math.ceil(encoder.n_fft / 2 / encoder.hop)  # frames beside a cut that the cut falsifies
         self.buffer: Tensor | None = None
         self.position = 0  # of the buffer's first sample
@@ -135,7 +135,7 @@ def stitched(
     assert isinstance(model.encoder, STFTEncoder)
     samples = segment_samples(model)
     assert samples is not None
-    hop, size = model.encoder.hop, 1 + samples // model.encoder.hop
+    hop, size = model.encoder.hop, model.encoder.n_frames(samples)
     reader = SpectrogramReader(model.encoder, blocks, length, device)
     plan = windows(reader.frames, size, max(1, size // 2))
     held, done = None, 0  # masked frames that later samples still need; samples handed out

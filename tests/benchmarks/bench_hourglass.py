@@ -134,7 +134,7 @@ def main():
     for label, (taken, grown, _) in zip(("scaled_dot_product_attention", "explicit matrix"), results, strict=True):
         print(f"{label:30s} {taken:8.3f}   {grown:8.0f}")
     print(f"explicit / SDPA: {results[1][0] / results[0][0]:.2f} x time; largest difference {results[0][2]:.1e}")
-    print(print("\naudio through `separate`, 8 kHz mono"))
+    print("\naudio through `separate`, 8 kHz mono")
     print("network                   audio s      s     real-time factor   growth MiB")
     for kind in ("report, 34.7 M", "Park, 34.2 M", "skip attention, 37.3 M"):
         length = args.seconds if kind.startswith("report") else args.other_seconds
