@@ -39,6 +39,14 @@ class Track(ABC):
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Samples start .. start + length (None: to the end): mixture [C, T], references [S, C, T]."""
 
+    def read_source(self, which: int, start: int, length: int) -> Tensor:
+        """Reference number `which` alone, [C, length]; override it where that reads less."""
+        return self.read(start, length)[1][which]
+
+    def read_rest(self, start: int, length: int) -> Tensor:
+        """What a mixture holds beside the sources, noise for example, [C, length] or a scalar 0."""
+        return torch.zeros(())
+
 
 class Segments(Dataset):
     """Segments of tracks.
@@ -49,11 +57,22 @@ class Segments(Dataset):
         size: how many segments make an epoch; None: cut the tracks into consecutive segments, for validation.
         seed: of the random starts.
         channels: "all": keep them; "mean": their mean, [1, T].
+        remix: probability that a random segment is a new mixture: every source from an independently drawn segment.
     """
 
-    def __init__(self, tracks: Sequence[Track], length: int, size: int | None, seed: int, channels: Channels) -> None:
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        length: int,
+        size: int | None,
+        seed: int,
+        channels: Channels,
+        remix: float = 0.0,
+    ) -> None:
+        if not 0 <= remix <= 1:
+            raise ValueError(f"remix {remix} is a probability, between 0 and 1")
         self.tracks = [track for track in tracks if track.length >= length]
-        self.segment, self.seed, self.channels = length, seed, channels
+        self.segment, self.seed, self.channels, self.remix = length, seed, channels, remix
         self.random = size is not None
         # random: every valid start of every track is equally likely; else: segments end to end
         choices = [t.length - length + 1 if self.random else t.length // length for t in self.tracks]
@@ -72,14 +91,31 @@ class Segments(Dataset):
             choice = int(np.random.default_rng([self.seed, epoch, index]).integers(self.ends[-1]))
         else:
             choice = index
+        return self._place(choice)
+
+    def _place(self, choice: int) -> tuple[Track, int]:
         which = bisect_right(self.ends, choice)
         offset = choice - (self.ends[which - 1] if which else 0)
         return self.tracks[which], offset if self.random else offset * self.segment
 
+    def draw_remix(self, epoch: int, index: int) -> list[tuple[Track, int]]:
+        """Where each source of segment `index` of `epoch` comes from; empty if the segment is left as it is."""
+        rng = np.random.default_rng([self.seed, epoch, index, 1])
+        if not self.random or rng.random() >= self.remix:
+            return []
+        first = self.draw(epoch, index)
+        others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1)
+        return [first, *(self._place(int(choice)) for choice in others)]
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The segment (epoch, index): mixture [C, T], references [S, C, T]."""
-        track, start = self.draw(*key)
-        mixture, references = track.read(start, self.segment)
+        if drawn := self.draw_remix(*key):
+            references = torch.stack([t.read_source(s, start, self.segment) for s, (t, start) in enumerate(drawn)])
+            track, start = drawn[0]
+            mixture = references.sum(0) + track.read_rest(start, self.segment)
+        else:
+            track, start = self.draw(*key)
+            mixture, references = track.read(start, self.segment)
         if self.channels == "mean":
             return mixture.mean(0, keepdim=True), references.mean(1, keepdim=True)
         return mixture, references
@@ -143,6 +179,7 @@ class SegmentedData(LightningDataModule):
         channels: "all": every channel goes through the model on its own; "mean": train on the channels' mean.
         workers: processes that read ahead; 0: read in the training process.
         seed: of the random segments (`train` takes it from seed_everything).
+        remix: probability that a training segment is a new mixture, every source from an independently drawn segment.
     """
 
     def __init__(
@@ -155,11 +192,12 @@ class SegmentedData(LightningDataModule):
         channels: Channels = "all",
         workers: int = 0,
         seed: int = 0,
+        remix: float = 0.0,
     ) -> None:
         super().__init__()
         self.sources, self.sample_rate = list(sources), sample_rate
         self.segment, self.batch_size, self.segments_per_epoch = segment, batch_size, segments_per_epoch
-        self.channels, self.workers, self.seed = channels, workers, seed
+        self.channels, self.workers, self.seed, self.remix = channels, workers, seed, remix
         self.cached: dict[str, list[Track]] = {}
 
     def list_tracks(self, split: Split) -> list[Track]:
@@ -186,7 +224,8 @@ class SegmentedData(LightningDataModule):
     def segments(self, split: Split) -> Segments:
         """The data set of a split: random segments for "train", consecutive ones else."""
         size = self.segments_per_epoch if split == "train" else None
-        return Segments(self.tracks(split), round(self.segment * self.sample_rate), size, self.seed, self.channels)
+        length = round(self.segment * self.sample_rate)
+        return Segments(self.tracks(split), length, size, self.seed, self.channels, self.remix)
 
     def _loader(self, split: Split) -> ResumableLoader:
         segments = self.segments(split)

@@ -50,6 +50,9 @@ class StemTrack(Track):
         references = torch.stack([read_audio(file, start, length) for file in self.files])
         return references.sum(0), references
 
+    def read_source(self, which: int, start: int, length: int) -> Tensor:
+        return read_audio(self.files[which], start, length)
+
 
 class StemFolders(SegmentedData):
     """Stems in folders: `root/train/<track>/<source>.wav|flac|ogg`, likewise `valid` and `test`.
@@ -58,7 +61,7 @@ class StemFolders(SegmentedData):
         sources: names of the stem files; `train` takes them from the model.
         sample_rate: Hz; `train` takes it from the model.
         root: the folder; None: the songs that come with this package (guitar and backing).
-        segment, batch_size, segments_per_epoch, channels, workers, seed: see `SegmentedData`.
+        segment, batch_size, segments_per_epoch, channels, workers, seed, remix: see `SegmentedData`.
     """
 
     def __init__(
@@ -72,8 +75,9 @@ class StemFolders(SegmentedData):
         channels: Channels = "all",
         workers: int = 0,
         seed: int = 0,
+        remix: float = 0.0,
     ) -> None:
-        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, channels, workers, seed)
+        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, channels, workers, seed, remix)
         self.root = SONGS if root is None else Path(root)
 
     def list_tracks(self, split: Split) -> list[Track]:

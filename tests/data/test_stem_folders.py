@@ -82,6 +82,34 @@ def test_channels_mean(tmp_path):
     torch.testing.assert_close(data[0, 5][1], both[0, 5][1].mean(1, keepdim=True))
 
 
+def test_remix_takes_every_source_from_its_own_segment(tmp_path):
+    root = write_tracks(tmp_path)
+    segments, same = (stems(root, remix=1.0).segments("train") for _ in range(2))
+    plain = stems(root).segments("train")
+    differ = 0
+    for epoch, index in [(0, i) for i in range(12)] + [(3, 5)]:
+        mixture, references = segments[epoch, index]
+        drawn = segments.draw_remix(epoch, index)
+        assert [(t.name, s) for t, s in drawn] == [(t.name, s) for t, s in same.draw_remix(epoch, index)]
+        for which, (track, start) in enumerate(drawn):
+            assert torch.equal(references[which], track.read(start, 1000)[1][which])
+        assert torch.equal(references[0], plain[epoch, index][1][0])
+        torch.testing.assert_close(mixture, references.sum(0))
+        differ += drawn[0] != drawn[1]
+    assert differ >= 12
+
+
+def test_remix_is_a_probability_and_for_training_only(tmp_path):
+    root = write_tracks(write_tracks(tmp_path), split="valid")
+    segments = stems(root, remix=0.3).segments("train")
+    share = sum(bool(segments.draw_remix(0, index)) for index in range(4000)) / 4000
+    assert share == pytest.approx(0.3, abs=0.035)  # 5 standard deviations
+    assert not any(stems(root).segments("train").draw_remix(0, index) for index in range(100))
+    assert not any(stems(root, remix=1.0).segments("valid").draw_remix(0, index) for index in range(8))
+    with pytest.raises(ValueError, match="remix 1.5 is a probability"):
+        stems(root, remix=1.5).segments("train")
+
+
 def test_processes_share_an_epoch(tmp_path):
     from tasnet_attn.data.base import EpochSampler
 
