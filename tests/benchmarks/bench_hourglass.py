@@ -123,17 +123,29 @@ def main():
     parser.add_argument("--seconds", type=float, default=64.0, help="of audio, for the report's network")
     parser.add_argument("--other-seconds", type=float, default=4.0, help="of audio, for the other two")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--only", choices=("windows", "attention", "clip"), help="one part")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     name = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
     load = f"load {os.getloadavg()[0]:.1f}"
     print(f"{name}, {os.cpu_count()} cores, {args.threads} threads, {load}, torch {torch.__version__}, {args.device}")
-    windows_batched(args.device)
+    if args.only in (None, "windows"):
+        windows_batched(args.device)
+    if args.only in (None, "attention"):
+        attention_table(args)
+    if args.only in (None, "clip"):
+        clip_table(args)
+
+
+def attention_table(args):
     print("\nskip attention, 512 x 64, d = 256    s     growth MiB")
     results = [apart(attention, args.threads, args.device, write_out) for write_out in (False, True)]
     for label, (taken, grown, _) in zip(("scaled_dot_product_attention", "explicit matrix"), results, strict=True):
         print(f"{label:30s} {taken:8.3f}   {grown:8.0f}")
     print(f"explicit / SDPA: {results[1][0] / results[0][0]:.2f} x time; largest difference {results[0][2]:.1e}")
+
+
+def clip_table(args):
     print("\naudio through `separate`, 8 kHz mono")
     print("network                   audio s      s     real-time factor   growth MiB")
     for kind in ("report, 34.7 M", "Park, 34.2 M", "skip attention, 37.3 M"):
