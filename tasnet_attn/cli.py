@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.version import __version__
+
+
+# asteroid's torchmetrics and Lightning warn about libraries of their own choice: nothing that a user can mend
+OTHERS_DEPRECATIONS = ("pkg_resources is deprecated", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +28,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 if some of several inputs failed, 2 for a user's mistake."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for message in OTHERS_DEPRECATIONS:
+        warnings.filterwarnings("ignore", message)
     try:
         if arguments[:1] == ["train"]:  # LightningCLI has a parser of its own
             from tasnet_attn.train import train
@@ -83,9 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--v3", action="store_true", default=suppress, help=help)
     evaluate.add_argument("--audio", choices=("wav", "flac", "ogg"), help="keep the audio, for the report")
 
+    baselines = ("mixture", "oracle-binary", "oracle-ratio", "oracle-wiener")
+    help = "also score these on the same tracks, into DIR/baselines/"
+    evaluate.add_argument("--baselines", nargs="+", choices=baselines, default=suppress, help=help)
+    evaluate.add_argument("--window", type=float, default=suppress, help="seconds of BSSEval v4's windows (default: 1)")
+    evaluate.add_argument("--hop", type=float, default=suppress, help="seconds between windows (default: the window)")
+    evaluate.add_argument("--jobs", type=int, default=suppress, help="processes that score (default: 1)")
+
     report = add("report", _report, "one HTML page from saved scores")
     report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of evaluate, or run folders")
     report.add_argument("--out", type=Path, help="the page (default: report.html in the first folder)")
+    report.add_argument("--seconds", type=float, default=suppress, help="of audio for each track (default: 10)")
+    report.add_argument("--players", type=int, default=suppress, help="tracks to listen to, at most (default: 8)")
 
     check = add("check-data", _check_data, "find what spoils a run before it starts")
     check.add_argument("config", type=Path, metavar="CONF.yml", help="a recipe's base.yml, or a run folder")
@@ -138,7 +154,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from tasnet_attn.report import report
 
-    print(report(options.folders, options.out))
+    print(report(**{key: value for key, value in vars(options).items() if key != "run"}))
 
 
 def _check_data(options: argparse.Namespace) -> None:
