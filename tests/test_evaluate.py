@@ -374,3 +374,13 @@ def test_a_saved_model_is_evaluated_by_name(tmp_path):
     estimates = torch.stack(list(separate(model, references.sum(0), RATE).values()))
     expected = score(references.sum(0), references, estimates, RATE, RATE).whole["SI-SNRi"][1].item()
     assert summary["scores"]["two"]["SI-SNRi"]["mean of means"]["value"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_command_offers_every_baseline():
+    from tasnet_attn.cli import _parser
+
+    names = list(BASELINES)
+    options = _parser().parse_args(["evaluate", "--model", "m", "--data", "d", "--baselines", *names, "--jobs", "2"])
+    assert options.baselines == names and options.jobs == 2
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["evaluate", "--model", "m", "--data", "d", "--baselines", "best"])
