@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tasnet_attn.errors import UserError
 
 Split = Literal["train", "valid", "test"]
-Channels = Literal["all", "mean"]
+Channels = Literal["all", "mean", "random"]
 
 
 class Track(ABC):
@@ -56,8 +56,9 @@ class Segments(Dataset):
         length: samples in a segment.
         size: how many segments make an epoch; None: cut the tracks into consecutive segments, for validation.
         seed: of the random starts.
-        channels: "all": keep them; "mean": their mean, [1, T].
+        channels: "all": keep them; "mean": their mean, [1, T]; "random": random segments take a randomly weighted mean.
         remix: probability that a random segment is a new mixture: every source from an independently drawn segment.
+        gain: dB; every source of a random segment is amplified by -gain to gain, drawn uniformly.
     """
 
     def __init__(
@@ -68,11 +69,12 @@ class Segments(Dataset):
         seed: int,
         channels: Channels,
         remix: float = 0.0,
+        gain: float = 0.0,
     ) -> None:
         if not 0 <= remix <= 1:
             raise ValueError(f"remix {remix} is a probability, between 0 and 1")
         self.tracks = [track for track in tracks if track.length >= length]
-        self.segment, self.seed, self.channels, self.remix = length, seed, channels, remix
+        self.segment, self.seed, self.channels, self.remix, self.gain = length, seed, channels, remix, gain
         self.random = size is not None
         # random: every valid start of every track is equally likely; else: segments end to end
         choices = [t.length - length + 1 if self.random else t.length // length for t in self.tracks]
@@ -116,9 +118,17 @@ class Segments(Dataset):
         else:
             track, start = self.draw(*key)
             mixture, references = track.read(start, self.segment)
-        if self.channels == "mean":
-            return mixture.mean(0, keepdim=True), references.mean(1, keepdim=True)
-        return mixture, references
+        rng = np.random.default_rng([self.seed, *key, 2])
+        if self.random and self.gain:
+            decibels = torch.from_numpy(rng.uniform(-self.gain, self.gain, len(references))).float()
+            louder = references * 10 ** (decibels / 20)[:, None, None]
+            mixture, references = mixture + (louder - references).sum(0), louder
+        if self.channels == "all":
+            return mixture, references
+        weights = torch.full((len(mixture), 1), 1 / len(mixture))
+        if self.random and self.channels == "random":
+            weights = torch.from_numpy(rng.dirichlet(np.ones(len(mixture)))).float()[:, None]
+        return (weights * mixture).sum(0, keepdim=True), (weights * references).sum(1, keepdim=True)
 
 
 class EpochSampler(Sampler):
@@ -176,10 +186,12 @@ class SegmentedData(LightningDataModule):
         segment: seconds of a training segment, drawn uniformly over all valid starts.
         batch_size: segments in a batch, per process.
         segments_per_epoch: training segments that make an epoch.
-        channels: "all": every channel goes through the model on its own; "mean": train on the channels' mean.
+        channels: "all": every channel goes through the model on its own; "mean": train on the channels' mean;
+            "random": on a mean with random weights.
         workers: processes that read ahead; 0: read in the training process.
         seed: of the random segments (`train` takes it from seed_everything).
         remix: probability that a training segment is a new mixture, every source from an independently drawn segment.
+        gain: dB; every source of a training segment is amplified by -gain to gain, drawn uniformly.
     """
 
     def __init__(
@@ -193,11 +205,12 @@ class SegmentedData(LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         remix: float = 0.0,
+        gain: float = 0.0,
     ) -> None:
         super().__init__()
         self.sources, self.sample_rate = list(sources), sample_rate
         self.segment, self.batch_size, self.segments_per_epoch = segment, batch_size, segments_per_epoch
-        self.channels, self.workers, self.seed, self.remix = channels, workers, seed, remix
+        self.channels, self.workers, self.seed, self.remix, self.gain = channels, workers, seed, remix, gain
         self.cached: dict[str, list[Track]] = {}
 
     def list_tracks(self, split: Split) -> list[Track]:
@@ -225,7 +238,7 @@ class SegmentedData(LightningDataModule):
         """The data set of a split: random segments for "train", consecutive ones else."""
         size = self.segments_per_epoch if split == "train" else None
         length = round(self.segment * self.sample_rate)
-        return Segments(self.tracks(split), length, size, self.seed, self.channels, self.remix)
+        return Segments(self.tracks(split), length, size, self.seed, self.channels, self.remix, self.gain)
 
     def _loader(self, split: Split) -> ResumableLoader:
         segments = self.segments(split)

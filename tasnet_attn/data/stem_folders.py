@@ -61,7 +61,7 @@ class StemFolders(SegmentedData):
         sources: names of the stem files; `train` takes them from the model.
         sample_rate: Hz; `train` takes it from the model.
         root: the folder; None: the songs that come with this package (guitar and backing).
-        segment, batch_size, segments_per_epoch, channels, workers, seed, remix: see `SegmentedData`.
+        segment, batch_size, segments_per_epoch, channels, workers, seed, remix, gain: see `SegmentedData`.
     """
 
     def __init__(
@@ -76,8 +76,10 @@ class StemFolders(SegmentedData):
         workers: int = 0,
         seed: int = 0,
         remix: float = 0.0,
+        gain: float = 0.0,
     ) -> None:
-        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, channels, workers, seed, remix)
+        how_many = segment, batch_size, segments_per_epoch
+        super().__init__(sources, sample_rate, *how_many, channels, workers, seed, remix, gain)
         self.root = SONGS if root is None else Path(root)
 
     def list_tracks(self, split: Split) -> list[Track]:

@@ -110,6 +110,21 @@ def test_remix_is_a_probability_and_for_training_only(tmp_path):
         stems(root, remix=1.5).segments("train")
 
 
+def test_gain_and_random_channels_keep_the_mixture_the_sum(tmp_path):
+    plain = stems(write_tracks(tmp_path)).segments("train")
+    data = stems(tmp_path, gain=6.0, channels="random").segments("train")
+    for key in [(0, 0), (0, 1), (1, 0)]:
+        mixture, references = data[key]
+        assert mixture.shape == (1, 1000)
+        torch.testing.assert_close(mixture, references.sum(0))
+        assert torch.equal(data[key][0], mixture)  # drawn from the key
+        for ours, source in zip(references[:, 0], plain[key][1], strict=True):
+            weights = torch.linalg.lstsq(source.T, ours[:, None]).solution[:, 0]
+            torch.testing.assert_close(weights @ source, ours, atol=1e-5, rtol=1e-4)
+            assert 10 ** (-6.01 / 20) <= weights.sum() <= 10 ** (6.01 / 20)
+    assert data[0, 0][0].std() != data[0, 1][0].std()
+
+
 def test_processes_share_an_epoch(tmp_path):
     from tasnet_attn.data.base import EpochSampler
 
