@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
@@ -39,13 +43,14 @@ def demo(out: Path, steps: int | None = None) -> Path:
     Returns:
         The page.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: is there already; remove it, or give another --out")
+    if out.exists() and any(out.iterdir()) and not (out / "run").is_dir():
+        raise UserError(f"{out}: is there already, and not from this demo; give another --out")
     started = time.time()
     arguments = ["--config", str(recipe("demo") / "base.yml"), "--config", str(recipe("demo/ltl") / "conf.yml")]
     if steps is not None:
         arguments += [f"--trainer.max_steps={steps}", f"--task.lr_scheduler.init_args.T_max={steps}"]
-    run = train([*arguments, "--out", str(out / "run")])
+    with _one_thread():
+        run = train([*arguments, "--out", str(out / "run"), "--ckpt_path", "last"])  # an interrupted demo goes on
 
     # the last weights, not the best on "valid": those excerpts are to stay unseen
     model = load(run / "checkpoints" / "last.ckpt")
@@ -69,6 +74,21 @@ def demo(out: Path, steps: int | None = None) -> Path:
     print(f"model      {run}\n           tasnet-attn separate YOUR.wav --model {run}")
     print(f"\n{time.time() - started:.0f} s")
     return page
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train in one thread, while the loader reads in another process.
+
+    The LSTM's small steps gain nothing from a second thread and lose much where threads wait politely for each other;
+    and sums in one order give everybody the same weights, and scores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _means(table: Path) -> dict[str, dict[str, float]]:

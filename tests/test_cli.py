@@ -149,5 +149,9 @@ def test_the_demo_end_to_end_in_two_steps(tmp_path, capsys):
     assert summary
     printed = capsys.readouterr().out
     assert printed.count("SI-SNRi") == 4
-    assert main(["demo", "--out", str(out)]) == 2
+
+
+def test_the_demo_does_not_write_into_a_folder_of_another_kind(tmp_path, capsys):
+    (tmp_path / "thesis.tex").touch()
+    assert main(["demo", "--out", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
