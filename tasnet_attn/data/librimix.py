@@ -1,0 +1,164 @@
+"""LibriMix: mixtures of 2 or 3 speakers, listed in `root/wav8k/min/metadata/mixture_<subset>_mix_clean.csv`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.audio import audio_info, read_audio
+from tasnet_attn.data.base import SegmentedData, Split, Track
+from tasnet_attn.errors import UserError
+
+
+class Utterances(Track):
+    """A mixture of utterances, mono; a file's header is looked at when it is first read (there are 150,000 of them).
+
+    Args:
+        name: the mixture's.
+        mixture: its file.
+        speakers: the speakers' files.
+        noise: the noise's file, or None.
+        sources: names for the speakers.
+        sample_rate: Hz that the files must have.
+        length: samples that they must have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mixture: Path,
+        speakers: list[Path],
+        noise: Path | None,
+        sources: list[str],
+        sample_rate: int,
+        length: int,
+    ) -> None:
+        self.name, self.sources, self.sample_rate, self.length = name, sources, sample_rate, length
+        self.mixture, self.speakers, self.noise = mixture, speakers, noise
+        self.checked: set[Path] = set()
+
+    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
+        references = torch.stack([self._read(file, start, length) for file in self.speakers])
+        return self._read(self.mixture, start, length), references
+
+    def read_source(self, which: int, start: int, length: int) -> Tensor:
+        return self._read(self.speakers[which], start, length)
+
+    def read_rest(self, start: int, length: int) -> Tensor:
+        return torch.zeros(()) if self.noise is None else self._read(self.noise, start, length)
+
+    def _read(self, file: Path, start: int, length: int | None) -> Tensor:
+        if file not in self.checked:
+            self.check(file)
+        return read_audio(file, start, length)
+
+    def check(self, file: Path) -> None:
+        """Compare a file's header with the metadata.
+
+        Raises:
+            UserError: missing, not mono, another rate or length.
+        """
+        info = audio_info(file)
+        if info.channels != 1:
+            raise UserError(f"{file}: has {info.channels} channels; LibriMix is mono")
+        if info.sample_rate != self.sample_rate:
+            raise UserError(f"{file}: sampled at {info.sample_rate} Hz, but the model takes {self.sample_rate} Hz")
+        if info.length != self.length:
+            raise UserError(f"{file}: {info.length} samples, but the metadata say {self.length}; make the set anew")
+        self.checked.add(file)
+
+
+class LibriMix(SegmentedData):
+    """Libri2Mix or Libri3Mix as its generator writes them; the model's number of sources says which.
+
+    The CSV files hold the absolute paths of the machine that made them. Only the last five parts of each (wav8k, min,
+    the subset, s1, the file) are used, below `root`, so that a moved data set is found.
+
+    Args:
+        sources: names for the speakers, 2 or 3; `train` takes them from the model.
+        sample_rate: Hz, 8000 or 16,000: it chooses the folder wav8k or wav16k; `train` takes it from the model.
+        root: the folder that holds wav8k or wav16k; None: data/Libri2Mix, or data/Libri3Mix for three sources.
+        noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is no source: it is left over.
+        mode: "min": mixtures end with the shortest utterance; "max": with the longest.
+        training: the training subset, "train-360" or "train-100"; validation takes "dev", testing "test".
+        segment, batch_size, segments_per_epoch, workers, seed: see `SegmentedData`; shorter mixtures are passed over.
+        remix: see `SegmentedData` (dynamic mixing); noise stays where it was.
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        sample_rate: int,
+        root: Path | None = None,
+        noisy: bool = False,
+        mode: Literal["min", "max"] = "min",
+        training: str = "train-360",
+        segment: float = 3.0,
+        batch_size: int = 4,
+        segments_per_epoch: int = 1000,
+        workers: int = 0,
+        seed: int = 0,
+        remix: float = 0.0,
+    ) -> None:
+        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, "all", workers, seed, remix)
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode {mode!r} is neither 'min' nor 'max'")
+        self.root = Path(f"data/Libri{len(sources)}Mix") if root is None else Path(root)
+        self.noisy, self.mode, self.training = noisy, mode, training
+
+    def list_tracks(self, split: Split) -> list[Track]:
+        subset = {"train": self.training, "valid": "dev", "test": "test"}[split]
+        kind = "mix_both" if self.noisy else "mix_clean"
+        folder = self.root / f"wav{self.sample_rate / 1000:g}k" / self.mode / "metadata"
+        file = folder / f"mixture_{subset}_{kind}.csv"
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; set data.init_args.root, mode, noisy or training to what is there")
+        try:
+            with file.open(newline="", encoding="utf-8") as opened:
+                reader = csv.DictReader(opened)
+                rows, columns = list(reader), reader.fieldnames or []
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: not a CSV file: {error}") from error
+        if not rows:
+            raise UserError(f"{file}: holds no mixtures; make the metadata anew")
+        speakers = [column for column in columns if column.startswith("source_") and column.endswith("_path")]
+        if len(speakers) != len(self.sources):
+            raise UserError(
+                f"{file}: mixtures of {len(speakers)} speakers, but the model has {len(self.sources)} sources"
+            )
+        needed = ["mixture_ID", "mixture_path", *speakers, "length", *(["noise_path"] if self.noisy else [])]
+        if lacking := [column for column in needed if column not in columns]:
+            raise UserError(f"{file}: has no column {lacking[0]!r}")
+        tracks = [self._track(file, line, row, speakers) for line, row in enumerate(rows, start=2)]
+        for path in (tracks[0].mixture, *tracks[0].speakers):  # a wrong root shows at once
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: no such file, but {file} names it; set data.init_args.root to where the set is"
+                )
+            tracks[0].check(path)
+        return list(tracks)
+
+    def _track(self, file: Path, line: int, row: dict[str, str | None], speakers: list[str]) -> Utterances:
+        """A row of the metadata."""
+
+        def path(column: str) -> Path:
+            parts = PurePosixPath((row[column] or "").replace("\\", "/")).parts
+            if len(parts) < 5:
+                raise UserError(
+                    f"{file}: line {line}: {column} is not a path like wav8k/min/dev/s1/x.wav: {row[column]!r}"
+                )
+            return self.root.joinpath(*parts[-5:])
+
+        try:
+            length = int(float(row["length"] or ""))
+        except ValueError:
+            raise UserError(f"{file}: line {line}: length is not a number: {row['length']!r}") from None
+        noise = path("noise_path") if self.noisy else None
+        mixture, files = path("mixture_path"), [path(column) for column in speakers]
+        return Utterances(
+            row["mixture_ID"] or mixture.stem, mixture, files, noise, self.sources, self.sample_rate, length
+        )
