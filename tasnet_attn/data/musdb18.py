@@ -171,7 +171,7 @@ class MUSDB18(SegmentedData):
         root: the folder.
         split: "official": the 14 validation tracks that the field uses, 86 train; "random": of the folder `train`, in
             an order drawn once, four fifths train and a fifth validates (the LTL paper's 80/20).
-        fraction: part of the training and of the validation tracks that is used, one each at least (the LTL paper: 0.1).
+        fraction: part of the training and of the validation tracks used, one each at least (the LTL paper: 0.1).
         split_seed: of that order; not the run's seed, so that runs can be compared.
         segment, batch_size, segments_per_epoch, channels, workers, seed, remix: see `SegmentedData`.
     """

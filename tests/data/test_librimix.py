@@ -1,0 +1,136 @@
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tasnet_attn.data import LibriMix, from_config
+from tasnet_attn.errors import UserError
+
+ALL = [(2, 8000, "min", False), (2, 16_000, "max", True), (3, 8000, "max", False), (3, 16_000, "min", True)]
+
+
+def write_librimix(root, speakers=2, rate=8000, mode="min", noisy=False, lengths=(3000, 4000)):
+    """The generator's layout, with the absolute paths of another machine."""
+    generator = np.random.default_rng(0)
+    kind = "mix_both" if noisy else "mix_clean"
+    base = root / f"wav{rate // 1000}k" / mode
+    for subset in ("train-360", "dev", "test"):
+        rows = []
+        for number, length in enumerate(lengths):
+            row, total = {"mixture_ID": f"1-{number}_2-{number}"}, np.zeros(length)
+            row["mixture_path"] = f"/old/home/Libri/{base.relative_to(root)}/{subset}/{kind}/{number}.wav"
+            for part in [*(f"s{i + 1}" for i in range(speakers)), *(["noise"] if noisy else [])]:
+                samples = generator.uniform(-0.1, 0.1, length)
+                write(base / subset / part / f"{number}.wav", samples, rate)
+                total += samples
+                column = "noise_path" if part == "noise" else f"source_{part[1:]}_path"
+                row[column] = f"/old/home/Libri/{base.relative_to(root)}/{subset}/{part}/{number}.wav"
+            write(base / subset / kind / f"{number}.wav", total, rate)
+            rows.append(row | {"length": length})
+        file = base / "metadata" / f"mixture_{subset}_{kind}.csv"
+        file.parent.mkdir(exist_ok=True)
+        with file.open("w", newline="") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return root
+
+
+def write(file, samples, rate):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, samples, rate)
+
+
+def librimix(root, speakers=2, rate=8000, **settings):
+    return LibriMix([f"speaker{i}" for i in range(speakers)], rate, root, **{"segment": 0.1} | settings)
+
+
+@pytest.mark.parametrize(("speakers", "rate", "mode", "noisy"), ALL)
+def test_every_kind_is_found_where_it_was_moved_to(tmp_path, speakers, rate, mode, noisy):
+    root = write_librimix(tmp_path, speakers, rate, mode, noisy)
+    data = librimix(root, speakers, rate, mode=mode, noisy=noisy)
+    for split, subset in (("train", "train-360"), ("valid", "dev"), ("test", "test")):
+        track = data.tracks(split)[1]
+        mixture, references = track.read(500, 700)
+        assert mixture.shape == (1, 700) and references.shape == (speakers, 1, 700)
+        folder = root / f"wav{rate // 1000}k" / mode / subset
+        whole = soundfile.read(folder / f"s{speakers}" / "1.wav", dtype="float32")[0]
+        np.testing.assert_array_equal(references[-1, 0], whole[500:1200])
+        rest = mixture - references.sum(0)
+        assert (rest.abs().max() > 0.01) == noisy
+        torch.testing.assert_close(rest, track.read_rest(500, 700).expand(1, 700), atol=2e-4, rtol=0)  # 16 bit
+
+
+def test_dynamic_mixing_keeps_the_noise(tmp_path):
+    segments = librimix(write_librimix(tmp_path, noisy=True), noisy=True, remix=1.0).segments("train")
+    mixture, references = segments[2, 3]
+    (track, start), (other, place) = segments.draw_remix(2, 3)
+    assert torch.equal(references[1], other.read(place, 800)[1][1])
+    torch.testing.assert_close(mixture, references.sum(0) + track.read_rest(start, 800))
+
+
+def damage(root, how):
+    folder = root / "wav8k/min"
+    file, table = folder / "train-360/s1/0.wav", folder / "metadata/mixture_train-360_mix_clean.csv"
+    noise = np.random.default_rng(1).uniform(-0.1, 0.1, (3000, 3))
+    if how == "moved":
+        (folder / "train-360").rename(folder / "elsewhere")
+    elif how == "empty":
+        table.write_text(table.read_text().splitlines()[0] + "\n")
+    elif how == "no table":
+        table.unlink()
+    elif how == "column":
+        table.write_text(table.read_text().replace("length", "size"))
+    elif how == "number":
+        table.write_text(table.read_text().replace(",4000", ",many"))
+    elif how == "path":
+        table.write_text(table.read_text().replace("/old/home/Libri/wav8k/min/train-360/s1/1.wav", "1.wav"))
+    elif how == "rate":
+        soundfile.write(file, noise[:, 0], 22_050)
+    elif how == "channels":
+        soundfile.write(file, noise, 8000)
+    elif how == "truncated":
+        soundfile.write(file, noise[:2000, 0], 8000)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("moved", "train-360/mix_clean/0.wav: no such file, but .* set data.init_args.root"),
+        ("empty", "mixture_train-360_mix_clean.csv: holds no mixtures"),
+        ("no table", "mixture_train-360_mix_clean.csv: no such file"),
+        ("column", "mix_clean.csv: has no column 'length'"),
+        ("number", "mix_clean.csv: line 3: length is not a number: 'many'"),
+        ("path", "mix_clean.csv: line 3: source_1_path is not a path"),
+        ("rate", "s1/0.wav: sampled at 22050 Hz"),
+        ("channels", "s1/0.wav: has 3 channels"),
+        ("truncated", "s1/0.wav: 2000 samples, but the metadata say 3000"),
+    ],
+)
+def test_a_damaged_set_names_the_file(tmp_path, how, said):
+    damage(write_librimix(tmp_path), how)
+    with pytest.raises(UserError, match=said) as caught:
+        librimix(tmp_path).tracks("train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_later_file_is_looked_at_when_it_is_read(tmp_path):
+    track = librimix(write_librimix(tmp_path)).tracks("train")[1]
+    soundfile.write(track.speakers[1], np.zeros(4000), 22_050)
+    with pytest.raises(UserError, match="s2/1.wav: sampled at 22050 Hz"):
+        track.read(0, 100)
+
+
+def test_the_number_of_speakers_is_the_models(tmp_path):
+    with pytest.raises(UserError, match="mixtures of 2 speakers, but the model has 3 sources"):
+        librimix(write_librimix(tmp_path), speakers=3).tracks("train")
+
+
+def test_constructors_touch_no_disk_and_the_class_is_known(tmp_path):
+    assert librimix(tmp_path / "not there", 3).mode == "min"
+    file = tmp_path / "base.yml"
+    file.write_text("data: {class_path: LibriMix, init_args: {mode: max}}\n")
+    data = from_config(file, ["a", "b", "c"], 16_000)
+    assert (data.mode, str(data.root)) == ("max", "data/Libri3Mix")
