@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ def stem_file_info(path: Path) -> AudioInfo:
         raise UserError(f"{path}: no such file")
     try:
         with av.open(str(path)) as container:
-            streams = container.streams.audio
+            streams: Sequence[Any] = container.streams.audio
             if len(streams) != len(STREAMS):
                 raise UserError(
                     f"{path}: holds {len(streams)} audio streams, not {len(STREAMS)} ({', '.join(STREAMS)})"
@@ -133,7 +133,7 @@ def read_stem_file(path: Path, which: Sequence[int], start: int, length: int) ->
 
     try:
         with av.open(str(path)) as container:
-            streams = [container.streams.audio[index] for index in which]
+            streams: list[Any] = [container.streams.audio[index] for index in which]
             channels, rate = streams[0].channels, streams[0].rate
             audio = {stream.index: torch.zeros(channels, length) for stream in streams}
             reached = dict.fromkeys(audio, start)
@@ -145,7 +145,8 @@ def read_stem_file(path: Path, which: Sequence[int], start: int, length: int) ->
                     if min(reached.values()) >= start + length:
                         break
                     continue
-                for frame in packet.decode():
+                frames: list[Any] = packet.decode()  # PyAV's types allow for video and subtitles
+                for frame in frames:
                     first = round(frame.pts * frame.time_base * rate)
                     last = min(first + frame.samples, start + length)
                     if last > start:
