@@ -16,7 +16,9 @@ from tasnet_attn.model import Separation, SourceSeparator
 
 
 class Loss:
-    """A training objective; lower is better."""
+    """A training objective; lower is better. `scale_free`: it does not see the level of the estimates."""
+
+    scale_free = False
 
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         """The scalar for a batch; references [B, S, C, T]."""
@@ -51,6 +53,8 @@ class SISNR(Loss):
     Args:
         cap: dB that no source's ratio exceeds, see `si_snr`; None: no cap.
     """
+
+    scale_free = True
 
     def __init__(self, cap: float | None = None) -> None:
         self.cap = cap

@@ -79,6 +79,9 @@ class SourceSeparator(Configurable, nn.Module):
         self.head = head or Mask()
         self.separator = separator(encoder.n_features, self.head.n_outputs(len(sources)))
         self.decoder = decoder
+        # SI-SNR leaves the outputs' level, and even their sign, open: training measures it (see `SeparationTask`)
+        self.gain: Tensor
+        self.register_buffer("gain", torch.ones(()))
 
     @property
     def causal(self) -> bool:
@@ -110,7 +113,7 @@ class SourceSeparator(Configurable, nn.Module):
     def _decode(self, stage: Tensor, encoded: Encoded, shape: torch.Size) -> Tensor:
         batch, channels, length = shape
         estimates = self.decoder(self.head.apply(stage, encoded), length)  # [N, S, T]
-        return estimates.unflatten(0, (batch, channels)).transpose(1, 2)
+        return self.gain * estimates.unflatten(0, (batch, channels)).transpose(1, 2)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -51,19 +51,34 @@ class SeparationTask(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """One step on mixture [B, C, T] and references [B, S, C, T]."""
-        loss = self._loss(batch)
+        loss, _ = self._loss(batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """The same loss, over the validation segments."""
-        self.log("valid_loss", self._loss(batch), prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
+        loss, estimates = self._loss(batch)
+        self.log("valid_loss", loss, prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
+        ours, theirs = estimates.float().sum(1), batch[1].float().sum(1)
+        self._level += torch.stack([(ours * theirs).sum(), ours.square().sum()])
 
-    def _loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+    # A loss that does not see the level leaves it, and even the sign, to chance: after each validation the model's gain
+    # becomes the one that brings the sum of the estimates closest to the sum of the references. Such a loss, and so the
+    # course of the training, does not change by it.
+
+    def on_validation_epoch_start(self) -> None:
+        self._level = torch.zeros(2, device=self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        common, energy = self.trainer.strategy.reduce(self._level, reduce_op="sum")
+        if self.loss.scale_free and not self.trainer.sanity_checking and common != 0:
+            self.model.gain *= common / energy
+
+    def _loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         mixture, references, *scale = batch  # some data sets know the scale of the clip that a segment is cut out of
         separation = self.model.analyse(mixture, *scale)
         with torch.autocast(mixture.device.type, enabled=False):  # decibels need more than 8 bits of mantissa
-            return self.loss(separation, references, self.model)
+            return self.loss(separation, references, self.model), separation.estimates
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())

@@ -17,8 +17,8 @@ SHAPES = [(16, 16), (16, 8), (20, 7), (5, 1), (1, 1)]
 @pytest.mark.parametrize(("kernel", "stride"), SHAPES)
 @pytest.mark.parametrize("length", [1, 3, 16, 17, 100])
 def test_any_kernel_stride_and_length_decodes_to_the_input_s_length(kernel, stride, length):
-    encoded = GatedEncoder(6, kernel, stride)(torch.randn(3, length))
-    decoded = LearnedDecoder(6, kernel, stride)(encoded.carrier.unsqueeze(1).expand(-1, 2, -1, -1), length)
+    encoded = GatedEncoder(24, kernel, stride)(torch.randn(3, length))
+    decoded = LearnedDecoder(24, kernel, stride)(encoded.carrier.unsqueeze(1).expand(-1, 2, -1, -1), length)
     assert decoded.shape == (3, 2, length)
     assert decoded.abs().amax(-1).min() > 0
 

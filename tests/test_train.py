@@ -136,6 +136,29 @@ def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_the_level_that_si_snr_leaves_open_is_measured(config, tmp_path):
+    """The estimates' sum is as close to the references' as one gain can bring it; the course of training is the same."""
+    from tasnet_attn.data import from_config
+    from tasnet_attn.task import SeparationTask
+
+    run = train(["--config", str(config), "--out", str(tmp_path / "run")])
+    model = load(run / "checkpoints/last.ckpt")
+    (track,) = from_config(run, model.sources, model.sample_rate).tracks("valid")
+    ours, theirs = (torch.cat([part.sum(0) for part in parts], dim=-1) for parts in zip(
+        *((model(mixture[None])[0].detach(), references) for mixture, references in (track.read(s, 800) for s in (0, 800))),
+        strict=True,
+    ))  # fmt: skip
+    assert model.gain != 1
+    assert ((ours * theirs).sum() / ours.square().sum()).item() == pytest.approx(1, abs=1e-3)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SeparationTask, "on_validation_epoch_end", lambda self: None)
+        free = train(["--config", str(config), "--out", str(tmp_path / "free")])
+    for step, value in losses(run).items():
+        assert float(losses(free)[step]) == pytest.approx(float(value), abs=1e-3)
+    assert load(free / "checkpoints/last.ckpt").gain == 1
+
+
 def test_a_finished_run_is_not_overwritten(config, tmp_path):
     run = train(["--config", str(config), "--out", str(tmp_path / "run"), "--trainer.max_epochs=1"])
     before = (run / "metrics.csv").read_text()
