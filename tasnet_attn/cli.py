@@ -12,7 +12,6 @@ from typing import NoReturn
 from tasnet_attn.errors import UserError
 from tasnet_attn.version import __version__
 
-
 # asteroid's torchmetrics and Lightning warn about libraries of their own choice: nothing that a user can mend
 OTHERS_DEPRECATIONS = ("pkg_resources is deprecated", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 

@@ -83,7 +83,7 @@ class Mask(Head):
 
 
 class Magnitude(Head):
-    """The stage is a non-negative magnitude in the encoder's domain, |X|**power, that masks for the mixture are made of.
+    """The stage is a non-negative magnitude in the encoder's domain, |X|**power; masks are made of it.
 
     Args:
         mask: "wiener", m_i**2 / sum_j m_j**2; "ratio", m_i / sum_j m_j; "binary", one where m_i is the largest; or

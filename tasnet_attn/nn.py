@@ -97,7 +97,7 @@ class TransformerLayer(nn.Module):
         return self.step(x, None)[0]
 
     def step(self, x: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; also returns the next cache."""
+        """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; and the next cache."""
         q, k, v = self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if cache is not None:
             k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)
