@@ -2,12 +2,12 @@
 
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
@@ -91,23 +91,31 @@ SYSTEMS = {
 }
 
 
+def resident_peak(reset=False):
+    """MiB, the most memory that this process has had resident since the last reset (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def measure(name):
     """One row, in a process of its own, so that the memory is this system's."""
     model, mixture = SYSTEMS[name](), torch.randn(1, 1, 4 * 8000)
     call = model if name.startswith("Asteroid") else lambda x: model(x)[:, :, 0]
     with torch.inference_mode():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resident_peak(reset=True)
         forward = median_time(lambda: call(mixture), 5)
-        inference = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        inference = resident_peak() - before
 
     def step():
         model.zero_grad()
         call(mixture).square().mean().backward()
 
     training = median_time(step, 3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = resident_peak() - before
     count = sum(p.numel() for p in model.parameters())
-    print(count, forward, training, inference / 1024, peak / 1024)
+    print(count, forward, training, inference, peak)
 
 
 def beside_asteroid():
