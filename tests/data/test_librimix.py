@@ -1,46 +1,14 @@
-import csv
-
 import numpy as np
 import pytest
 import soundfile
 import torch
+from lookalikes import write_librimix
 
 from tasnet_attn.data import LibriMix, from_config
 from tasnet_attn.errors import UserError
 
+FIRST, SECOND = "0-1-0000_1-1-0000", "10-1-0000_11-1-0000"  # of two speakers
 ALL = [(2, 8000, "min", False), (2, 16_000, "max", True), (3, 8000, "max", False), (3, 16_000, "min", True)]
-
-
-def write_librimix(root, speakers=2, rate=8000, mode="min", noisy=False, lengths=(3000, 4000)):
-    """The generator's layout, with the absolute paths of another machine."""
-    generator = np.random.default_rng(0)
-    kind = "mix_both" if noisy else "mix_clean"
-    base = root / f"wav{rate // 1000}k" / mode
-    for subset in ("train-360", "dev", "test"):
-        rows = []
-        for number, length in enumerate(lengths):
-            row, total = {"mixture_ID": f"1-{number}_2-{number}"}, np.zeros(length)
-            row["mixture_path"] = f"/old/home/Libri/{base.relative_to(root)}/{subset}/{kind}/{number}.wav"
-            for part in [*(f"s{i + 1}" for i in range(speakers)), *(["noise"] if noisy else [])]:
-                samples = generator.uniform(-0.1, 0.1, length)
-                write(base / subset / part / f"{number}.wav", samples, rate)
-                total += samples
-                column = "noise_path" if part == "noise" else f"source_{part[1:]}_path"
-                row[column] = f"/old/home/Libri/{base.relative_to(root)}/{subset}/{part}/{number}.wav"
-            write(base / subset / kind / f"{number}.wav", total, rate)
-            rows.append(row | {"length": length})
-        file = base / "metadata" / f"mixture_{subset}_{kind}.csv"
-        file.parent.mkdir(exist_ok=True)
-        with file.open("w", newline="") as opened:
-            writer = csv.DictWriter(opened, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    return root
-
-
-def write(file, samples, rate):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(file, samples, rate)
 
 
 def librimix(root, speakers=2, rate=8000, **settings):
@@ -56,7 +24,7 @@ def test_every_kind_is_found_where_it_was_moved_to(tmp_path, speakers, rate, mod
         mixture, references = track.read(500, 700)
         assert mixture.shape == (1, 700) and references.shape == (speakers, 1, 700)
         folder = root / f"wav{rate // 1000}k" / mode / subset
-        whole = soundfile.read(folder / f"s{speakers}" / "1.wav", dtype="float32")[0]
+        whole = soundfile.read(folder / f"s{speakers}" / f"{track.name}.wav", dtype="float32")[0]
         np.testing.assert_array_equal(references[-1, 0], whole[500:1200])
         rest = mixture - references.sum(0)
         assert (rest.abs().max() > 0.01) == noisy
@@ -73,7 +41,7 @@ def test_dynamic_mixing_keeps_the_noise(tmp_path):
 
 def damage(root, how):
     folder = root / "wav8k/min"
-    file, table = folder / "train-360/s1/0.wav", folder / "metadata/mixture_train-360_mix_clean.csv"
+    file, table = folder / f"train-360/s1/{FIRST}.wav", folder / "metadata/mixture_train-360_mix_clean.csv"
     noise = np.random.default_rng(1).uniform(-0.1, 0.1, (3000, 3))
     if how == "moved":
         (folder / "train-360").rename(folder / "elsewhere")
@@ -86,7 +54,7 @@ def damage(root, how):
     elif how == "number":
         table.write_text(table.read_text().replace(",4000", ",many"))
     elif how == "path":
-        table.write_text(table.read_text().replace("/old/home/Libri/wav8k/min/train-360/s1/1.wav", "1.wav"))
+        table.write_text(table.read_text().replace(f"/old/home/Libri/wav8k/min/train-360/s1/{SECOND}.wav", "1.wav"))
     elif how == "rate":
         soundfile.write(file, noise[:, 0], 22_050)
     elif how == "channels":
@@ -98,15 +66,15 @@ def damage(root, how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("moved", "train-360/mix_clean/0.wav: no such file, but .* set data.init_args.root"),
+        ("moved", f"train-360/mix_clean/{FIRST}.wav: no such file, but .* set data.init_args.root"),
         ("empty", "mixture_train-360_mix_clean.csv: holds no mixtures"),
         ("no table", "mixture_train-360_mix_clean.csv: no such file"),
         ("column", "mix_clean.csv: has no column 'length'"),
         ("number", "mix_clean.csv: line 3: length is not a number: 'many'"),
         ("path", "mix_clean.csv: line 3: source_1_path is not a path"),
-        ("rate", "s1/0.wav: sampled at 22050 Hz"),
-        ("channels", "s1/0.wav: has 3 channels"),
-        ("truncated", "s1/0.wav: 2000 samples, but the metadata say 3000"),
+        ("rate", f"s1/{FIRST}.wav: sampled at 22050 Hz"),
+        ("channels", f"s1/{FIRST}.wav: has 3 channels"),
+        ("truncated", f"s1/{FIRST}.wav: 2000 samples, but the metadata say 3000"),
     ],
 )
 def test_a_damaged_set_names_the_file(tmp_path, how, said):
@@ -119,7 +87,7 @@ def test_a_damaged_set_names_the_file(tmp_path, how, said):
 def test_a_later_file_is_looked_at_when_it_is_read(tmp_path):
     track = librimix(write_librimix(tmp_path)).tracks("train")[1]
     soundfile.write(track.speakers[1], np.zeros(4000), 22_050)
-    with pytest.raises(UserError, match="s2/1.wav: sampled at 22050 Hz"):
+    with pytest.raises(UserError, match=f"s2/{SECOND}.wav: sampled at 22050 Hz"):
         track.read(0, 100)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lookalikes import write_mir1k
 
 from tasnet_attn.compat import museval
 from tasnet_attn.data import from_config
@@ -24,17 +25,7 @@ CLIPS = {"abjones_1_01": 3.0, "abjones_1_02": 5.0, "amy_2_03": 2.5, "bobon_1_01"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A look-alike: chords left, a gliding tone with pauses right, 16 kHz."""
-    root = tmp_path_factory.mktemp("MIR-1K")
-    (root / "Wavfile").mkdir()
-    for number, (name, seconds) in enumerate(CLIPS.items()):
-        rng = np.random.default_rng(number)
-        time = np.arange(int(seconds * 16_000)) / 16_000
-        music = sum(np.sin(2 * np.pi * f * time) for f in rng.uniform(80, 900, 4)) * 0.1
-        voice = 0.3 * np.sin(2 * np.pi * (200 * time + 40 * np.sin(3 * time))) * (np.sin(2 * time + number) > 0)
-        noise = 0.01 * rng.standard_normal((2, len(time)))
-        soundfile.write(root / "Wavfile" / f"{name}.wav", (np.stack([music, voice]) + noise).T, 16_000)
-    return root
+    return write_mir1k(tmp_path_factory.mktemp("MIR-1K"), CLIPS)
 
 
 def test_the_published_split(root):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lookalikes import song, write_hq, write_musdb18, write_stem_file
 
 from tasnet_attn.data import MUSDB18, from_config
 from tasnet_attn.data.musdb18 import STREAMS, VALIDATION, Song
@@ -13,55 +14,12 @@ RATE = 8000
 TWO, FOUR = ["vocals", "accompaniment"], ["vocals", "drums", "bass", "other"]
 
 
-def songs(length, channels=2, seed=0):
-    """Tones, one for each stem, and their sum: {stream: [T, C]}."""
-    rng, time = np.random.default_rng(seed), np.arange(length) / RATE
-    stems = {
-        stem: 0.1 * np.sin(2 * np.pi * rng.uniform(200, 2000) * time[:, None] + rng.uniform(0, 6, channels))
-        for stem in STREAMS[1:]
-    }
-    return {"mixture": sum(stems.values()), **stems}
-
-
-def write_hq(folder, **settings):
-    folder.mkdir(parents=True)
-    for stem, samples in songs(**settings).items():
-        soundfile.write(folder / f"{stem}.wav", samples, RATE)
-
-
-def write_stem_file(path, length, rate=RATE, streams=STREAMS, first=False, seed=0):
-    """A real .stem.mp4: five AAC streams, encoded by PyAV; `first`: the index stands before the sound."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sound = songs(length, seed=seed)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"} if first else {}) as container:
-        opened = [container.add_stream("aac", rate=rate, layout="stereo") for _ in streams]
-        for begin in range(0, length, 1024):
-            for stem, stream in zip(streams, opened, strict=True):
-                block = np.ascontiguousarray(sound[stem][begin : begin + 1024].T.astype(np.float32))
-                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-                frame.sample_rate, frame.pts = rate, begin
-                container.mux(stream.encode(frame))
-        for stream in opened:
-            container.mux(stream.encode(None))
-
-
-def write(root, layout, names, split="train", length=9000):
-    for seed, name in enumerate(names):
-        if layout == "hq":
-            write_hq(root / split / name, length=length, seed=seed)
-        else:
-            write_stem_file(root / split / f"{name}.stem.mp4", length, seed=seed)
-    return root
-
-
 @pytest.mark.parametrize(("layout", "close"), [("hq", 1e-4), ("stems", 0.02)])
 def test_both_layouts_hold_what_was_written(tmp_path, layout, close):
     """AAC is lossy, but a shift of one sample, or two streams exchanged, would exceed its error far."""
-    (track,) = MUSDB18(FOUR, RATE, write(tmp_path, layout, ["song"], "test")).tracks("test")
+    (track,) = MUSDB18(FOUR, RATE, write_musdb18(tmp_path, layout, ["song"], "test")).tracks("test")
     assert track.name == "song" and track.length >= 9000
-    truth = {stem: torch.from_numpy(samples.T).float() for stem, samples in songs(9000).items()}
+    truth = {stem: torch.from_numpy(samples.T).float() for stem, samples in song(9000).items()}
     mixture, references = track.read(2000, 5000)
     for signal, stem in ((mixture, "mixture"), *zip(references, FOUR, strict=True)):
         torch.testing.assert_close(signal, truth[stem][:, 2000:7000], atol=close, rtol=0)
@@ -72,7 +30,7 @@ def test_both_layouts_hold_what_was_written(tmp_path, layout, close):
 
 @pytest.mark.parametrize("layout", ["hq", "stems"])
 def test_a_segment_is_that_part_of_the_whole(tmp_path, layout):
-    track = MUSDB18(TWO, RATE, write(tmp_path, layout, ["a"], "test", 20_000)).tracks("test")[0]
+    track = MUSDB18(TWO, RATE, write_musdb18(tmp_path, layout, ["a"], "test", 20_000)).tracks("test")[0]
     mixture, references = track.read()
     for start, length in ((0, 500), (1023, 2), (5000, 3000), (12_345, 4321), (track.length - 700, 700)):
         cut, cut_references = track.read(start, length)
@@ -100,13 +58,13 @@ NAMES = [*VALIDATION, *(f"song {i:02}" for i in range(26))]  # 40
 
 
 def test_official_split(tmp_path):
-    data = MUSDB18(TWO, RATE, write(tmp_path, "hq", NAMES, length=800))
+    data = MUSDB18(TWO, RATE, write_musdb18(tmp_path, "hq", NAMES, length=800))
     assert [t.name for t in data.tracks("valid")] == sorted(VALIDATION) and len(set(VALIDATION)) == 14
     assert [t.name for t in data.tracks("train")] == NAMES[14:]
 
 
 def test_random_split_and_fraction(tmp_path):
-    write(tmp_path, "hq", NAMES, length=800)
+    write_musdb18(tmp_path, "hq", NAMES, length=800)
 
     def names(split, **settings):
         return [t.name for t in MUSDB18(TWO, RATE, tmp_path, split="random", **settings).tracks(split)]
@@ -167,7 +125,7 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(UserError, match="train: neither"):
         MUSDB18(TWO, RATE, tmp_path).tracks("train")
-    write(tmp_path, "hq", ["song"], length=800)
+    write_musdb18(tmp_path, "hq", ["song"], length=800)
     with pytest.raises(UserError, match="none of the official validation tracks"):
         MUSDB18(TWO, RATE, tmp_path).tracks("valid")
     with pytest.raises(ValueError, match="fraction 0"):

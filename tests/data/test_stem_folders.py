@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lookalikes import write_stem_folders
 
 from tasnet_attn.audio import find_audio, read_audio
 from tasnet_attn.data import StemFolders, from_config
@@ -10,23 +11,13 @@ from tasnet_attn.errors import UserError
 SOURCES = ["guitar", "backing"]
 
 
-def write_tracks(root, lengths=(3000, 5000), split="train", rate=8000, channels=2, suffix="wav"):
-    generator = np.random.default_rng(0)
-    for i, length in enumerate(lengths):
-        folder = root / split / f"track{i}"
-        folder.mkdir(parents=True)
-        for source in SOURCES:
-            soundfile.write(folder / f"{source}.{suffix}", generator.normal(0, 0.1, (length, channels)), rate)
-    return root
-
-
 def stems(root, **settings):
     return StemFolders(SOURCES, 8000, root, **{"segment": 0.125, "batch_size": 3, "segments_per_epoch": 12} | settings)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
 def test_a_segment_is_that_part_of_the_file_and_the_mixture_is_the_sum(tmp_path, suffix):
-    (track, _) = stems(write_tracks(tmp_path, suffix=suffix)).tracks("train")
+    (track, _) = stems(write_stem_folders(tmp_path, suffix=suffix)).tracks("train")
     mixture, references = track.read(1000, 700)
     whole = soundfile.read(tmp_path / "train/track0" / f"backing.{suffix}", dtype="float32")[0]
     assert references.shape == (2, 2, 700)
@@ -35,7 +26,7 @@ def test_a_segment_is_that_part_of_the_file_and_the_mixture_is_the_sum(tmp_path,
 
 
 def test_segments_are_a_pure_function_of_seed_epoch_and_index(tmp_path):
-    root = write_tracks(tmp_path)
+    root = write_stem_folders(tmp_path)
     first, second = stems(root).segments("train"), stems(root, workers=1).segments("train")
     draws = [first.draw(epoch, index)[1] for epoch in range(3) for index in range(12)]
     assert [second.draw(epoch, index)[1] for epoch in range(3) for index in range(12)] == draws
@@ -45,7 +36,7 @@ def test_segments_are_a_pure_function_of_seed_epoch_and_index(tmp_path):
 
 def test_every_valid_start_of_every_track_is_equally_likely(tmp_path):
     """Tracks of 1001 and 1003 samples have 2 and 4 starts for 1000 samples."""
-    segments = stems(write_tracks(tmp_path, (1001, 1003, 500))).segments("train")
+    segments = stems(write_stem_folders(tmp_path, (1001, 1003, 500))).segments("train")
     counts: dict = {}
     for index in range(6000):
         track, start = segments.draw(0, index)
@@ -55,14 +46,14 @@ def test_every_valid_start_of_every_track_is_equally_likely(tmp_path):
 
 
 def test_validation_segments_stand_end_to_end(tmp_path):
-    segments = stems(write_tracks(tmp_path, (2500, 3000), "valid")).segments("valid")
+    segments = stems(write_stem_folders(tmp_path, (2500, 3000), "valid")).segments("valid")
     where = [(track.name, start) for track, start in (segments.draw(0, i) for i in range(len(segments)))]
     assert where == [("track0", 0), ("track0", 1000)] + [("track1", s) for s in (0, 1000, 2000)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_do_not_depend_on_workers_and_continue_in_mid_epoch(tmp_path, workers):
-    root = write_tracks(tmp_path)
+    root = write_stem_folders(tmp_path)
     whole = [mixture for mixture, _ in stems(root).train_dataloader()]
     assert len(whole) == 4 and whole[0].shape == (3, 2, 1000)
     loader = stems(root, workers=workers).train_dataloader()
@@ -77,13 +68,13 @@ def test_batches_do_not_depend_on_workers_and_continue_in_mid_epoch(tmp_path, wo
 
 
 def test_channels_mean(tmp_path):
-    data = stems(write_tracks(tmp_path), channels="mean").segments("train")
+    data = stems(write_stem_folders(tmp_path), channels="mean").segments("train")
     both = stems(tmp_path).segments("train")
     torch.testing.assert_close(data[0, 5][1], both[0, 5][1].mean(1, keepdim=True))
 
 
 def test_remix_takes_every_source_from_its_own_segment(tmp_path):
-    root = write_tracks(tmp_path)
+    root = write_stem_folders(tmp_path)
     segments, same = (stems(root, remix=1.0).segments("train") for _ in range(2))
     plain = stems(root).segments("train")
     differ = 0
@@ -100,7 +91,7 @@ def test_remix_takes_every_source_from_its_own_segment(tmp_path):
 
 
 def test_remix_is_a_probability_and_for_training_only(tmp_path):
-    root = write_tracks(write_tracks(tmp_path), split="valid")
+    root = write_stem_folders(write_stem_folders(tmp_path), split="valid")
     segments = stems(root, remix=0.3).segments("train")
     share = sum(bool(segments.draw_remix(0, index)) for index in range(4000)) / 4000
     assert share == pytest.approx(0.3, abs=0.035)  # 5 standard deviations
@@ -111,7 +102,7 @@ def test_remix_is_a_probability_and_for_training_only(tmp_path):
 
 
 def test_gain_and_random_channels_keep_the_mixture_the_sum(tmp_path):
-    plain = stems(write_tracks(tmp_path)).segments("train")
+    plain = stems(write_stem_folders(tmp_path)).segments("train")
     data = stems(tmp_path, gain=6.0, channels="random").segments("train")
     for key in [(0, 0), (0, 1), (1, 0)]:
         mixture, references = data[key]
@@ -183,7 +174,7 @@ def damage(root, how):
     ],
 )
 def test_a_damaged_set_names_the_file(tmp_path, how, said):
-    damage(write_tracks(tmp_path), how)
+    damage(write_stem_folders(tmp_path), how)
     with pytest.raises(UserError, match=said.replace(".", r"\.")) as caught:
         stems(tmp_path).tracks("train")
     assert "\n" not in str(caught.value)
@@ -204,7 +195,7 @@ def test_unreadable_samples_name_the_file(tmp_path):
 
 def test_too_short_tracks_and_missing_folders(tmp_path):
     with pytest.raises(UserError, match="no track is as long as a segment of 80000 samples"):
-        stems(write_tracks(tmp_path), segment=10).segments("train")
+        stems(write_stem_folders(tmp_path), segment=10).segments("train")
     with pytest.raises(UserError, match=r"valid: no such folder"):
         stems(tmp_path).tracks("valid")
 
