@@ -64,11 +64,10 @@ class Decoder(Configurable, nn.Module):
 def pad_to_frames(waveform: Tensor, kernel_size: int, stride: int) -> Tensor:
     """Zero-pad [..., T] so that frames cover every sample equally often: kernel - stride on the left, the rest right.
 
-    With stride = kernel (TasNet's default) nothing is added on the left and the last segment is filled up.
+    With stride = kernel (TasNet's default) nothing is added on the left and the last segment is filled up. What is
+    added does not depend on T (exporters want it so): the frames that end within it leave up to stride - 1 samples over.
     """
-    left = kernel_size - stride
-    frames = max(1, math.ceil((waveform.shape[-1] + left) / stride))
-    return F.pad(waveform, (left, (frames - 1) * stride + kernel_size - left - waveform.shape[-1]))
+    return F.pad(waveform, (kernel_size - stride, kernel_size - 1))
 
 
 class _FrameEncoder(Encoder):
@@ -312,14 +311,7 @@ class STFTEncoder(Encoder):
         return max(1, length // self.hop + self.last_frame)
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
-        spectrum = torch.stft(
-            F.pad(waveform, (self.n_fft // 2, self.n_fft // 2)),  # zeros: reflection fails on short inputs
-            self.n_fft, self.hop, window=self.window, center=False, return_complex=True,
-        )  # fmt: skip
-        if not self.last_frame and spectrum.shape[-1] > 1:
-            spectrum = spectrum[..., :-1]
-        bins = {None: slice(None), "dc": slice(1, None), "nyquist": slice(None, -1)}[self.drop]
-        carrier = torch.view_as_real(spectrum[:, bins]).movedim(-1, 1)
+        carrier = self.spectrum(waveform)
         magnitude = torch.linalg.vector_norm(carrier, dim=1)
         if scale is None:
             scale = magnitude.new_ones(len(magnitude), 1, 1)
@@ -329,6 +321,21 @@ class STFTEncoder(Encoder):
         if self.power != 1.0:
             features = features.clamp_min(EPS).pow(self.power)
         return Encoded(features, carrier, scale)
+
+    def spectrum(self, waveform: Tensor) -> Tensor:
+        """[N, T] -> real and imaginary part, [N, 2, F, L]."""
+        spectrum = torch.stft(
+            F.pad(waveform, (self.n_fft // 2, self.n_fft // 2)),  # zeros: reflection fails on short inputs
+            self.n_fft, self.hop, window=self.window, center=False, return_complex=True,
+        )  # fmt: skip
+        return torch.view_as_real(self.kept(spectrum)).movedim(-1, 1)
+
+    def kept(self, spectrum: Tensor) -> Tensor:
+        """All bins and frames [..., n_fft / 2 + 1, 1 + T // hop] -> those that the settings keep, [..., F, L]."""
+        if not self.last_frame and spectrum.shape[-1] > 1:
+            spectrum = spectrum[..., :-1]
+        bins = {None: slice(None), "dc": slice(1, None), "nyquist": slice(None, -1)}[self.drop]
+        return spectrum[..., bins, :]
 
 
 class STFTDecoder(Decoder):
@@ -344,15 +351,19 @@ class STFTDecoder(Decoder):
         self.register_buffer("window", _window(window, n_fft), persistent=False)
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:
-        n, sources, _, _, frames = carriers.shape
+        n, sources = carriers.shape[:2]
         if self.drop:
             carriers = F.pad(carriers, (0, 0, 1, 0) if self.drop == "dc" else (0, 0, 0, 1))
-        spectrum = torch.view_as_complex(carriers.flatten(0, 1).movedim(1, -1).contiguous())
+        waveform, weights = self.overlapped(carriers.flatten(0, 1))
+        waveform = F.pad(waveform / weights.clamp_min(EPS), (0, 2 * self.hop))  # the last frame may end before T
+        return waveform[:, self.n_fft // 2 : self.n_fft // 2 + length].view(n, sources, length)
+
+    def overlapped(self, carriers: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, 2, n_fft / 2 + 1, L] -> windowed segments and squared windows, overlap-added, [N, T'] and [1, T']."""
+        spectrum = torch.view_as_complex(carriers.movedim(1, -1).contiguous())
         segments = torch.fft.irfft(spectrum, n=self.n_fft, dim=1) * self.window[:, None]
-        weights = self.window.square()[None, :, None].expand(1, -1, frames)
-        waveform = self._overlap_add(segments) / self._overlap_add(weights).clamp_min(EPS)
-        waveform = waveform[:, self.n_fft // 2 : self.n_fft // 2 + length]
-        return F.pad(waveform, (0, length - waveform.shape[-1])).view(n, sources, length)
+        weights = self.window.square()[None, :, None].expand(1, -1, carriers.shape[-1])
+        return self._overlap_add(segments), self._overlap_add(weights)
 
     def _overlap_add(self, segments: Tensor) -> Tensor:
         """[N, n_fft, L] -> [N, (L - 1) hop + n_fft]."""
