@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from tasnet_attn.data.augment import Augmentation
+from tasnet_attn.data.cache import with_copies
+from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 
 Split = Literal["train", "valid", "test"]
 Channels = Literal["all", "mean", "random"]
-
-
-class Track(ABC):
-    """One song or utterance with its references.
-
-    Attributes:
-        name: unique in its split.
-        sources: names, in the order of `read`.
-        sample_rate: Hz.
-        length: samples.
-    """
-
-    name: str
-    sources: list[str]
-    sample_rate: int
-    length: int
-
-    @abstractmethod
-    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
-        """Samples start .. start + length (None: to the end): mixture [C, T], references [S, C, T]."""
-
-    def read_source(self, which: int, start: int, length: int) -> Tensor:
-        """Reference number `which` alone, [C, length]; override it where that reads less."""
-        return self.read(start, length)[1][which]
-
-    def read_rest(self, start: int, length: int) -> Tensor:
-        """What a mixture holds beside the sources, noise for example, [C, length] or a scalar 0."""
-        return torch.zeros(())
 
 
 class Segments(Dataset):
@@ -57,8 +33,7 @@ class Segments(Dataset):
         size: how many segments make an epoch; None: cut the tracks into consecutive segments, for validation.
         seed: of the random starts.
         channels: "all": keep them; "mean": their mean, [1, T]; "random": random segments take a randomly weighted mean.
-        remix: probability that a random segment is a new mixture: every source from an independently drawn segment.
-        gain: dB; every source of a random segment is amplified by -gain to gain, drawn uniformly.
+        augmentation: of random segments.
     """
 
     def __init__(
@@ -68,13 +43,10 @@ class Segments(Dataset):
         size: int | None,
         seed: int,
         channels: Channels,
-        remix: float = 0.0,
-        gain: float = 0.0,
+        augmentation: Augmentation,
     ) -> None:
-        if not 0 <= remix <= 1:
-            raise ValueError(f"remix {remix} is a probability, between 0 and 1")
         self.tracks = [track for track in tracks if track.length >= length]
-        self.segment, self.seed, self.channels, self.remix, self.gain = length, seed, channels, remix, gain
+        self.segment, self.seed, self.channels, self.augmentation = length, seed, channels, augmentation
         self.random = size is not None
         # random: every valid start of every track is equally likely; else: segments end to end
         choices = [t.length - length + 1 if self.random else t.length // length for t in self.tracks]
@@ -103,7 +75,7 @@ class Segments(Dataset):
     def draw_remix(self, epoch: int, index: int) -> list[tuple[Track, int]]:
         """Where each source of segment `index` of `epoch` comes from; empty if the segment is left as it is."""
         rng = np.random.default_rng([self.seed, epoch, index, 1])
-        if not self.random or rng.random() >= self.remix:
+        if not self.random or rng.random() >= self.augmentation.remix:
             return []
         first = self.draw(epoch, index)
         others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1)
@@ -119,16 +91,31 @@ class Segments(Dataset):
             track, start = self.draw(*key)
             mixture, references = track.read(start, self.segment)
         rng = np.random.default_rng([self.seed, *key, 2])
-        if self.random and self.gain:
-            decibels = torch.from_numpy(rng.uniform(-self.gain, self.gain, len(references))).float()
-            louder = references * 10 ** (decibels / 20)[:, None, None]
-            mixture, references = mixture + (louder - references).sum(0), louder
+        if self.random:
+            changed = self.augmentation.change(references, rng)
+            if changed is not references:  # the change alone is added: noise and other rests stay in the mixture
+                mixture, references = mixture + (changed - references).sum(0), changed
         if self.channels == "all":
             return mixture, references
         weights = torch.full((len(mixture), 1), 1 / len(mixture))
         if self.random and self.channels == "random":
             weights = torch.from_numpy(rng.dirichlet(np.ones(len(mixture)))).float()[:, None]
         return (weights * mixture).sum(0, keepdim=True), (weights * references).sum(1, keepdim=True)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Any] | UserError:
+        """What a DataLoader asks for. A user's mistake is handed over, not raised.
+
+        torch would wrap what a worker process raises in that process's traceback; `ResumableLoader` raises this.
+        """
+        try:
+            return [self[key] for key in keys]
+        except UserError as error:
+            return error
+
+
+def collate(batch: list[Any] | UserError) -> Any:
+    """Stack segments; a user's mistake is passed on."""
+    return batch if isinstance(batch, UserError) else default_collate(batch)
 
 
 class EpochSampler(Sampler):
@@ -165,6 +152,8 @@ class ResumableLoader(DataLoader):
         assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
         self.sampler.skip = first * self.batch_size
         for self.handed, batch in enumerate(super().__iter__(), start=first + 1):
+            if isinstance(batch, UserError):
+                raise batch
             yield batch
         self.handed = 0
 
@@ -192,6 +181,11 @@ class SegmentedData(LightningDataModule):
         seed: of the random segments (`train` takes it from seed_everything).
         remix: probability that a training segment is a new mixture, every source from an independently drawn segment.
         gain: dB; every source of a training segment is amplified by -gain to gain, drawn uniformly.
+        swap: probability that a source of a training segment has its channels rotated (stereo: swapped).
+        polarity: probability that a source of a training segment has its sign turned.
+        cache: a folder for decoded copies of compressed tracks, made when training begins; None: decode every time.
+
+    `remix`, `gain`, `swap` and `polarity` are drawn for every source by itself; the mixture changes with the sources.
     """
 
     def __init__(
@@ -206,11 +200,15 @@ class SegmentedData(LightningDataModule):
         seed: int = 0,
         remix: float = 0.0,
         gain: float = 0.0,
+        swap: float = 0.0,
+        polarity: float = 0.0,
+        cache: Path | None = None,
     ) -> None:
         super().__init__()
         self.sources, self.sample_rate = list(sources), sample_rate
         self.segment, self.batch_size, self.segments_per_epoch = segment, batch_size, segments_per_epoch
-        self.channels, self.workers, self.seed, self.remix, self.gain = channels, workers, seed, remix, gain
+        self.channels, self.workers, self.seed, self.cache = channels, workers, seed, cache
+        self.augmentation = Augmentation(remix, gain, swap, polarity).check()
         self.cached: dict[str, list[Track]] = {}
 
     def list_tracks(self, split: Split) -> list[Track]:
@@ -228,7 +226,7 @@ class SegmentedData(LightningDataModule):
             for track in tracks:
                 if track.sample_rate != self.sample_rate:
                     raise UserError(
-                        f"{track.name}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
+                        f"{track}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
                         "resample the data or set model.sample_rate"
                     )
             self.cached[split] = tracks
@@ -237,8 +235,27 @@ class SegmentedData(LightningDataModule):
     def segments(self, split: Split) -> Segments:
         """The data set of a split: random segments for "train", consecutive ones else."""
         size = self.segments_per_epoch if split == "train" else None
-        length = round(self.segment * self.sample_rate)
-        return Segments(self.tracks(split), length, size, self.seed, self.channels, self.remix, self.gain)
+        tracks, length = self.tracks(split), round(self.segment * self.sample_rate)
+        if self.channels == "all" or self.augmentation.remix:
+            for track in tracks:
+                if track.channels != tracks[0].channels:
+                    raise UserError(
+                        f"{track}: has {track.channels} channel(s), but {tracks[0]} {tracks[0].channels}; the segments "
+                        "of a batch and of a new mixture need equally many: convert it, or set data.init_args.channels "
+                        "to mean and remix to 0"
+                    )
+        if self.cache is not None:
+            tracks = with_copies(tracks, self.cache, rank_zero_info)
+        return Segments(tracks, length, size, self.seed, self.channels, self.augmentation)
+
+    def prepare_data(self) -> None:
+        if self.cache is not None:  # Lightning calls this in one process of each machine, the others wait
+            for split in ("train", "valid"):
+                self.segments(split)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            rank_zero_info(f"augmentation: {self.augmentation.describe()}; channels: {self.channels}")
 
     def _loader(self, split: Split) -> ResumableLoader:
         segments = self.segments(split)
@@ -249,6 +266,7 @@ class SegmentedData(LightningDataModule):
             sampler=EpochSampler(len(segments), rank, world),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=split == "train" and len(segments) // world >= self.batch_size,
             generator=torch.Generator(),  # its own: workers' seeds must not depend on how often the run was resumed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Utterances(Track):
     ) -> None:
         self.name, self.sources, self.sample_rate, self.length = name, sources, sample_rate, length
         self.mixture, self.speakers, self.noise = mixture, speakers, noise
+        self.files = [mixture, *speakers, *([noise] if noise else [])]
         self.checked: set[Path] = set()
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -85,8 +86,8 @@ class LibriMix(SegmentedData):
         noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is no source: it is left over.
         mode: "min": mixtures end with the shortest utterance; "max": with the longest.
         training: the training subset, "train-360" or "train-100"; validation takes "dev", testing "test".
-        segment, batch_size, segments_per_epoch, workers, seed: see `SegmentedData`; shorter mixtures are passed over.
-        remix: see `SegmentedData` (dynamic mixing); noise stays where it was.
+        segment: seconds; shorter mixtures are passed over.
+        settings: `SegmentedData`'s others; `remix` is dynamic mixing, in which the noise stays where it was.
     """
 
     def __init__(
@@ -98,13 +99,11 @@ class LibriMix(SegmentedData):
         mode: Literal["min", "max"] = "min",
         training: str = "train-360",
         segment: float = 3.0,
-        batch_size: int = 4,
-        segments_per_epoch: int = 1000,
-        workers: int = 0,
-        seed: int = 0,
-        remix: float = 0.0,
+        **settings: Any,
     ) -> None:
-        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, "all", workers, seed, remix)
+        super().__init__(
+            sources, sample_rate, segment, channels="all", swap=0.0, cache=None, **settings
+        )  # mono wav files
         if mode not in ("min", "max"):
             raise ValueError(f"mode {mode!r} is neither 'min' nor 'max'")
         self.root = Path(f"data/Libri{len(sources)}Mix") if root is None else Path(root)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tasnet_attn.audio import audio_info, read_audio
+from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.base import SegmentedData, Segments, Split, Track
 from tasnet_attn.errors import UserError
 
@@ -40,7 +41,7 @@ class MIR1KClip(Track):
             sample_rate,
             mixture,
         )
-        self.file_rate = info.sample_rate
+        self.file_rate, self.files = info.sample_rate, [file]
         self.length = round(info.length * sample_rate / info.sample_rate)
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ class ClipSegments(Segments):
     """
 
     def __init__(self, tracks: Sequence[Track], length: int, size: int | None, seed: int, per_clip: bool) -> None:
-        super().__init__(tracks, length, size, seed, channels="all")
+        super().__init__(tracks, length, size, seed, "all", Augmentation())
         self.per_clip = per_clip
 
     def draw(self, epoch: int, index: int) -> tuple[Track, int]:
@@ -113,7 +114,7 @@ class MIR1K(SegmentedData):
         sampling: "starts": every start of every clip is equally likely; "clips": see `ClipSegments`.
         held_out: training clips to validate on, which are then not trained on: the last ones by name.
         segment: seconds; the default makes 64 frames of 256 samples at 8 kHz.
-        batch_size, segments_per_epoch, workers, seed: see `SegmentedData`.
+        settings: `SegmentedData`'s others; the published training augments nothing.
     """
 
     def __init__(
@@ -125,12 +126,20 @@ class MIR1K(SegmentedData):
         sampling: Literal["starts", "clips"] = "starts",
         held_out: int = 0,
         segment: float = 2.016,
-        batch_size: int = 4,
-        segments_per_epoch: int = 1000,
-        workers: int = 0,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, "all", workers, seed)
+        super().__init__(
+            sources,
+            sample_rate,
+            segment,
+            channels="all",
+            remix=0.0,
+            gain=0.0,
+            swap=0.0,
+            polarity=0.0,
+            cache=None,
+            **settings,
+        )
         if unknown := set(sources) - set(CHANNELS):
             raise UserError(f"MIR-1K has no source {sorted(unknown)[0]!r}; it has {', '.join(CHANNELS)}")
         if mixture not in ("sum", "mean") or sampling not in ("starts", "clips"):

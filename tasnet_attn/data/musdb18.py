@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tasnet_attn.audio import AudioInfo, audio_info, check_finite, read_audio
-from tasnet_attn.data.base import Channels, SegmentedData, Split, Track
+from tasnet_attn.data.base import SegmentedData, Split, Track
 from tasnet_attn.errors import UserError
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")  # of a .stem.mp4, in this order
@@ -72,7 +72,7 @@ class Song(Track):
                     f"{file}: {info.length} samples, but {files[0].name} beside it has {infos[0].length}; "
                     "is the file truncated?"
                 )
-        self.length = infos[0].length
+        self.files, self.length, self.channels = files, infos[0].length, infos[0].channels
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
         length = self.length - start if length is None else length
@@ -174,7 +174,7 @@ class MUSDB18(SegmentedData):
             an order drawn once, four fifths train and a fifth validates (the LTL paper's 80/20).
         fraction: part of the training and of the validation tracks used, one each at least (the LTL paper: 0.1).
         split_seed: of that order; not the run's seed, so that runs can be compared.
-        segment, batch_size, segments_per_epoch, channels, workers, seed, remix: see `SegmentedData`.
+        settings: `SegmentedData`'s others.
     """
 
     def __init__(
@@ -185,15 +185,9 @@ class MUSDB18(SegmentedData):
         split: Literal["official", "random"] = "official",
         fraction: float = 1.0,
         split_seed: int = 0,
-        segment: float = 20.0,
-        batch_size: int = 4,
-        segments_per_epoch: int = 1000,
-        channels: Channels = "all",
-        workers: int = 0,
-        seed: int = 0,
-        remix: float = 0.0,
+        **settings: Any,
     ) -> None:
-        super().__init__(sources, sample_rate, segment, batch_size, segments_per_epoch, channels, workers, seed, remix)
+        super().__init__(sources, sample_rate, **settings)
         if unknown := set(sources) - set(PARTS):
             raise UserError(f"MUSDB18 has no source {sorted(unknown)[0]!r}; it has {', '.join(PARTS)}")
         if split not in ("official", "random"):

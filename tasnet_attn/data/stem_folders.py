@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tasnet_attn.audio import audio_info, read_audio
-from tasnet_attn.data.base import Channels, SegmentedData, Split, Track
+from tasnet_attn.data.base import SegmentedData, Split, Track
 from tasnet_attn.errors import UserError
 
 SONGS = Path(__file__).parent / "songs"
@@ -35,7 +36,7 @@ class StemTrack(Track):
                     f"{file}: {info.sample_rate} Hz, {info.length} samples, {info.channels} channels, but "
                     f"{self.files[0].name} beside it: {infos[0].sample_rate}, {infos[0].length}, {infos[0].channels}"
                 )
-        self.sample_rate, self.length, _ = infos[0]
+        self.sample_rate, self.length, self.channels = infos[0]
 
     @staticmethod
     def _find(folder: Path, source: str) -> Path:
@@ -61,7 +62,7 @@ class StemFolders(SegmentedData):
         sources: names of the stem files; `train` takes them from the model.
         sample_rate: Hz; `train` takes it from the model.
         root: the folder; None: the songs that come with this package (guitar and backing).
-        segment, batch_size, segments_per_epoch, channels, workers, seed, remix, gain: see `SegmentedData`.
+        settings: `SegmentedData`'s others.
     """
 
     def __init__(
@@ -69,17 +70,9 @@ class StemFolders(SegmentedData):
         sources: list[str],
         sample_rate: int,
         root: Path | None = None,
-        segment: float = 20.0,
-        batch_size: int = 4,
-        segments_per_epoch: int = 1000,
-        channels: Channels = "all",
-        workers: int = 0,
-        seed: int = 0,
-        remix: float = 0.0,
-        gain: float = 0.0,
+        **settings: Any,
     ) -> None:
-        how_many = segment, batch_size, segments_per_epoch
-        super().__init__(sources, sample_rate, *how_many, channels, workers, seed, remix, gain)
+        super().__init__(sources, sample_rate, **settings)
         self.root = SONGS if root is None else Path(root)
 
     def list_tracks(self, split: Split) -> list[Track]:

@@ -168,7 +168,7 @@ def damage(root, how):
         ("twice", "has guitar.wav and guitar.flac"),
         ("shorter", "3000 samples, 2 channels, but guitar.wav beside it: 8000, 2999, 2"),
         ("channels", "3000 samples, 2 channels, but guitar.wav beside it: 8000, 3000, 1"),
-        ("rate", "track0: sampled at 22050 Hz, but the model takes 8000 Hz"),
+        ("rate", "track0/guitar.wav: sampled at 22050 Hz, but the model takes 8000 Hz"),
         ("corrupt", "guitar.wav: cannot be read as audio"),
         ("empty", "train: empty"),
     ],

@@ -1,0 +1,111 @@
+"""Decoded copies of compressed tracks, read by memory mapping: a segment then costs no decoding."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasnet_attn.data.track import Track
+from tasnet_attn.errors import UserError
+
+GB = 1e9
+
+
+class CachedTrack(Track):
+    """A track whose decoded samples lie in a file: mixture and references, [1 + S, C, T] float32, as they were read.
+
+    The file's name says what it was made from (paths, sizes, times of change, sources), so that a changed track is
+    decoded anew.
+
+    Args:
+        track: what is decoded.
+        folder: where the copy lies.
+    """
+
+    def __init__(self, track: Track, folder: Path) -> None:
+        self.track = track
+        self.name, self.sources, self.sample_rate = track.name, track.sources, track.sample_rate
+        self.length, self.channels, self.files = track.length, track.channels, track.files
+        state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in track.files]
+        made_from = repr((type(track).__name__, track.sources, state)).encode()
+        self.copy = folder / f"{track.name}-{hashlib.blake2b(made_from, digest_size=8).hexdigest()}.npy"
+        self.bytes = 4 * (1 + len(track.sources)) * track.channels * track.length
+
+    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
+        signals = self._read(slice(None), start, self.length - start if length is None else length)
+        return signals[0], signals[1:]
+
+    def read_source(self, which: int, start: int, length: int) -> Tensor:
+        return self._read(1 + which, start, length)
+
+    def read_rest(self, start: int, length: int) -> Tensor:
+        return self.track.read_rest(start, length)
+
+    def _read(self, which: int | slice, start: int, length: int) -> Tensor:
+        # mapped for this one read: pages that stayed mapped would count as this process's memory
+        return torch.from_numpy(np.array(np.load(self.copy, mmap_mode="r")[which, :, start : start + length]))
+
+    def fill(self) -> None:
+        """Decode, if the copy is not there; it appears whole or not at all, whoever else decodes it at this time.
+
+        Raises:
+            UserError: the track is damaged, or the copy cannot be written.
+        """
+        part = self.copy.with_suffix(".part")
+        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released by the system even if this process is killed
+            if self.copy.exists():
+                return
+            try:
+                mixture, references = self.track.read()
+                file.truncate()  # what a killed process had written
+                np.save(file, torch.cat([mixture[None], references]).numpy())
+                file.flush()
+            except (OSError, UserError) as error:
+                part.unlink()
+                if isinstance(error, UserError):
+                    raise
+                raise UserError(f"{part}: {error.strerror}; {MEND}") from error
+            part.replace(self.copy)
+
+
+MEND = "make room there, or set data.init_args.cache to another folder or to null"
+
+
+def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None]) -> list[Track]:
+    """The tracks, those that are not wav files with a decoded copy in `folder`, which is made where it is not there.
+
+    Args:
+        tracks: of a split.
+        folder: for the copies; it may be deleted at any time, and is then made anew.
+        say: takes the line that says how much is to be decoded.
+
+    Raises:
+        UserError: not enough room, or a damaged track; names it.
+    """
+    found = [t if all(file.suffix == ".wav" for file in t.files) else CachedTrack(t, folder) for t in tracks]
+    todo = [track for track in found if isinstance(track, CachedTrack) and not track.copy.exists()]
+    if not todo:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; {MEND}") from error
+    size, free = sum(track.bytes for track in todo), shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(f"{folder}: the decoded tracks take {size / GB:.1f} GB, {free / GB:.1f} GB are free; {MEND}")
+    say(f"{folder}: decoding {len(todo)} of {len(found)} tracks, {size / GB:.2f} GB ({free / GB:.1f} GB are free)")
+    begin = time.monotonic()
+    for track in todo:
+        track.fill()
+    say(f"{folder}: decoded in {time.monotonic() - begin:.0f} s")
+    return found
