@@ -121,7 +121,9 @@ def collate(batch: list[Any] | UserError) -> Any:
 class EpochSampler(Sampler):
     """Keys (epoch, index), so that data sets need no state; each of `world` processes takes every `world`-th.
 
-    Lightning calls `set_epoch`; `skip` keys are left out once, after a resume.
+    Batch b of all processes together is what one process gets in batch b with a batch size `world` times as large.
+    The last processes may get one key less than `len` says. Lightning calls `set_epoch`; `skip` keys are left out once,
+    after a resume.
     """
 
     def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
@@ -129,7 +131,7 @@ class EpochSampler(Sampler):
         self.epoch = self.skip = 0
 
     def __len__(self) -> int:
-        return self.size // self.world
+        return -(-self.size // self.world)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the following keys."""
@@ -137,14 +139,14 @@ class EpochSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         first, self.skip = self.skip, 0
-        for position in range(first, len(self)):
-            yield self.epoch, position * self.world + self.rank
+        for index in range(first * self.world + self.rank, self.size, self.world):
+            yield self.epoch, index
 
 
 class ResumableLoader(DataLoader):
     """A DataLoader that a checkpoint in mid-epoch can continue: Lightning stores and restores its state."""
 
-    handed = 0
+    first = handed = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # batches that the checkpointed run had already taken of this epoch are not even read
@@ -155,15 +157,16 @@ class ResumableLoader(DataLoader):
             if isinstance(batch, UserError):
                 raise batch
             yield batch
-        self.handed = 0
+        if self.handed < len(self):  # the other processes take one batch more: an empty one
+            yield [part[:0] for part in batch]
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of this epoch were handed out."""
-        return {"handed": self.handed}
+        return {"handed": self.handed % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after them."""
-        self.handed = state["handed"]
+        self.first = state["handed"]
 
 
 class SegmentedData(LightningDataModule):
@@ -263,7 +266,7 @@ class SegmentedData(LightningDataModule):
         return ResumableLoader(
             segments,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(segments), rank, world),
+            sampler=EpochSampler(size, rank, world),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=collate,
