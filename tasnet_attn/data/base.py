@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.cache import with_copies
+from tasnet_attn.data.files import Entry, Split
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 
-Split = Literal["train", "valid", "test"]
 Channels = Literal["all", "mean", "random"]
 
 
@@ -150,7 +150,7 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # batches that the checkpointed run had already taken of this epoch are not even read
-        first, self.handed = self.handed % len(self), 0
+        first, self.first = self.first, 0
         assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
         self.sampler.skip = first * self.batch_size
         for self.handed, batch in enumerate(super().__iter__(), start=first + 1):
@@ -170,7 +170,10 @@ class ResumableLoader(DataLoader):
 
 
 class SegmentedData(LightningDataModule):
-    """Base of all data modules: subclasses list the tracks of a split.
+    """Base of all data modules: subclasses list the tracks of a split, and their files.
+
+    Attributes:
+        obtain: how to come by the data set and where to put it; `check-data` prints it if nothing is there.
 
     Args:
         sources: names, in the model's order (`train` takes them from the model).
@@ -190,6 +193,8 @@ class SegmentedData(LightningDataModule):
 
     `remix`, `gain`, `swap` and `polarity` are drawn for every source by itself; the mixture changes with the sources.
     """
+
+    obtain = ""
 
     def __init__(
         self,
@@ -217,6 +222,14 @@ class SegmentedData(LightningDataModule):
     def list_tracks(self, split: Split) -> list[Track]:
         """Find the tracks of a split on disk."""
         raise NotImplementedError
+
+    def entries(self, split: Split) -> list[Entry]:
+        """Where the tracks of a split lie, none opened: for `check-data`, which finds what `list_tracks` raises for.
+
+        Raises:
+            UserError: the split is not there.
+        """
+        return []
 
     def tracks(self, split: Split) -> list[Track]:
         """The tracks of a split, checked against the model's rate; read once.
@@ -263,6 +276,10 @@ class SegmentedData(LightningDataModule):
     def _loader(self, split: Split) -> ResumableLoader:
         segments = self.segments(split)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if len(segments) < world:
+            raise UserError(f"{split}: {len(segments)} segment(s) for {world} processes; each needs at least one")
+        # training leaves out the last size % world, so that every batch of all processes is full
+        size = len(segments) // world * world if split == "train" else len(segments)
         return ResumableLoader(
             segments,
             batch_size=self.batch_size,

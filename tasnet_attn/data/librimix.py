@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data.base import SegmentedData, Split, Track
+from tasnet_attn.data.files import MIXTURE, REST, Entry, Part
 from tasnet_attn.errors import UserError
 
 
@@ -90,6 +91,12 @@ class LibriMix(SegmentedData):
         settings: `SegmentedData`'s others; `remix` is dynamic mixing, in which the noise stays where it was.
     """
 
+    obtain = """\
+LibriMix is made, not handed out: its authors' generator (JorisCos/LibriMix on GitHub, generate_librimix.sh) fetches
+LibriSpeech and WHAM noise and mixes them. Put its Libri2Mix (for three speakers: Libri3Mix) into data, so that
+data/Libri2Mix/wav8k/min/metadata/mixture_train-360_mix_clean.csv is there. Anywhere else: set data.init_args.root;
+other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
+
     def __init__(
         self,
         sources: list[str],
@@ -110,6 +117,33 @@ class LibriMix(SegmentedData):
         self.noisy, self.mode, self.training = noisy, mode, training
 
     def list_tracks(self, split: Split) -> list[Track]:
+        file, rows, speakers = self._rows(split)
+        tracks = [self._track(file, line, row, speakers) for line, row in enumerate(rows, start=2)]
+        for path in (tracks[0].mixture, *tracks[0].speakers):  # a wrong root shows at once
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: no such file, but {file} names it; set data.init_args.root to where the set is"
+                )
+            tracks[0].check(path)
+        return list(tracks)
+
+    def entries(self, split: Split) -> list[Entry]:
+        file, rows, speakers = self._rows(split)
+        entries = []
+        for line, row in enumerate(rows, start=2):
+            try:
+                track = self._track(file, line, row, speakers)
+            except UserError as error:
+                name = row["mixture_ID"] or f"line {line}"
+                entries.append(Entry(name, (), self.sample_rate, problem=f"{error}; make the metadata anew"))
+                continue
+            parts = [Part(track.mixture, MIXTURE), *map(Part, track.speakers, self.sources)]
+            parts += [Part(track.noise, REST)] if track.noise else []
+            entries.append(Entry(track.name, tuple(parts), self.sample_rate, 1, track.length, utterance=True))
+        return entries
+
+    def _rows(self, split: Split) -> tuple[Path, list[dict[str, str | None]], list[str]]:
+        """The metadata of a split: file, rows, and the columns of the speakers."""
         subset = {"train": self.training, "valid": "dev", "test": "test"}[split]
         kind = "mix_both" if self.noisy else "mix_clean"
         folder = self.root / f"wav{self.sample_rate / 1000:g}k" / self.mode / "metadata"
@@ -132,14 +166,7 @@ class LibriMix(SegmentedData):
         needed = ["mixture_ID", "mixture_path", *speakers, "length", *(["noise_path"] if self.noisy else [])]
         if lacking := [column for column in needed if column not in columns]:
             raise UserError(f"{file}: has no column {lacking[0]!r}")
-        tracks = [self._track(file, line, row, speakers) for line, row in enumerate(rows, start=2)]
-        for path in (tracks[0].mixture, *tracks[0].speakers):  # a wrong root shows at once
-            if not path.is_file():
-                raise UserError(
-                    f"{path}: no such file, but {file} names it; set data.init_args.root to where the set is"
-                )
-            tracks[0].check(path)
-        return list(tracks)
+        return file, rows, speakers
 
     def _track(self, file: Path, line: int, row: dict[str, str | None], speakers: list[str]) -> Utterances:
         """A row of the metadata."""

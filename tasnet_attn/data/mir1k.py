@@ -13,6 +13,7 @@ from torch import Tensor
 from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.base import SegmentedData, Segments, Split, Track
+from tasnet_attn.data.files import Entry, Part
 from tasnet_attn.errors import UserError
 
 CHANNELS = {"accompaniment": 0, "vocals": 1}
@@ -117,6 +118,11 @@ class MIR1K(SegmentedData):
         settings: `SegmentedData`'s others; the published training augments nothing.
     """
 
+    obtain = """\
+MIR-1K is given out by its authors, Chao-Ling Hsu and Jyh-Shing Roger Jang ("MIR-1K Dataset"). Unpack it to
+data/MIR-1K, so that data/MIR-1K/Wavfile holds 1000 files <singer>_<song>_<clip>.wav, music left, voice right.
+Anywhere else: set data.init_args.root."""
+
     def __init__(
         self,
         sources: list[str],
@@ -147,6 +153,25 @@ class MIR1K(SegmentedData):
         self.root, self.mixture, self.sampling, self.held_out = Path(root), mixture, sampling, held_out
 
     def list_tracks(self, split: Split) -> list[Track]:
+        return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture) for file in self._find(split)]
+
+    def entries(self, split: Split) -> list[Entry]:
+        made = "sum" if self.mixture == "sum" else "mean, -6.0 dB"
+        again = split == "valid" and not self.held_out
+        return [
+            Entry(
+                file.stem,
+                tuple(Part(file, source, channel=channel) for source, channel in CHANNELS.items()),
+                sample_rate=None,
+                channels=2,
+                made=made,
+                again=again,
+            )
+            for file in self._find(split)
+        ]
+
+    def _find(self, split: Split) -> list[Path]:
+        """The clips of a split."""
         folder = self.root / "Wavfile"
         files = sorted(folder.glob("*.wav"))
         if not files:
@@ -164,7 +189,7 @@ class MIR1K(SegmentedData):
             raise UserError(
                 f"{folder}: no clips of the {split} split; train: {' and '.join(TRAINING_SINGERS)}, test: others"
             )
-        return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture) for file in chosen]
+        return chosen
 
     def segments(self, split: Split) -> Segments:
         size = self.segments_per_epoch if split == "train" else None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tasnet_attn.audio import AudioInfo, audio_info, check_finite, read_audio
 from tasnet_attn.data.base import SegmentedData, Split, Track
+from tasnet_attn.data.files import Entry, Part
 from tasnet_attn.errors import UserError
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")  # of a .stem.mp4, in this order
@@ -92,6 +93,13 @@ class Song(Track):
 def sum_of(signals: Sequence[Tensor]) -> Tensor:
     """The sum of equal shapes."""
     return torch.stack(list(signals)).sum(0)
+
+
+def song_parts(path: Path) -> tuple[Part, ...]:
+    """Where the mixture and the stems of a song lie, of either layout."""
+    if path.is_dir():
+        return tuple(Part(path / f"{stem}.wav", stem) for stem in STREAMS)
+    return tuple(Part(path, stem, stream=number) for number, stem in enumerate(STREAMS))
 
 
 def stem_file_info(path: Path) -> AudioInfo:
@@ -177,6 +185,11 @@ class MUSDB18(SegmentedData):
         settings: `SegmentedData`'s others.
     """
 
+    obtain = """\
+MUSDB18, 150 songs for research, is given out by Zenodo, as .stem.mp4 files (record MUSDB18) or wav files (MUSDB18-HQ).
+Unpack either to data/MUSDB18, so that data/MUSDB18/train and data/MUSDB18/test hold <track>.stem.mp4, or
+<track>/{mixture,vocals,drums,bass,other}.wav. Anywhere else: set data.init_args.root."""
+
     def __init__(
         self,
         sources: list[str],
@@ -197,6 +210,13 @@ class MUSDB18(SegmentedData):
         self.root, self.split, self.fraction, self.split_seed = Path(root), split, fraction, split_seed
 
     def list_tracks(self, split: Split) -> list[Track]:
+        return [Song(path, self.sources, self.sample_rate) for path in self._find(split).values()]
+
+    def entries(self, split: Split) -> list[Entry]:
+        return [Entry(name, song_parts(path), self.sample_rate, 2) for name, path in self._find(split).items()]
+
+    def _find(self, split: Split) -> dict[str, Path]:
+        """The songs of a split by name."""
         folder = self.root / ("test" if split == "test" else "train")
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; set data.init_args.root to the one that holds train and test")
@@ -207,7 +227,7 @@ class MUSDB18(SegmentedData):
         if not names:
             hint = "none of the official validation tracks" if split == "valid" else "no tracks left to train on"
             raise UserError(f"{folder}: {hint} in it; set data.init_args.split to random")
-        return [Song(found[name], self.sources, self.sample_rate) for name in names]
+        return {name: found[name] for name in names}
 
     def _choose(self, split: Split, names: list[str]) -> list[str]:
         """The names of a split, of all in `train`."""

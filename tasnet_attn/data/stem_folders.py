@@ -10,8 +10,10 @@ from torch import Tensor
 
 from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data.base import SegmentedData, Split, Track
+from tasnet_attn.data.files import Entry, Part
 from tasnet_attn.errors import UserError
 
+SUFFIXES = (".wav", ".flac", ".ogg")
 SONGS = Path(__file__).parent / "songs"
 
 
@@ -40,7 +42,7 @@ class StemTrack(Track):
 
     @staticmethod
     def _find(folder: Path, source: str) -> Path:
-        found = [folder / f"{source}{suffix}" for suffix in (".wav", ".flac", ".ogg")]
+        found = [folder / f"{source}{suffix}" for suffix in SUFFIXES]
         found = [file for file in found if file.is_file()]
         if len(found) != 1:
             what = f"has {found[0].name} and {found[1].name}" if found else f"has no {source}.wav, .flac or .ogg"
@@ -65,6 +67,11 @@ class StemFolders(SegmentedData):
         settings: `SegmentedData`'s others.
     """
 
+    obtain = """\
+StemFolders reads recordings of your own: a folder for each track in root/train, root/valid and root/test, and in it one
+file for each source of the model (model.sources), named like it: root/train/<track>/<source>.wav, .flac or .ogg, all of
+one length, rate (model.sample_rate) and number of channels. The mixture is their sum. Set data.init_args.root."""
+
     def __init__(
         self,
         sources: list[str],
@@ -76,10 +83,26 @@ class StemFolders(SegmentedData):
         self.root = SONGS if root is None else Path(root)
 
     def list_tracks(self, split: Split) -> list[Track]:
+        return [StemTrack(folder, self.sources) for folder in self._find(split)]
+
+    def entries(self, split: Split) -> list[Entry]:
+        entries = []
+        for folder in self._find(split):
+            parts, problem = [], None
+            for source in self.sources:
+                found = [file for suffix in SUFFIXES if (file := folder / f"{source}{suffix}").is_file()]
+                if len(found) > 1:
+                    problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"
+                parts.append(Part(found[0] if found else folder / f"{source}.wav", source))
+            entries.append(Entry(folder.name, tuple(parts), self.sample_rate, problem=problem))
+        return entries
+
+    def _find(self, split: Split) -> list[Path]:
+        """The tracks' folders."""
         folder = self.root / split
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; StemFolders expects {self.root}/{split}/<track>/<source>.wav")
-        tracks: list[Track] = [StemTrack(path, self.sources) for path in sorted(folder.iterdir()) if path.is_dir()]
-        if not tracks:
+        folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+        if not folders:
             raise UserError(f"{folder}: empty; StemFolders expects a folder for each track in it")
-        return tracks
+        return folders
