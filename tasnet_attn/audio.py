@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +27,19 @@ def audio_info(path: Path) -> AudioInfo:
     """Read a file's header.
 
     Raises:
-        UserError: missing, or not audio that libsndfile reads.
+        UserError: missing, not audio that libsndfile reads, or a wav file that ends before its header says.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(path, verbose=True)
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+    # libsndfile shortens a truncated wav file without a word, but for its log. (A stream's header says 2 or 4 GB.)
+    if size := re.search(r"^data : (\d+) \(should be (\d+)\)", info.extra_info, re.MULTILINE):
+        said, there = int(size[1]), int(size[2])
+        if said - there > 4096 and said < 0x7FFF0000:  # some programs count their own header in
+            raise UserError(f"{path}: holds {there} bytes of sound, but its header says {said}; the file is truncated")
     return AudioInfo(info.samplerate, info.frames, info.channels)
 
 
@@ -48,7 +54,7 @@ def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
     try:
         samples, _ = soundfile.read(path, -1 if length is None else length, start, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}; is it truncated?") from error
     if length is not None and len(samples) < length:
         raise UserError(f"{path}: ends {length - len(samples)} samples before its header says; the file is truncated")
     audio = torch.from_numpy(samples.T)
@@ -64,7 +70,7 @@ def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).rpartition(": ")[2].strip()
+    return str(error).rpartition(": ")[2].strip(" .")
 
 
 def find_audio(inputs: list[Path]) -> dict[str, Path]:

@@ -45,5 +45,5 @@ def from_config(path: Path, sources: list[str], sample_rate: int) -> SegmentedDa
     parser.add_subclass_arguments(SegmentedData, "data", required=True)
     try:
         return parser.instantiate_classes(parser.parse_object({"data": section})).data
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise UserError(f"{file}: {explain(error)}") from error

@@ -41,7 +41,7 @@ class Augmentation(NamedTuple):
         """What is on, with its value; the rest is named as off."""
         on = [f"{name} {value:g}{' dB' * (name == 'gain')}" for name, value in self._asdict().items() if value]
         off = [name for name, value in self._asdict().items() if not value]
-        return "; ".join(filter(None, [", ".join(on), f"off: {', '.join(off)}" if off else ""]))
+        return (", ".join(on) or "none") + (f"; off: {', '.join(off)}" if off else "")
 
     def change(self, references: Tensor, rng: np.random.Generator) -> Tensor:
         """References [S, C, T] after gain, swap and polarity (itself if they are off); `remix` is the reader's."""

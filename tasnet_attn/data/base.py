@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from statistics import mode
 from typing import Any, Literal
 
 import numpy as np
@@ -253,12 +254,12 @@ class SegmentedData(LightningDataModule):
         size = self.segments_per_epoch if split == "train" else None
         tracks, length = self.tracks(split), round(self.segment * self.sample_rate)
         if self.channels == "all" or self.augmentation.remix:
+            usual = mode(track.channels for track in tracks)
             for track in tracks:
-                if track.channels != tracks[0].channels:
+                if track.channels != usual:
                     raise UserError(
-                        f"{track}: has {track.channels} channel(s), but {tracks[0]} {tracks[0].channels}; the segments "
-                        "of a batch and of a new mixture need equally many: convert it, or set data.init_args.channels "
-                        "to mean and remix to 0"
+                        f"{track}: has {track.channels} channel(s), the other tracks {usual}; a batch needs equally "
+                        "many: convert it, or set data.init_args.channels to mean and remix to 0"
                     )
         if self.cache is not None:
             tracks = with_copies(tracks, self.cache, rank_zero_info)

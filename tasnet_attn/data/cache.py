@@ -23,8 +23,8 @@ GB = 1e9
 class CachedTrack(Track):
     """A track whose decoded samples lie in a file: mixture and references, [1 + S, C, T] float32, as they were read.
 
-    The file's name says what it was made from (paths, sizes, times of change, sources), so that a changed track is
-    decoded anew.
+    The file's name says what it was made from (paths and sources; sizes and times of change), so that a changed track
+    is decoded anew, and the copy of what it was goes.
 
     Args:
         track: what is decoded.
@@ -35,9 +35,10 @@ class CachedTrack(Track):
         self.track = track
         self.name, self.sources, self.sample_rate = track.name, track.sources, track.sample_rate
         self.length, self.channels, self.files = track.length, track.channels, track.files
-        state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in track.files]
-        made_from = repr((type(track).__name__, track.sources, state)).encode()
-        self.copy = folder / f"{track.name}-{hashlib.blake2b(made_from, digest_size=8).hexdigest()}.npy"
+        states = [file.stat() for file in track.files]
+        self.what = _digest(type(track).__name__, track.sources, [str(file.resolve()) for file in track.files])
+        state = _digest([(state.st_size, state.st_mtime_ns) for state in states])
+        self.copy = folder / f"{self.what}-{state}-{track.name}.npy"
         self.bytes = 4 * (1 + len(track.sources)) * track.channels * track.length
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,13 @@ class CachedTrack(Track):
                 if isinstance(error, UserError):
                     raise
                 raise UserError(f"{part}: {error.strerror}; {MEND}") from error
+            for outdated in self.copy.parent.glob(f"{self.what}-*.npy"):
+                outdated.unlink()
             part.replace(self.copy)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 MEND = "make room there, or set data.init_args.cache to another folder or to null"
