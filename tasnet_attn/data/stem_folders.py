@@ -22,15 +22,17 @@ class StemTrack(Track):
 
     Args:
         folder: it; its name is the track's.
-        sources: names of the files without suffix.
+        sources: names of the files without suffix, or of sums.
+        sums: {source: names of the files whose sum it is}.
 
     Raises:
         UserError: a source is missing or there twice, or files differ in rate, channels or length.
     """
 
-    def __init__(self, folder: Path, sources: list[str]) -> None:
+    def __init__(self, folder: Path, sources: list[str], sums: dict[str, list[str]] | None = None) -> None:
         self.name, self.sources = folder.name, sources
-        self.files = [self._find(folder, source) for source in sources]
+        self.parts = [[self._find(folder, stem) for stem in (sums or {}).get(source, [source])] for source in sources]
+        self.files = [file for files in self.parts for file in files]
         infos = [audio_info(file) for file in self.files]
         for file, info in zip(self.files, infos, strict=True):
             if info != infos[0]:
@@ -50,11 +52,11 @@ class StemTrack(Track):
         return found[0]
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
-        references = torch.stack([read_audio(file, start, length) for file in self.files])
+        references = torch.stack([self.read_source(which, start, length) for which in range(len(self.parts))])
         return references.sum(0), references
 
-    def read_source(self, which: int, start: int, length: int) -> Tensor:
-        return read_audio(self.files[which], start, length)
+    def read_source(self, which: int, start: int, length: int | None) -> Tensor:
+        return torch.stack([read_audio(file, start, length) for file in self.parts[which]]).sum(0)
 
 
 class StemFolders(SegmentedData):
@@ -64,6 +66,7 @@ class StemFolders(SegmentedData):
         sources: names of the stem files; `train` takes them from the model.
         sample_rate: Hz; `train` takes it from the model.
         root: the folder; None: the songs that come with this package (guitar and backing).
+        sums: sources that are sums of stem files, for example {accompaniment: [drums, bass, other]}.
         settings: `SegmentedData`'s others.
     """
 
@@ -77,19 +80,20 @@ one length, rate (model.sample_rate) and number of channels. The mixture is thei
         sources: list[str],
         sample_rate: int,
         root: Path | None = None,
+        sums: dict[str, list[str]] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(sources, sample_rate, **settings)
-        self.root = SONGS if root is None else Path(root)
+        self.root, self.sums = SONGS if root is None else Path(root), sums or {}
 
     def list_tracks(self, split: Split) -> list[Track]:
-        return [StemTrack(folder, self.sources) for folder in self._find(split)]
+        return [StemTrack(folder, self.sources, self.sums) for folder in self._find(split)]
 
     def entries(self, split: Split) -> list[Entry]:
         entries = []
         for folder in self._find(split):
             parts, problem = [], None
-            for source in self.sources:
+            for source in [stem for source in self.sources for stem in self.sums.get(source, [source])]:
                 found = [file for suffix in SUFFIXES if (file := folder / f"{source}{suffix}").is_file()]
                 if len(found) > 1:
                     problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"

@@ -25,6 +25,20 @@ def test_a_segment_is_that_part_of_the_file_and_the_mixture_is_the_sum(tmp_path,
     torch.testing.assert_close(mixture, references.sum(0))
 
 
+def test_a_source_can_be_the_sum_of_stems(tmp_path):
+    root = write_stem_folders(tmp_path, sources=("vocals", "drums", "bass"))
+    four = StemFolders(["vocals", "drums", "bass"], 8000, root)
+    two = StemFolders(["vocals", "rest"], 8000, root, {"rest": ["drums", "bass"]})
+    (mixture, stems), (same, (vocals, rest)) = (data.tracks("train")[0].read(50, 900) for data in (four, two))
+    torch.testing.assert_close(same, mixture)
+    assert torch.equal(vocals, stems[0]) and torch.equal(rest, stems[1] + stems[2])
+    assert torch.equal(two.tracks("train")[0].read_source(1, 50, 900), rest)
+    assert two.entries("train")[0].files == four.entries("train")[0].files
+    (root / "train/track0/bass.wav").unlink()
+    with pytest.raises(UserError, match="track0: has no bass"):
+        StemFolders(["vocals", "rest"], 8000, root, {"rest": ["drums", "bass"]}).tracks("train")
+
+
 def test_segments_are_a_pure_function_of_seed_epoch_and_index(tmp_path):
     root = write_stem_folders(tmp_path)
     first, second = stems(root).segments("train"), stems(root, workers=1).segments("train")
