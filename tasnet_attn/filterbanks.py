@@ -174,7 +174,7 @@ class LearnedDecoder(Decoder):
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:
         left = self.kernel_size - self.stride
-        return self.synthesis(carriers).squeeze(-2)[..., left : left + length]
+        return self.synthesis(carriers)[..., left : left + length]
 
 
 # ---- gammatone ------------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ class STFTEncoder(Encoder):
         carrier = self.spectrum(waveform)
         magnitude = torch.linalg.vector_norm(carrier, dim=1)
         if scale is None:
-            scale = magnitude.new_ones(len(magnitude), 1, 1)
+            scale = magnitude.new_ones(magnitude.shape[0], 1, 1)
             if self.normalise == "max":
                 scale = magnitude.amax(dim=(1, 2), keepdim=True).clamp_min(EPS)
         features = magnitude / scale

@@ -101,12 +101,16 @@ class TransformerLayer(nn.Module):
         q, k, v = self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if cache is not None:
             k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)
-        attended = attend(q, k, v, causal=self.causal, window=self.window)
+        attended = self.attend(q, k, v)
         x = self.norm_attention(x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2))))
         x = self.norm_ffn(x + self.dropout(self.ffn(x)))
         keep = k.shape[-2] if self.window is None else min(self.window - 1, k.shape[-2])
         first = k.shape[-2] - keep
         return x, torch.stack([k[..., first:, :], v[..., first:, :]])
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`attend` as this layer does it."""
+        return attend(q, k, v, causal=self.causal, window=self.window)
 
     def initialise(self, init: Init) -> None:
         """Set the weight matrices by `init`, each of query, key and value map on its own; biases to zero."""

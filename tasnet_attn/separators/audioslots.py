@@ -73,7 +73,7 @@ class AudioSlots(Separator):
         tokens = self.to_tokens(grid.flatten(2).transpose(1, 2))  # [N, M, D]
         if self.token_code is not None:
             tokens = tokens + self.token_code(self._code(*grid.shape[2:]).flatten(0, 1))
-        return self.slots(self.queries.expand(len(features), -1, -1), tokens)
+        return self.slots(self.queries.expand(features.shape[0], -1, -1), tokens)
 
     def _code(self, bins: int, frames: int) -> Tensor:
         return fourier_code(bins, frames, self.bands, self.queries.device).to(self.queries.dtype)

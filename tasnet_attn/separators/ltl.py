@@ -92,7 +92,7 @@ class LTL(Separator):
         return {"lstm_before": int(match[1]), "lstm_after": int(match[2])}
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return self.step(features, self.initial_state(len(features)))[0]
+        return self.step(features, self.initial_state(features.shape[0]))[0]
 
     def initial_state(self, batch: int) -> dict[str, Any]:
         return {"frame": 0, "before": None, "caches": [None] * len(self.transformer), "after": None}

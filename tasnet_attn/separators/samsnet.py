@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -117,8 +116,8 @@ class SlicedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, L, F] -> the same."""
         length = x.shape[2]
-        part = math.ceil(length / self.slices)
-        n_parts = math.ceil(length / part)  # fewer than `slices` where they would be empty
+        part = (length + self.slices - 1) // self.slices
+        n_parts = (length + part - 1) // part  # fewer than `slices` where they would be empty
         missing = n_parts * part - length
         qkv = F.pad(self.project_in(x), (0, 0, 0, missing)).unflatten(2, (n_parts, part))
         if self.scores == "joint":  # [N, 3 heads, parts, part, channels * F]

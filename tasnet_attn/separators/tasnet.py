@@ -44,7 +44,7 @@ class TasNet(Separator):
         self.to_masks = nn.Linear(width, n_sources * n_features)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return self.step(features, self.initial_state(len(features)))[0]
+        return self.step(features, self.initial_state(features.shape[0]))[0]
 
     def initial_state(self, batch: int) -> list[tuple[Tensor, Tensor] | None]:
         return [None] * len(self.lstms)  # LSTMs start from zeros
