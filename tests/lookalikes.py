@@ -8,7 +8,7 @@ import csv
 import numpy as np
 import soundfile
 
-from tasnet_attn.data.musdb18 import STREAMS
+from tasnet_attn.data.musdb18 import STREAMS, VALIDATION
 
 PITCHES = {  # Hz, of harmonic tones with vibrato; every other source is bursts of noise
     "vocals": (250, 500), "bass": (50, 90), "other": (600, 1200), "guitar": (250, 500),
@@ -52,16 +52,22 @@ def write_hq(folder, length, rate=8000, channels=2):
 
 
 def write_stem_file(path, length, rate=8000, streams=STREAMS, first=False):
-    """A real .stem.mp4: five AAC streams, encoded by PyAV; `first`: the index stands before the sound."""
+    """A real .stem.mp4; `first`: the index stands before the sound."""
+    sound = song(length, rate, name=path.name.removesuffix(".stem.mp4"))
+    encode_stem_file(path, {stream: sound[stream] for stream in streams}, rate, first)
+
+
+def encode_stem_file(path, sound, rate, first=False):
+    """AAC streams, {name: [T, C]} in their order, encoded by PyAV."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    streams_of = song(length, rate, name=path.name.removesuffix(".stem.mp4"))
+    length = len(next(iter(sound.values())))
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"} if first else {}) as container:
-        opened = [container.add_stream("aac", rate=rate, layout="stereo", bit_rate=256_000) for _ in streams]
+        opened = [container.add_stream("aac", rate=rate, layout="stereo", bit_rate=256_000) for _ in sound]
         for begin in range(0, length, 1024):
-            for stem, stream in zip(streams, opened, strict=True):
-                block = np.ascontiguousarray(streams_of[stem][begin : begin + 1024].T.astype(np.float32))
+            for samples, stream in zip(sound.values(), opened, strict=True):
+                block = np.ascontiguousarray(samples[begin : begin + 1024].T.astype(np.float32))
                 frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
                 frame.sample_rate, frame.pts = rate, begin
                 container.mux(stream.encode(frame))
@@ -128,4 +134,23 @@ def write_stem_folders(root, lengths=(3000, 5000), split="train", rate=8000, cha
         for source in sources:
             samples = sound(source, f"{split}/{number}", length, rate, channels)
             write_audio(root / split / f"track{number}" / f"{source}.{suffix}", samples, rate)
+    return root
+
+
+# ---- all of them, each where its recipes look for it -----------------------------------------------------------------
+
+
+def write_everything(root):
+    """A folder `data` for every recipe, as it would stand beside `exp`."""
+    data, seconds = root / "data", 44_100
+    for layout, name in (("stems", "MUSDB18"), ("hq", "MUSDB18-HQ")):
+        songs = [*VALIDATION[:2], "Song 1", "Song 2", "Song 3", "Song 4"]
+        write_musdb18(data / name, layout, songs, "train", 2 * seconds, seconds)
+        write_musdb18(data / name, layout, ["Test 1"], "test", int(2.5 * seconds), seconds)
+    write_mir1k(data / "MIR-1K", {"abjones_1_01": 3, "abjones_2_01": 4, "amy_1_01": 3.5, "bobon_1_01": 3})
+    for rate in (8000, 16_000):
+        write_librimix(data / "Libri2Mix", rate=rate, lengths=[int(s * rate) for s in (2, 3, 2.5)])
+    for split in ("train", "valid", "test"):
+        sources = ("vocals", "accompaniment", "guitar", "backing")
+        write_stem_folders(data / "own_stems", [2 * seconds], split, seconds, sources=sources)
     return root
