@@ -1,7 +1,8 @@
 """Losses: ``loss(separation, references, model) -> scalar``, in the waveform or in the representation domain.
 
 Every loss makes a matrix of costs, estimate i against reference j, averages it over the channels C, and then matches:
-named sources keep their order, interchangeable ones (speakers) take the cheapest permutation.
+named sources keep their order, interchangeable ones (speakers) take the cheapest permutation. The loss of a batch is
+the mean of its items' losses, so it does not matter how a batch is dealt out to processes or accumulated.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ class Loss:
         raise NotImplementedError
 
 
+def widened(x: Tensor) -> Tensor:
+    """In float32, or as it is if that is float64: decibels need more than bfloat16's 8 bits of mantissa."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) -> Tensor:
-    """The mean cost of matched pairs.
+    """The mean over the batch of each item's mean cost of matched pairs.
 
     Args:
         costs: [B, S, S], estimate i (row) against reference j (column).
@@ -34,7 +40,7 @@ def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) ->
         counts: [B, S], weights of the references; None: all equal. A reference of weight 0 costs nothing.
 
     Returns:
-        A scalar; 0 if no reference counts.
+        A scalar; an item of which no reference counts adds 0.
     """
     weights = costs.new_ones(costs.shape[::2]) if counts is None else counts.to(costs)
     costs = costs * weights[:, None, :]
@@ -44,7 +50,7 @@ def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) ->
         matched = PITLossWrapper.find_best_perm(costs)[0] * costs.shape[-1]  # it takes the mean over the sources
     else:
         matched = costs.diagonal(dim1=1, dim2=2).sum(-1)
-    return matched.sum() / weights.sum().clamp_min(torch.finfo(costs.dtype).tiny)
+    return (matched / weights.sum(-1).clamp_min(torch.finfo(costs.dtype).tiny)).mean()
 
 
 class SISNR(Loss):
@@ -60,7 +66,7 @@ class SISNR(Loss):
         self.cap = cap
 
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
-        estimates, references = separation.estimates.float(), references.float()
+        estimates, references = widened(separation.estimates), widened(references)
         if model.interchangeable:
             costs = -si_snr(estimates.unsqueeze(2), references.unsqueeze(1), self.cap)  # [B, S, S, C]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from tasnet_attn.losses import SISNR, Loss
+from tasnet_attn.losses import SISNR, Loss, widened
 from tasnet_attn.model import SourceSeparator
 
 Optimise = Callable[[Iterable], Optimizer]
@@ -48,36 +49,53 @@ class SeparationTask(LightningModule):
         self.loss = loss or SISNR()
         self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval
         self._rng: dict[str, Any] | None = None
+        self._epoch_began: float | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """One step on mixture [B, C, T] and references [B, S, C, T]."""
         loss, _ = self._loss(batch)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch[0]))
+        size = len(batch[0])
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """The same loss, over the validation segments."""
+        if len(batch[0]) == 0:
+            return  # it makes up the number: all processes take equally many steps, or they would wait for each other
         loss, estimates = self._loss(batch)
         self.log("valid_loss", loss, prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
-        ours, theirs = estimates.float().sum(1), batch[1].float().sum(1)
-        self._level += torch.stack([(ours * theirs).sum(), ours.square().sum()])
-
-    # A loss that does not see the level leaves it, and even the sign, to chance: after each validation the model's gain
-    # becomes the one that brings the sum of the estimates closest to the sum of the references. Such a loss, and so the
-    # course of the training, does not change by it.
+        ours, theirs = widened(estimates).sum(1), widened(batch[1]).sum(1)
+        size = loss.new_tensor(len(batch[0]))
+        self._sums += torch.stack([(ours * theirs).sum(), ours.square().sum(), size * loss, size])
 
     def on_validation_epoch_start(self) -> None:
-        self._level = torch.zeros(2, device=self.device)
+        self._sums = torch.zeros_like(self.model.gain).repeat(4)
 
     def on_validation_epoch_end(self) -> None:
-        common, energy = self.trainer.strategy.reduce(self._level, reduce_op="sum")
-        if self.loss.scale_free and not self.trainer.sanity_checking and common != 0:
+        """Over all processes and before a checkpoint is written: set the model's gain, step a plateau schedule.
+
+        A loss that does not see the level leaves it, and even the sign, to chance: the gain becomes the one that brings
+        the sum of the estimates closest to the sum of the references. Such a loss, and so the course of the training,
+        does not change by it.
+        """
+        common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        if self.trainer.sanity_checking:
+            return
+        if self.loss.scale_free and common != 0:
             self.model.gain *= common / energy
+        for config in self.trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau and self.trainer.is_last_batch:
+                config.scheduler.step(loss / size)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Not plateau schedules: Lightning steps those after the checkpoint, and not in an epoch that was resumed."""
+        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def _loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         mixture, references, *scale = batch  # some data sets know the scale of the clip that a segment is cut out of
         separation = self.model.analyse(mixture, *scale)
-        with torch.autocast(mixture.device.type, enabled=False):  # decibels need more than 8 bits of mantissa
+        with torch.autocast(mixture.device.type, enabled=False):
             return self.loss(separation, references, self.model), separation.estimates
 
     def configure_optimizers(self) -> Any:
@@ -97,6 +115,15 @@ class SeparationTask(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng")
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_began = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        if self._epoch_began is not None:  # None: resumed in mid-epoch, its beginning is not known
+            seconds = time.perf_counter() - self._epoch_began
+            self.log("epoch_seconds", seconds, rank_zero_only=True)
+            self._epoch_began = None
 
     def on_train_start(self) -> None:
         if self._rng is not None:

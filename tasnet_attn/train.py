@@ -1,33 +1,100 @@
 """`tasnet-attn train`: LightningCLI over one model, one task and one data set.
 
 The YAML's top level: `model` (what `SourceSeparator.from_config` takes), `task`, `data`, `trainer`, `early_stopping`,
-`checkpoint`, `seed_everything`, `out`.
+`checkpoint`, `ema`, `seed_everything`, `out`. Several processes, mixed precision and resuming: docs/scaling.md.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
-from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tasnet_attn.data import SegmentedData
+from tasnet_attn.data.files import record, remember
 from tasnet_attn.errors import UserError, explain
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.task import SeparationTask
 
+FINISHED = "finished"  # this file in a run folder says that its training came to its end
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps `last.ckpt`: after every epoch, or oftener by `every_n_train_steps` or `train_time_interval`."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, but not while gradients are being accumulated: they are not in a checkpoint."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """An exponential moving average of the weights: what is validated and what `load` finds in a checkpoint.
+
+    Beside Lightning's callback: the averaged weights stay in place until the task has measured their gain, buffers are
+    the model's own (averaging constants, like a window, would only round them), and at its end a run keeps both sets of
+    weights apart, so that it can go on.
+
+    Args:
+        decay: of the average, per optimiser step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, decay=decay)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Too early: the task's hook of this name comes after the callbacks'."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the weights in training back, before a checkpoint is written; the gain goes to both."""
+        gain = pl_module.model.gain.clone()
+        super().on_validation_epoch_end(trainer, pl_module)
+        pl_module.model.gain.copy_(gain)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave both as they are."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """A checkpoint replaces the one before when it is complete: a kill while it is written leaves that one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, then rename."""
+        part = f"{path}.part"
+        super().save_checkpoint(checkpoint, part, storage_options)
+        os.replace(part, path)
+
+
+class StoreConfig(Callback):
+    """Writes the run's full configuration beside its checkpoints, which re-parses to the same run; and data.json.
+
+    Once training begins: every process has then seen that the folder held no run, and no mistake in the data is left.
+    """
+
+    def __init__(self, out: Path, config: str) -> None:
+        self.out, self.config = out, config
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
+            warnings.warn(f"{self.out}: the data changed since this run began: {change}", stacklevel=2)
+        (self.out / "config.yml").write_text(self.config)
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -56,6 +123,7 @@ class TrainCLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=Path, default=Path("exp/run"), help="the run folder")
         parser.add_argument("--ckpt_path", type=str | None, help="'last' continues the run in --out; or a checkpoint")
+        parser.add_argument("--ema", type=float | None, help="decay of a moving average of the weights; null: none")
         parser.add_class_arguments(SourceSeparator, "model", sub_configs=True)
         parser.add_class_arguments(SeparationTask, "task", skip={"model"}, sub_configs=True, instantiate=False)
         parser.add_subclass_arguments(SegmentedData, "data", required=True)
@@ -87,7 +155,11 @@ class TrainCLI(LightningCLI):
         best = ModelCheckpoint(
             self.out / "checkpoints", "best", monitor="valid_loss", save_top_k=1, enable_version_counter=False
         )
-        settings["callbacks"] = [*(settings["callbacks"] or []), built.early_stopping, best, built.checkpoint]
+        averaged = [] if built.ema is None else [AveragedWeights(built.ema)]
+        ours = [*averaged, StoreConfig(self.out, _dump(self)), built.early_stopping, best, built.checkpoint]
+        settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
+        settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles()]
+        settings["default_root_dir"] = settings["default_root_dir"] or self.out
         if settings["logger"] is None:
             settings["logger"] = [
                 ContinuedCSVLogger(self.out),
@@ -128,9 +200,10 @@ def train(arguments: list[str]) -> Path:
             warnings.filterwarnings("ignore", known)
         cli = _start(TrainCLI, arguments)
         checkpoint = _resume_from(cli.config.ckpt_path, cli.out)
-        _store_config(cli)
+        (cli.out / FINISHED).unlink(missing_ok=True)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         cli.trainer.save_checkpoint(cli.out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
+        (cli.out / FINISHED).touch()
     return cli.out
 
 
@@ -164,11 +237,9 @@ def _resume_from(ckpt_path: str | None, out: Path) -> Path | None:
     raise UserError(f"{path}: no such checkpoint")
 
 
-@rank_zero_only
-def _store_config(cli: TrainCLI) -> None:
-    """The run's full configuration beside its checkpoints: it re-parses to the same run."""
-    cli.out.mkdir(parents=True, exist_ok=True)
-    (cli.out / "config.yml").write_text(_dump(cli))
+def _listed(setting: Any) -> list[Any]:
+    """None, one or several, as the Trainer takes callbacks and plugins."""
+    return setting if isinstance(setting, list) else [] if setting is None else [setting]
 
 
 def _dump(cli: TrainCLI) -> str:

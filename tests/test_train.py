@@ -11,11 +11,13 @@ import time
 import pytest
 import torch
 import yaml
-from data.test_stem_folders import write_tracks
+from lookalikes import write_stem_folders
 
 from tasnet_attn import load
+from tasnet_attn.data import from_config
 from tasnet_attn.errors import UserError
-from tasnet_attn.train import train
+from tasnet_attn.losses import SISNR
+from tasnet_attn.train import AveragedWeights, WholeFiles, train
 
 CONFIG = """
 model:
@@ -32,9 +34,9 @@ trainer: {max_epochs: 3, accelerator: cpu, log_every_n_steps: 1, enable_progress
 
 @pytest.fixture
 def config(tmp_path):
-    root = write_tracks(tmp_path / "stems")
-    write_tracks(root, (2000,), "valid")
-    write_tracks(root, (2000,), "test")
+    root = write_stem_folders(tmp_path / "stems")
+    write_stem_folders(root, (2000,), "valid")
+    write_stem_folders(root, (2000,), "test")
     file = tmp_path / "conf.yml"
     file.write_text(CONFIG.replace("ROOT", str(root)))
     return file
@@ -49,8 +51,14 @@ def losses(run):
     return {int(row["step"]): row["train_loss_step"] for row in rows(run) if row.get("train_loss_step")}
 
 
-def weights(run):
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+@torch.no_grad()
+def validated(run, model):
+    """On the segments that the run validated on: the loss, and the gain that is left to apply."""
+    (track,) = from_config(run, model.sources, model.sample_rate).tracks("valid")
+    mixture, references = (torch.stack(parts) for parts in zip(*(track.read(s, 800) for s in (0, 800)), strict=True))
+    separation = model.analyse(mixture)
+    ours, theirs = separation.estimates.sum(1), references.sum(1)
+    return SISNR()(separation, references, model).item(), ((ours * theirs).sum() / ours.square().sum()).item()
 
 
 def test_a_run_leaves_all_that_is_needed(config, tmp_path):
@@ -88,11 +96,41 @@ def test_training_stops_without_better_validation(config, tmp_path):
     assert max(int(row["epoch"]) for row in rows(run)) == 2
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path, workers):
-    """Same sample ids, losses and weights; the first run is killed by SIGKILL in a process of its own."""
-    settings = ["--config", str(config), "--checkpoint.every_n_train_steps=4", f"--data.workers={workers}"]
+def plain_data(value, run):
+    """A checkpoint as lists, numbers and strings, without the run's name."""
+    if isinstance(value, dict):
+        return {str(key).replace(str(run), "RUN"): plain_data(item, run) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(item, run) for item in value]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return str(value).replace(str(run), "RUN")
+
+
+def assert_same_end(ours, theirs):
+    """Losses and checkpoints are equal: weights, their average, optimiser, schedule, early stopping, random state."""
+    assert losses(ours) == losses(theirs)
+    for name in ("last", "best"):
+        file = f"checkpoints/{name}.ckpt"
+        left, right = (plain_data(torch.load(run / file, weights_only=True), run) for run in (ours, theirs))
+        for part in right.keys() - {"loops"}:  # Lightning's counters count a resumed validation twice
+            assert left[part] == right[part], (name, part)
+        assert left["optimizer_states"] and left["lr_schedulers"] and len(left["callbacks"]) >= 3
+
+
+FALLING = ["--task.lr_scheduler.init_args.patience=0", "--task.lr_scheduler.init_args.threshold=1000"]  # every epoch
+
+
+def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path):
+    """SIGKILL to a run in a process of its own, with all that a run may have.
+
+    Averaged weights, accumulation, reading ahead, a rate that falls after every epoch, and an end by early stopping.
+    """
+    settings = ["--config", str(config), "--ema=0.8", "--trainer.accumulate_grad_batches=2", "--data.workers=1"]
+    settings += [*FALLING, "--trainer.max_epochs=50", "--early_stopping.patience=2", "--early_stopping.min_delta=1000"]
+    settings += ["--checkpoint.every_n_train_steps=2"]
     whole = train([*settings, "--out", str(tmp_path / "whole")])
+    assert list(losses(whole)) == list(range(9))
 
     script = textwrap.dedent("""
         import sys, time, torch
@@ -101,7 +139,7 @@ def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path
         from tasnet_attn.train import train
         step = SeparationTask.training_step
         def slow(self, batch, index):
-            if self.global_step == 10:  # in the second epoch of 6 steps, two after a checkpoint
+            if self.global_step == 5:  # in the second epoch of 3 steps, one after a checkpoint
                 open(sys.argv[1], "w").close()
                 time.sleep(60)
             return step(self, batch, index)
@@ -119,36 +157,103 @@ def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert torch.load(broken / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
+    assert torch.load(broken / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert_same_end(train([*settings, "--out", str(broken), "--ckpt_path", "last"]), whole)
 
-    drawn = []
+
+class Interruption(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("saves", "stops_at", "resumes_at"),
+    [(["--checkpoint.every_n_train_steps=4"], 10, 8), ([], 7, 6), (["--checkpoint.every_n_train_steps=4"], 4, 4)],
+    ids=["in mid-epoch", "after an epoch", "at once"],
+)
+def test_broken_off_and_resumed_equals_an_unbroken_run(config, tmp_path, saves, stops_at, resumes_at, monkeypatch):
+    """Epochs of 6 steps; the segments that are read again are those after the checkpoint."""
+    from tasnet_attn.data.base import Segments
+    from tasnet_attn.task import SeparationTask
+
+    settings = ["--config", str(config), *saves, *FALLING]
+    whole = train([*settings, "--out", str(tmp_path / "whole")])
+    broken, step = tmp_path / "broken", SeparationTask.training_step
+
+    def training_step(self, batch, index):
+        if self.global_step == stops_at:
+            raise Interruption
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(SeparationTask, "training_step", training_step)
+        train([*settings, "--out", str(broken)])
+    drawn, draw = [], Segments.draw
+    monkeypatch.setattr(
+        Segments, "draw", lambda self, e, i: (self.random and drawn.append((e, i)), draw(self, e, i))[1]
+    )
+    train([*settings, "--out", str(broken), "--ckpt_path", "last"])
+    assert drawn == [divmod(segment, 12) for segment in range(2 * resumes_at, 36)]
+    assert_same_end(broken, whole)
+
+
+def test_averaged_weights_are_validated_saved_and_loaded(config, tmp_path, monkeypatch):
+    """The recurrence, with 0.7; the validation loss and the gain are those of what `load` returns."""
+    seen = []
+    after = AveragedWeights.on_train_batch_end
+
+    def record(self, trainer, task, *rest):
+        after(self, trainer, task, *rest)
+        seen.append({name: parameter.detach().clone() for name, parameter in task.named_parameters()})
+
+    monkeypatch.setattr(AveragedWeights, "on_train_batch_end", record)
+    run = train(["--config", str(config), "--out", str(tmp_path / "run"), "--trainer.max_epochs=2", "--ema=0.7"])
+    averaged = seen[0]
+    for latest in seen[1:]:
+        averaged = {name: 0.7 * averaged[name] + 0.3 * latest[name] for name in latest}
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    for name, expected in averaged.items():
+        torch.testing.assert_close(checkpoint["state_dict"][name], expected, atol=1e-6, rtol=1e-5)
+        assert torch.equal(checkpoint["current_model_state"][name], seen[-1][name])
+    model = load(run / "checkpoints/last.ckpt")
+    assert all(torch.equal(checkpoint["state_dict"][f"model.{k}"], v) for k, v in model.state_dict().items())
+    loss, ratio = validated(run, model)
+    assert loss == pytest.approx(float([row["valid_loss"] for row in rows(run) if row["valid_loss"]][-1]), abs=1e-4)
+    assert model.gain != 1 and ratio == pytest.approx(1, abs=1e-3)
+
+
+def test_an_interrupted_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    file = tmp_path / "last.ckpt"
+    WholeFiles().save_checkpoint({"step": 1}, file)
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        WholeFiles().save_checkpoint({"step": 2}, file)
+    assert torch.load(file, weights_only=True) == {"step": 1}
+
+
+def test_every_validation_covers_every_segment(config, tmp_path, monkeypatch):
+    """Neither Lightning's look at two batches before the training nor processes of unequal shares leave any out."""
     from tasnet_attn.data.base import Segments
 
+    drawn = []
     draw = Segments.draw
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segments, "draw", lambda self, e, i: (drawn.append((self.random, e, i)), draw(self, e, i))[1])
-        train([*settings, "--out", str(broken), "--ckpt_path", "last"])
-    if workers == 0:  # in this process the ids can be seen
-        expected = [(True, 1, i) for i in range(4, 12)] + [(True, 2, i) for i in range(12)]
-        assert [key for key in drawn if key[0]] == expected
-    assert losses(broken) == losses(whole)
-    ours, theirs = weights(broken), weights(whole)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    monkeypatch.setattr(Segments, "draw", lambda self, e, i: (self.random or drawn.append(i), draw(self, e, i))[1])
+    arguments = ["--config", str(config), "--out", str(tmp_path / "run"), "--data.segment=0.025", "--data.batch_size=1"]
+    train([*arguments, "--trainer.max_epochs=2"])
+    assert drawn == [0, 1, *range(10), *range(10)]  # 10 segments of 200 samples
 
 
 def test_the_level_that_si_snr_leaves_open_is_measured(config, tmp_path):
     """The sum of the estimates is as close to the references' as one gain brings it; training goes its way."""
-    from tasnet_attn.data import from_config
     from tasnet_attn.task import SeparationTask
 
     run = train(["--config", str(config), "--out", str(tmp_path / "run")])
     model = load(run / "checkpoints/last.ckpt")
-    (track,) = from_config(run, model.sources, model.sample_rate).tracks("valid")
-    segments = [track.read(start, 800) for start in (0, 800)]  # those that the run validated on
-    ours = torch.cat([model(mixture[None])[0].sum(0).detach() for mixture, _ in segments], dim=-1)
-    theirs = torch.cat([references.sum(0) for _, references in segments], dim=-1)
     assert model.gain != 1
-    assert ((ours * theirs).sum() / ours.square().sum()).item() == pytest.approx(1, abs=1e-3)
+    assert validated(run, model)[1] == pytest.approx(1, abs=1e-3)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SeparationTask, "on_validation_epoch_end", lambda self: None)
