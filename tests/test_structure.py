@@ -12,7 +12,7 @@ LEVELS = [  # a module may import, at its top, from earlier levels and from its 
     {"losses", "oracle", "data", "stitching"},
     {"inference", "task", "results", "schedules"},
     {"train", "evaluate", "report", "listening", "export", "check_data"},
-    {"demo"},
+    {"ablation", "ablate", "demo"},
     {"cli"},
 ]
 

@@ -1,0 +1,129 @@
+"""The figures of a sweep, in the papers' form."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasnet_attn.ablation.statistics import label
+from tasnet_attn.ablation.sweep import is_si_snr
+from tasnet_attn.ablation.tables import Found
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINES = ("-", "--", ":", "-.")
+
+
+def draw(found: Found, out: Path) -> list[Path]:
+    """Draw all that the sweep's results allow; returns the files."""
+    if not found.epochs:
+        return []
+    metric = found.sweep.settings.metric
+    paths = [curves(found, out / "curves.png")]
+    paths.append(scatter(found, "parameters", metric, out / "parameters.png"))
+    paths.append(scatter(found, "seconds_to_best", metric, out / "time.png"))
+    axes = list(dict.fromkeys(axis for cell in found.sweep.cells for axis in cell.coordinates))
+    if len(axes) == 2:
+        paths.append(heat_map(found, axes[0], axes[1], metric, out / "grid.png"))
+    return paths
+
+
+def curves(found: Found, path: Path) -> Path:
+    """Validation loss against epochs, a curve for every cell: the mean over the seeds, and from lowest to highest."""
+    figure, axis = _figure(9, 5)
+    for cell in found.sweep.cells:
+        runs = found.epochs.get(cell.name, [])
+        if not runs:
+            continue
+        by_epoch: dict[int, list[float]] = {}
+        for run in runs:
+            for number, loss in {epoch["epoch"]: epoch["valid_loss"] for epoch in run}.items():
+                by_epoch.setdefault(number, []).append(loss)
+        numbers = [number for number, losses in sorted(by_epoch.items()) if len(losses) == len(runs)]  # all still train
+        means = [statistics.fmean(by_epoch[number]) for number in numbers]
+        style = _style(found, cell.name)
+        axis.plot(numbers, means, label=cell.name, marker="o", markersize=3, **style)
+        lowest, highest = ([edge(by_epoch[n]) for n in numbers] for edge in (min, max))
+        axis.fill_between(numbers, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
+    seeds = len(found.sweep.settings.seeds)
+    decibels = all(is_si_snr(cell.config) for cell in found.sweep.cells)
+    axis.set(xlabel="epoch", ylabel="validation loss" + (" (negative SI-SNR, dB)" if decibels else ""))
+    axis.set_title(found.sweep.path.stem + (f" (mean and range of {seeds} seeds)" if seeds > 1 else ""), fontsize=11)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return _save(figure, path)
+
+
+def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
+    """The metric against parameters or against time, with the 95 % intervals of both."""
+    figure, axis = _figure(9, 5)
+    for cell in found.sweep.cells:
+        x, y = found.estimate(cell.name, across), found.estimate(cell.name, metric)
+        if math.isnan(x.mean) or math.isnan(y.mean):
+            continue
+        vertical = [[y.mean - y.low], [y.high - y.mean]] if math.isfinite(y.low) else None
+        style = {"color": _style(found, cell.name)["color"], "marker": "osD^vPX"[_number(found, cell.name) // 10 % 7]}
+        axis.errorbar([x.mean], [y.mean], yerr=vertical, linestyle="", capsize=3, label=cell.name, **style)
+    axis.set(xlabel=label(across), ylabel=label(metric))
+    axis.set_title(f"{found.sweep.path.stem} (bars: 95 % intervals)", fontsize=11)
+    if across == "parameters":
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return _save(figure, path)
+
+
+def heat_map(found: Found, down: str, right: str, metric: str, path: Path) -> Path:
+    """The metric over two axes of the grid, with half the width of the 95 % interval."""
+    cells = [cell for cell in found.sweep.cells if cell.coordinates]
+    rows = list(dict.fromkeys(cell.coordinates[down] for cell in cells))
+    columns = list(dict.fromkeys(cell.coordinates[right] for cell in cells))
+    values = np.full((len(rows), len(columns)), np.nan)
+    texts = np.full(values.shape, "", dtype=object)
+    for cell in cells:
+        place = rows.index(cell.coordinates[down]), columns.index(cell.coordinates[right])
+        value = found.estimate(cell.name, metric)
+        values[place] = value.mean
+        half = "" if math.isnan(value.low) else f"\n± {value.high - value.mean:.2f}"
+        texts[place] = "failed" if math.isnan(value.mean) else f"{value.mean:.2f}{half}"
+    figure, axis = _figure(2.5 + 1.4 * len(columns), 1.8 + 0.9 * len(rows))
+    picture = axis.imshow(values, cmap="viridis", aspect="auto")
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set(xlabel=right, ylabel=down)
+    axis.set_title(found.sweep.path.stem, fontsize=11)
+    middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
+    for (row, column), text in np.ndenumerate(texts):
+        dark = values[row, column] < middle
+        axis.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+    figure.colorbar(picture, label=label(metric))
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axis = figure.subplots()
+    axis.grid(False)
+    return figure, axis
+
+
+def _number(found: Found, cell: str) -> int:
+    return [each.name for each in found.sweep.cells].index(cell)
+
+
+def _style(found: Found, cell: str) -> dict[str, Any]:
+    number = _number(found, cell)
+    return {"color": f"C{number % 10}", "linestyle": LINES[number // 10 % len(LINES)]}
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    return path

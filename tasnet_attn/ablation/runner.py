@@ -1,0 +1,111 @@
+"""Performs the runs that are not done, and shows how far they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasnet_attn.ablation.pools import Pool
+from tasnet_attn.ablation.sweep import Run, Sweep
+from tasnet_attn.ablation.worker import LOG, RESULT, read_epochs
+from tasnet_attn.errors import UserError
+
+LOOK = 0.5  # seconds between two looks at what the workers do
+
+
+@dataclass
+class Status:
+    """How far a run is.
+
+    Attributes:
+        state: "waiting", "running", "finished", or "failed".
+        epochs: as `read_epochs`.
+        began: when it was first seen running.
+        seconds: that it took.
+        error: why it failed, one line.
+        new: it was performed, not found finished.
+    """
+
+    state: str = "waiting"
+    epochs: list[dict[str, Any]] | None = None
+    began: float = 0.0
+    seconds: float = 0.0
+    error: str = ""
+    new: bool = False
+
+
+Show = Callable[[dict[str, Run], dict[str, Status]], None]
+
+
+def read_result(run: Run) -> dict[str, Any] | None:
+    """What a finished run found, or None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = run.folder / RESULT
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file}: damaged ({error}); remove it, and the run is scored again") from error
+
+
+def perform_all(sweep: Sweep, out: Path, pool: Pool, show: Show) -> dict[str, Status]:
+    """Perform every run that has no result; returns how each ended, by its name."""
+    runs = {run.name: run for run in sweep.runs(out)}
+    statuses = {name: Status() for name in runs}
+    futures: dict[Future[dict[str, Any]], str] = {}
+    began = time.time()
+    for name, run in runs.items():
+        if _scored(run, sweep.settings.evaluate):
+            statuses[name] = Status("finished", _epochs(run))
+            continue
+        task = {"cwd": os.getcwd(), "folder": str(run.folder.absolute()), "arguments": run.arguments}
+        task |= {"key": run.cell.key, "threads": sweep.settings.threads, "evaluate": sweep.settings.evaluate}
+        futures[pool.submit(task)] = name
+    show(runs, statuses)
+    while futures:
+        done, _ = wait(futures, LOOK, FIRST_COMPLETED)
+        for future in done:
+            name = futures.pop(future)
+            statuses[name] = _ended(runs[name], future)
+        for name in futures.values():
+            _look(runs[name], statuses[name], began)
+        show(runs, statuses)
+    return statuses
+
+
+def _scored(run: Run, splits: list[str]) -> bool:
+    result = read_result(run)
+    return result is not None and set(splits) <= set(result["scores"])
+
+
+def _ended(run: Run, future: Future[dict[str, Any]]) -> Status:
+    error = future.exception()
+    answer = {"error": str(error) or type(error).__name__, "seconds": 0.0} if error else future.result()
+    state = "failed" if "error" in answer else "finished"
+    return Status(state, _epochs(run), seconds=answer["seconds"], error=answer.get("error", ""), new=True)
+
+
+def _look(run: Run, status: Status, began: float) -> None:
+    """A run is running if its log has been written since the sweep began; so it is known of every kind of pool."""
+    log = run.folder / LOG
+    if log.is_file() and log.stat().st_mtime >= began:
+        status.state, status.new = "running", True
+        status.began = status.began or time.time()
+        status.epochs = _epochs(run)
+
+
+def _epochs(run: Run) -> list[dict[str, Any]]:
+    try:
+        return read_epochs(run.folder)
+    except (ValueError, TypeError, KeyError):  # its last line is just being written
+        return []

@@ -1,0 +1,150 @@
+"""A worker: trains and scores runs, one after the other, in a process that stays.
+
+`python -m tasnet_attn.ablation.worker` reads a task, JSON, from every line of its standard input and answers each with
+a line. It ends when the input does, at once and whatever it is doing: so it does not outlive whoever started it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RESULT = "result.json"
+LOG = "log.txt"
+
+
+def perform(task: dict[str, Any]) -> dict[str, Any]:
+    """Train a run, or continue it, score it, and write `result.json` into its folder.
+
+    Args:
+        task: "cwd", "folder", "arguments" (of `train`), "key" (of the cell), "threads", "evaluate" (splits).
+
+    Returns:
+        {"seconds": how long it took}, and "error", one line, if it failed.
+    """
+    began = time.perf_counter()
+    os.chdir(task["cwd"])
+    folder = Path(task["folder"])
+    answer: dict[str, Any] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _output_to(folder / LOG):
+            try:
+                _perform(task, folder)
+            except BaseException as error:  # whatever is wrong with one run must not stop the others
+                traceback.print_exc()
+                answer["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except OSError as error:
+        answer["error"] = str(error)
+    return answer | {"seconds": time.perf_counter() - began}
+
+
+def _perform(task: dict[str, Any], folder: Path) -> None:
+    import torch
+
+    from tasnet_attn.results import write_whole
+    from tasnet_attn.train import FINISHED, train
+
+    torch.set_num_threads(task["threads"])
+    _check_folder(folder, task["key"])
+    if not (folder / FINISHED).exists():
+        train(task["arguments"])
+    result = {"epochs": read_epochs(folder), "scores": {split: _score(folder, split) for split in task["evaluate"]}}
+    if not any(math.isfinite(epoch["valid_loss"]) for epoch in result["epochs"]):
+        raise ValueError("no epoch has a finite validation loss: too few steps, or the training diverged")
+    write_whole(folder / RESULT, json.dumps(result, indent=1))
+
+
+def _check_folder(folder: Path, key: str) -> None:
+    """A run that somebody started here by hand, with other settings, is not this cell's."""
+    import yaml
+
+    from tasnet_attn.ablation.sweep import identity
+
+    config = folder / "config.yml"
+    if config.is_file() and identity(yaml.safe_load(config.read_text())) != key:
+        raise ValueError(f"{folder} holds a run of another configuration; remove it, and it is trained anew")
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The validations of a run so far: {"epoch" (from 1), "step", "valid_loss", "seconds" (NaN: not known)}."""
+    file = folder / "metrics.csv"
+    if not file.is_file():
+        return []
+    epochs: list[dict[str, Any]] = []
+    with file.open() as opened:
+        for row in csv.DictReader(opened):
+            if row.get("valid_loss"):
+                epoch = {"epoch": int(row["epoch"]) + 1, "step": int(row["step"]) + 1, "seconds": math.nan}
+                epochs.append(epoch | {"valid_loss": float(row["valid_loss"])})
+            elif row.get("epoch_seconds") and epochs and epochs[-1]["epoch"] == int(row["epoch"]) + 1:
+                epochs[-1]["seconds"] = float(row["epoch_seconds"])
+    return epochs
+
+
+def _score(folder: Path, split: str) -> dict[str, dict[str, float]]:
+    """{metric: {track: mean over the sources}} of the run's best checkpoint."""
+    from tasnet_attn.evaluate import run
+    from tasnet_attn.results import read_table
+
+    run(str(folder), str(folder), str(folder / split), split=split)
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in read_table(folder / split):
+        values.setdefault(row["metric"], {}).setdefault(row["track"], []).append(row["score"])
+    return {m: {track: sum(v) / len(v) for track, v in tracks.items()} for m, tracks in values.items()}
+
+
+@contextmanager
+def _output_to(file: Path) -> Iterator[None]:
+    """Append what this process and its children print to a file."""
+
+    def redirect(descriptors: tuple[int, int]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, standard in zip(descriptors, (1, 2), strict=True):
+            os.dup2(descriptor, standard)
+
+    before = os.dup(1), os.dup(2)
+    with file.open("ab", buffering=0) as log:
+        log.write(b"---- ablate begins, or goes on\n")
+        redirect((log.fileno(), log.fileno()))
+        try:
+            yield
+        finally:
+            redirect(before)
+            for descriptor in before:
+                os.close(descriptor)
+
+
+def main() -> None:
+    """Serve until the standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints on import is no answer
+    tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            tasks.put(json.loads(line))
+        os._exit(0)  # in mid-training too: whoever started this process is gone, or wants it to go
+
+    threading.Thread(target=listen, daemon=True).start()
+    import tasnet_attn.train  # noqa: F401  takes seconds: while the first task is still being prepared
+
+    while True:
+        answers.write(json.dumps(perform(tasks.get())) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
