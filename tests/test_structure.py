@@ -11,7 +11,7 @@ LEVELS = [  # a module may import, at its top, from earlier levels and from its 
     {"model"},
     {"losses", "oracle", "data", "stitching"},
     {"inference", "task", "results", "schedules"},
-    {"train", "evaluate", "report", "listening", "export", "check_data"},
+    {"train", "evaluate", "report", "listening", "export", "check_data", "corpora"},
     {"ablation", "ablate", "demo"},
     {"cli"},
 ]
