@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The stages of every recipe, once. A recipe's run.sh calls this with its own folder; options as in Asteroid:
-#   --stage N --stop-stage N   0 look at the data, 1 train, 2 evaluate, 3 report, 4 write the model to one file
+#   --stage N --stop-stage N   0 check the data (errors stop it here), 1 train, 2 evaluate, 3 report, 4 write the model
+#                              to one file
 #   --tag NAME                 part of the run folder's name, exp/<data set>_<model>_<tag>
 #   --id 0,1                   the GPUs to use
 #   --python PATH              the Python to use
@@ -24,7 +25,10 @@ run=exp/$(basename "$(dirname "$recipe")")_$(basename "$recipe")_$tag
 tasnet_attn() { "$python" -m tasnet_attn.cli "$@"; }
 due() { [ "$stage" -le "$1" ] && [ "$stop" -ge "$1" ]; }
 
-if due 0; then echo "== stage 0: data"; tasnet_attn check-data "$base"; fi
+if due 0; then
+  echo "== stage 0: data"
+  tasnet_attn check-data "$base" "$recipe/conf.yml" --run "$run" ${train[@]+"${train[@]}"}
+fi
 if due 1; then
   echo "== stage 1: train into $run"
   tasnet_attn train --config "$base" --config "$recipe/conf.yml" --out "$run" --ckpt_path last ${train[@]+"${train[@]}"}

@@ -35,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             train(arguments[1:])
             return 0
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        options, rest = parser.parse_known_args(arguments)
+        if options.run is _check_data:
+            options.overrides = rest
+        elif rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return options.run(options) or 0
     except UserError as error:
         print(f"tasnet-attn: {error}", file=sys.stderr)
@@ -102,8 +107,23 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--seconds", type=float, default=suppress, help="of audio for each track (default: 10)")
     report.add_argument("--players", type=int, default=suppress, help="tracks to listen to, at most (default: 8)")
 
-    check = add("check-data", _check_data, "find what spoils a run before it starts")
-    check.add_argument("config", type=Path, metavar="CONF.yml", help="a recipe's base.yml, or a run folder")
+    ablate = add("ablate", _ablate, "train every cell of a sweep file, resume, report with statistics and figures")
+    ablate.add_argument("sweep", type=Path, metavar="SWEEP.yml", help="like recipes/ablations/small/ffn_width.yml")
+    ablate.add_argument("--out", type=Path, help="folder to write (default: exp/<sweep's folder>_<sweep's name>)")
+    ablate.add_argument("--jobs", type=int, default=suppress, help="cells at a time (default: 1)")
+    ablate.add_argument("--ray", metavar="ADDRESS", help="run the cells on this Ray cluster instead")
+    ablate.add_argument("--gpus", type=float, default=suppress, help="of a cell on Ray; 0.25: four share one")
+    ablate.add_argument("--dry-run", action="store_true", help="print cells and the equal train commands, run nothing")
+
+    check = add("check-data", _check_data, "find what spoils a run before it starts; all findings, a table, a verdict")
+    help = "YAML files layered like train's, or a run folder; then train's --key value for data and model"
+    check.add_argument("configs", type=Path, nargs="+", metavar="CONF.yml", help=help)
+    check.add_argument(
+        "--quick", action="store_true", help="all headers, but the sound of 20 tracks of a split at most"
+    )
+    check.add_argument("--all", action="store_true", dest="every", help="print every finding, not ten of a kind")
+    help = "a run folder: compare the data with what the run began with, or store what identifies them"
+    check.add_argument("--run", type=Path, dest="folder", metavar="DIR", help=help)
 
     export = add("export", _export, "write a trained model to one file")
     export.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
@@ -156,10 +176,16 @@ def _report(options: argparse.Namespace) -> None:
     print(report(**{key: value for key, value in vars(options).items() if key != "run"}))
 
 
-def _check_data(options: argparse.Namespace) -> None:
+def _ablate(options: argparse.Namespace) -> int:
+    from tasnet_attn.ablate import ablate
+
+    return ablate(**{key: value for key, value in vars(options).items() if key != "run"})
+
+
+def _check_data(options: argparse.Namespace) -> int:
     from tasnet_attn.check_data import check_data
 
-    print(check_data(options.config))
+    return check_data(options.configs, options.overrides, options.quick, options.every, options.folder)
 
 
 def _export(options: argparse.Namespace) -> None:
