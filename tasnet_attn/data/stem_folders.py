@@ -67,6 +67,7 @@ class StemFolders(SegmentedData):
         sample_rate: Hz; `train` takes it from the model.
         root: the folder; None: the songs that come with this package (guitar and backing).
         sums: sources that are sums of stem files, for example {accompaniment: [drums, bass, other]}.
+        fraction: part of the training tracks used, the first ones by name, one at least.
         settings: `SegmentedData`'s others.
     """
 
@@ -81,10 +82,13 @@ one length, rate (model.sample_rate) and number of channels. The mixture is thei
         sample_rate: int,
         root: Path | None = None,
         sums: dict[str, list[str]] | None = None,
+        fraction: float = 1.0,
         **settings: Any,
     ) -> None:
         super().__init__(sources, sample_rate, **settings)
-        self.root, self.sums = SONGS if root is None else Path(root), sums or {}
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction {fraction} must lie above 0, at most 1")
+        self.root, self.sums, self.fraction = SONGS if root is None else Path(root), sums or {}, fraction
 
     def list_tracks(self, split: Split) -> list[Track]:
         return [StemTrack(folder, self.sources, self.sums) for folder in self._find(split)]
@@ -109,4 +113,4 @@ one length, rate (model.sample_rate) and number of channels. The mixture is thei
         folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
         if not folders:
             raise UserError(f"{folder}: empty; StemFolders expects a folder for each track in it")
-        return folders
+        return folders[: max(1, round(self.fraction * len(folders)))] if split == "train" else folders

@@ -247,3 +247,13 @@ def test_find_audio(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="no audio files"):
         find_audio([tmp_path / "none"])
+
+
+def test_a_fraction_of_the_training_tracks(tmp_path):
+    for split in ("train", "valid"):
+        write_stem_folders(tmp_path, (3000,) * 4, split)
+    few = stems(tmp_path, fraction=0.5)
+    assert [track.name for track in few.tracks("train")] == ["track0", "track1"]
+    assert len(few.tracks("valid")) == 4 and len(stems(tmp_path, fraction=0.01).tracks("train")) == 1
+    with pytest.raises(ValueError, match="fraction 0"):
+        stems(tmp_path, fraction=0)
