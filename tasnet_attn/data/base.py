@@ -79,8 +79,13 @@ class Segments(Dataset):
         if not self.random or rng.random() >= self.augmentation.remix:
             return []
         first = self.draw(epoch, index)
-        others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1)
-        return [first, *(self._place(int(choice)) for choice in others)]
+        for _ in range(100):
+            others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1)
+            drawn = [first, *(self._place(int(choice)) for choice in others)]
+            speakers = [speaker for s, (track, _) in enumerate(drawn) if (speaker := track.speaker(s)) is not None]
+            if len(set(speakers)) == len(speakers):  # nobody speaks twice
+                return drawn
+        raise UserError(f"{first[0]}: no other speaker in 100 draws; set data.init_args.remix to 0")
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The segment (epoch, index): mixture [C, T], references [S, C, T]."""

@@ -50,6 +50,16 @@ class Utterances(Track):
     def read_source(self, which: int, start: int, length: int) -> Tensor:
         return self._read(self.speakers[which], start, length)
 
+    def speaker(self, which: int) -> str:
+        # LibriMix names a mixture after its utterances and an utterance speaker-chapter-number
+        utterances = self.name.split("_")
+        if len(utterances) <= which:
+            raise UserError(
+                f"{self}: mixture_ID {self.name!r} does not name {len(self.sources)} utterances like 19-198-0001, so "
+                "that nobody speaks twice in a remix; set data.init_args.remix to 0"
+            )
+        return utterances[which].partition("-")[0]
+
     def read_rest(self, start: int, length: int) -> Tensor:
         return torch.zeros(()) if self.noise is None else self._read(self.noise, start, length)
 
@@ -81,14 +91,17 @@ class LibriMix(SegmentedData):
     the subset, s1, the file) are used, below `root`, so that a moved data set is found.
 
     Args:
-        sources: names for the speakers, 2 or 3; `train` takes them from the model.
+        sources: names for the speakers, 2 or 3; `train` takes them from the model. One: every utterance is a track of
+            its own and its own mixture, clean (for autoencoders).
         sample_rate: Hz, 8000 or 16,000: it chooses the folder wav8k or wav16k; `train` takes it from the model.
-        root: the folder that holds wav8k or wav16k; None: data/Libri2Mix, or data/Libri3Mix for three sources.
+        root: the folder that holds wav8k or wav16k; None: data/Libri3Mix for three sources, else data/Libri2Mix.
         noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is no source: it is left over.
         mode: "min": mixtures end with the shortest utterance; "max": with the longest.
-        training: the training subset, "train-360" or "train-100"; validation takes "dev", testing "test".
+        training: the training subset, "train-360" or "train-100"; validation takes "dev".
+        testing: the test subset; the generator writes "test", debian2mix also "test-speakers".
         segment: seconds; shorter mixtures are passed over.
-        settings: `SegmentedData`'s others; `remix` is dynamic mixing, in which the noise stays where it was.
+        settings: `SegmentedData`'s others; `remix` is dynamic mixing: nobody speaks twice in a mixture, the noise stays
+            where it was.
     """
 
     obtain = """\
@@ -105,6 +118,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         noisy: bool = False,
         mode: Literal["min", "max"] = "min",
         training: str = "train-360",
+        testing: str = "test",
         segment: float = 3.0,
         **settings: Any,
     ) -> None:
@@ -113,12 +127,15 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         )  # mono wav files
         if mode not in ("min", "max"):
             raise ValueError(f"mode {mode!r} is neither 'min' nor 'max'")
-        self.root = Path(f"data/Libri{len(sources)}Mix") if root is None else Path(root)
-        self.noisy, self.mode, self.training = noisy, mode, training
+        if noisy and len(sources) == 1:
+            raise ValueError("noisy: a single source is clean speech; leave noisy out")
+        self.root = Path(f"data/Libri{max(2, len(sources))}Mix") if root is None else Path(root)
+        self.noisy, self.mode, self.training, self.testing = noisy, mode, training, testing
 
     def list_tracks(self, split: Split) -> list[Track]:
         file, rows, speakers = self._rows(split)
-        tracks = [self._track(file, line, row, speakers) for line, row in enumerate(rows, start=2)]
+        lines = enumerate(rows, start=2)
+        tracks = [track for line, row in lines for track in self._tracks(file, line, row, speakers)]
         for path in (tracks[0].mixture, *tracks[0].speakers):  # a wrong root shows at once
             if not path.is_file():
                 raise UserError(
@@ -132,24 +149,27 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         entries = []
         for line, row in enumerate(rows, start=2):
             try:
-                track = self._track(file, line, row, speakers)
+                tracks = self._tracks(file, line, row, speakers)
             except UserError as error:
                 name = row["mixture_ID"] or f"line {line}"
                 entries.append(Entry(name, (), self.sample_rate, problem=f"{error}; make the metadata anew"))
                 continue
-            parts = [Part(track.mixture, MIXTURE), *map(Part, track.speakers, self.sources)]
-            parts += [Part(track.noise, REST)] if track.noise else []
-            entries.append(Entry(track.name, tuple(parts), self.sample_rate, 1, track.length, utterance=True))
+            for track in tracks:
+                parts = [Part(track.mixture, MIXTURE), *map(Part, track.speakers, self.sources)]
+                parts += [Part(track.noise, REST)] if track.noise else []
+                entries.append(Entry(track.name, tuple(parts), self.sample_rate, 1, track.length, utterance=True))
         return entries
 
     def _rows(self, split: Split) -> tuple[Path, list[dict[str, str | None]], list[str]]:
         """The metadata of a split: file, rows, and the columns of the speakers."""
-        subset = {"train": self.training, "valid": "dev", "test": "test"}[split]
+        subset = {"train": self.training, "valid": "dev", "test": self.testing}[split]
         kind = "mix_both" if self.noisy else "mix_clean"
         folder = self.root / f"wav{self.sample_rate / 1000:g}k" / self.mode / "metadata"
         file = folder / f"mixture_{subset}_{kind}.csv"
         if not file.is_file():
-            raise UserError(f"{file}: no such file; set data.init_args.root, mode, noisy or training to what is there")
+            raise UserError(
+                f"{file}: no such file; set data.init_args.root, mode, noisy, training or testing to what is there"
+            )
         try:
             with file.open(newline="", encoding="utf-8") as opened:
                 reader = csv.DictReader(opened)
@@ -159,7 +179,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         if not rows:
             raise UserError(f"{file}: holds no mixtures; make the metadata anew")
         speakers = [column for column in columns if column.startswith("source_") and column.endswith("_path")]
-        if len(speakers) != len(self.sources):
+        if len(self.sources) not in (1, len(speakers)):
             raise UserError(
                 f"{file}: mixtures of {len(speakers)} speakers, but the model has {len(self.sources)} sources"
             )
@@ -168,8 +188,8 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
             raise UserError(f"{file}: has no column {lacking[0]!r}")
         return file, rows, speakers
 
-    def _track(self, file: Path, line: int, row: dict[str, str | None], speakers: list[str]) -> Utterances:
-        """A row of the metadata."""
+    def _tracks(self, file: Path, line: int, row: dict[str, str | None], speakers: list[str]) -> list[Utterances]:
+        """A row of the metadata: a track, or for one source a track of each speaker."""
 
         def path(column: str) -> Path:
             parts = PurePosixPath((row[column] or "").replace("\\", "/")).parts
@@ -185,6 +205,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
             raise UserError(f"{file}: line {line}: length is not a number: {row['length']!r}") from None
         noise = path("noise_path") if self.noisy else None
         mixture, files = path("mixture_path"), [path(column) for column in speakers]
-        return Utterances(
-            row["mixture_ID"] or mixture.stem, mixture, files, noise, self.sources, self.sample_rate, length
-        )
+        name, rest = row["mixture_ID"] or mixture.stem, (self.sources, self.sample_rate, length)
+        if len(self.sources) == 1:
+            return [Utterances(f"{name}_s{i}", one, [one], None, *rest) for i, one in enumerate(files, start=1)]
+        return [Utterances(name, mixture, files, noise, *rest)]

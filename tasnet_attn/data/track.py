@@ -40,6 +40,10 @@ class Track(ABC):
         """Reference number `which` alone, [C, length]; override it where that reads less."""
         return self.read(start, length)[1][which]
 
+    def speaker(self, which: int) -> str | None:
+        """Whose voice source number `which` is; None: nobody that another source could be. Remixes ask for it."""
+        return None
+
     def read_rest(self, start: int, length: int) -> Tensor:
         """What a mixture holds beside the sources, noise for example, [C, length] or a scalar 0."""
         return torch.zeros(())

@@ -1,0 +1,76 @@
+"""Debian packages read without installing them: an ar archive that holds two tar archives."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasnet_attn.errors import UserError
+
+MAGIC = b"!<arch>\n"
+HEADER = 60  # bytes before each member: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2
+
+
+class Deb:
+    """A .deb file.
+
+    Args:
+        path: it.
+
+    Raises:
+        UserError: not a Debian package, truncated, or packed in a way that nothing here unpacks; names the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts = self._parts(path.read_bytes())
+        if not {"control", "data"} <= set(self.parts):
+            raise UserError(f"{path}: not a Debian package; fetch it anew with apt-get download")
+        control = next(content for name, content in self._files("control") if name == "control").decode()
+        fields = dict(line.split(": ", 1) for line in control.splitlines() if ": " in line and line[0] != " ")
+        self.package, self.version = fields["Package"], fields["Version"]
+
+    def _parts(self, content: bytes) -> dict[str, tuple[str, bytes]]:
+        """{"control": (suffix, bytes), "data": ...} of the ar archive."""
+        parts: dict[str, tuple[str, bytes]] = {}
+        position = len(MAGIC) if content.startswith(MAGIC) else len(content)
+        while position + HEADER <= len(content):
+            header = content[position : position + HEADER]
+            name, _, suffix = header[:16].decode("ascii", "replace").rstrip(" /").partition(".tar")
+            size, position = int(header[48:58]), position + HEADER
+            if position + size > len(content):
+                raise UserError(f"{self.path}: ends before its header says; fetch it anew with apt-get download")
+            parts[name] = suffix, content[position : position + size]
+            position += size + size % 2
+        return parts
+
+    def _unpack(self, part: str) -> bytes:
+        suffix, packed = self.parts[part]
+        try:
+            if suffix == ".zst" and part == "data":  # Python before 3.14 does not read zstd
+                command = ["dpkg-deb", "--fsys-tarfile", str(self.path)]
+                return subprocess.run(command, capture_output=True, check=True).stdout
+            return {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}[suffix](packed)
+        except KeyError:
+            raise UserError(f"{self.path}: packed as {part}.tar{suffix}, which nothing here unpacks") from None
+        except (lzma.LZMAError, OSError, EOFError, subprocess.CalledProcessError) as error:
+            raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it anew with apt-get download") from error
+
+    def _files(self, part: str) -> Iterator[tuple[str, bytes]]:
+        # unpacked as a whole: to seek in a packed archive is to unpack it again and again
+        try:
+            with tarfile.open(fileobj=io.BytesIO(self._unpack(part)), mode="r:") as archive:
+                for member in sorted(archive.getmembers(), key=lambda member: member.name):
+                    if member.isfile() and (opened := archive.extractfile(member)):
+                        yield member.name.removeprefix("./"), opened.read()
+        except tarfile.TarError as error:
+            raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it anew with apt-get download") from error
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Its regular files in the order of their paths: (path without a leading slash, content)."""
+        return self._files("data")
