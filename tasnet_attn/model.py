@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tasnet_attn import filterbanks, heads, separators
+from tasnet_attn import files, filterbanks, heads, separators
 from tasnet_attn.config import Configurable, build, describe
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import Decoder, Encoded, Encoder, STFTEncoder
@@ -138,6 +136,33 @@ class SourceSeparator(Configurable, nn.Module):
         table = [cls, *classes, *_own_classes()]
         return build({"class_path": cls.__qualname__, "init_args": config}, table)
 
+    def save_pretrained(
+        self, folder: str | os.PathLike, facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+    ) -> Path:
+        """Write a folder in Hugging Face's layout: `config.json`, `model.safetensors`, a model card `README.md`.
+
+        Args:
+            folder: is made if need be; may be pushed to the hub as it is.
+            facts: as in `save`; the card tells them.
+            dtype: as in `save`.
+
+        Returns:
+            The folder.
+        """
+        from tasnet_attn.exporting.hub import write_folder
+
+        return write_folder(self, Path(folder), facts, dtype)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
+        """Load what `save_pretrained` wrote.
+
+        Args:
+            name: a folder, or a model's name on the Hugging Face Hub, like "user/name".
+            classes: your own classes that it names.
+        """
+        return load(name if Path(name).exists() else f"{files.HUB}{str(name).removeprefix(files.HUB)}", classes)
+
 
 @functools.cache
 def _own_classes() -> tuple[type, ...]:
@@ -152,111 +177,80 @@ def _own_classes() -> tuple[type, ...]:
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 
-HEADER = "tasnet_attn"
-VERSIONS = ("tasnet-attn", "torch", "asteroid-filterbanks")
 
-
-def save(model: SourceSeparator, path: str | os.PathLike, facts: dict[str, Any] | None = None) -> Path:
+def save(
+    model: SourceSeparator,
+    path: str | os.PathLike,
+    facts: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
     """Write a model to one safetensors file; it appears whole or not at all.
 
     Args:
         model: the model.
         path: the file.
         facts: what else to keep in the header: training data, scores, licence.
+        dtype: store the weights so, for example torch.float16; they are loaded as float32. None: as they are.
 
     Returns:
         The path.
-    """
-    from safetensors.torch import save_file
 
-    path = Path(path)
-    header = {
-        **(facts or {}),
-        "config": model.config,
-        "sources": model.sources,
-        "sample_rate": model.sample_rate,
-        "versions": {name: version(name) for name in VERSIONS},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, part, metadata={"format": "pt", HEADER: json.dumps(header)})
-    part.replace(path)
-    return path
+    Raises:
+        UserError: a weight is too large for `dtype`.
+    """
+    return files.write_safetensors(Path(path), model.config, model.state_dict(), header(model, facts), dtype)
+
+
+def header(model: SourceSeparator, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a file says beside the model's description."""
+    own = {"sources": model.sources, "sample_rate": model.sample_rate, "versions": files.versions()}
+    return {**(facts or {}), **own}
 
 
 def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
     """Load a model for use: in evaluation mode, on the CPU. Nothing is unpickled and no code of the file runs.
 
     Args:
-        path: a model file, a Lightning checkpoint, or a run folder (its best checkpoint).
+        path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (its best checkpoint), a
+            folder in Hugging Face's layout, or `hf://user/name` on its hub.
         classes: your own classes that the file names.
 
     Raises:
         UserError: no such file, not a model of ours, or weights that do not fit.
     """
-    file = _find(Path(path))
-    config, weights = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
+    file = files.find(path)
+    if file.suffix in (".safetensors", ""):
+        described = files.read_safetensors(file)
+    else:
+        checkpoint = files.read_checkpoint(file)
+        if "model_name" in checkpoint:
+            from tasnet_attn.exporting.asteroid_files import read
+
+            opened = read(file, checkpoint)
+            if isinstance(opened, SourceSeparator):
+                return opened
+            described = opened
+        else:
+            described = _of_checkpoint(file, checkpoint)
     try:
-        model = SourceSeparator.from_config(config, classes)
+        return files.fill(
+            file,
+            described.config,
+            described.weights,
+            lambda: SourceSeparator.from_config(described.config, classes),
+        )
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{file}: the weights do not fit the model that the file describes: {first}") from error
-    bad = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-    if bad:
-        raise UserError(
-            f"{file}: weights hold NaN or infinity ({bad[0]}); the training diverged or the file is damaged"
-        )
-    return model.eval()
+        raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from error
 
 
-def _find(path: Path) -> Path:
-    if path.is_dir():
-        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
-            if (path / name).is_file():
-                return path / name
-        raise UserError(
-            f"{path}: no checkpoints/best.ckpt or last.ckpt in this folder; is it a run of `tasnet-attn train`?"
-        )
-    if not path.is_file():
-        raise UserError(f"{path}: no such model; give a run folder, a .ckpt or a .safetensors file")
-    return path
-
-
-def _read_safetensors(file: Path) -> tuple[dict, dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = (opened.metadata() or {}).get(HEADER)
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a model file (safetensors): {error}") from error
-    if header is None:
-        raise UserError(f"{file}: a safetensors file, but not one of this library: it has no {HEADER!r} header")
-    try:
-        return json.loads(header)["config"], weights
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: its {HEADER!r} header is damaged: {error!r}") from error
-
-
-def _read_checkpoint(file: Path) -> tuple[dict, dict[str, Tensor]]:
-    import pickle
-
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not a checkpoint that can be read safely: {reason}") from error
-    if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
+def _of_checkpoint(file: Path, checkpoint: dict[str, Any]) -> files.Described:
+    config, state = checkpoint.get("model_config"), checkpoint.get("state_dict")
+    if not isinstance(config, dict) or not isinstance(state, dict):
         raise UserError(f"{file}: a checkpoint, but not of `tasnet-attn train`: it does not describe its model")
     prefix = "model."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    return checkpoint["model_config"], weights
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
+    facts = {"training": {key: checkpoint[key] for key in ("epoch", "global_step") if key in checkpoint}}
+    return files.Described(config, weights, facts)
 
 
 def segment_samples(model: SourceSeparator) -> int | None:

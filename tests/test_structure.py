@@ -6,12 +6,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "tasnet_attn"
 LEVELS = [  # a module may import, at its top, from earlier levels and from its own
     {"errors", "version", "compat", "config", "audio"},
-    {"filterbanks", "nn", "heads", "metrics", "figures"},
+    {"filterbanks", "nn", "heads", "metrics", "figures", "files"},
     {"separators"},
     {"model"},
     {"losses", "oracle", "data", "stitching"},
     {"inference", "task", "results", "schedules"},
-    {"train", "evaluate", "report", "listening", "export", "check_data", "corpora"},
+    {"train", "evaluate", "report", "listening", "export", "exporting", "check_data", "corpora"},
     {"ablation", "ablate", "demo"},
     {"cli"},
 ]

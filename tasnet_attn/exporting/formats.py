@@ -1,0 +1,152 @@
+"""The formats: what a file of each is called, how exact it is, and how it is written.
+
+What a graph file computes is the same in all of them: `mixture` [N, T] -> `estimates` [N, S, T], float32, N channels that
+do not see each other. N is free; T too, from `minimum` samples on, unless the model has a fixed segment.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.exporting import asteroid_files
+from tasnet_attn.exporting.graph import graph
+from tasnet_attn.exporting.lstm import restore, to_onnx
+from tasnet_attn.files import HEADER
+from tasnet_attn.filterbanks import STFTEncoder
+from tasnet_attn.model import SourceSeparator, header, save, segment_samples
+
+OPSET = 18  # 23 has an Attention operator, which ONNX Runtime runs more slowly: docs/deploy.md
+ONNX_LIMIT = 2 * 10**9  # bytes of weights: protobuf's
+
+
+class Format(NamedTuple):
+    """How a format is written: `write(model, file, facts)`.
+
+    `tolerance`: how far an output may be from the model's, as a part of the largest output of the same input.
+    """
+
+    suffix: str
+    tolerance: float
+    write: Callable[[SourceSeparator, Path, dict[str, Any]], None]
+
+
+def lengths(model: SourceSeparator) -> dict[str, int | None]:
+    """The lengths T that a graph file takes: {"window": the only one, or None, "minimum": the shortest}, in samples.
+
+    Shorter inputs have fewer frames than poolings, strides or slices want; the model itself pads them.
+    """
+    window = segment_samples(model)
+    if window is not None:
+        return {"window": window, "minimum": window}
+    if isinstance(model.encoder, STFTEncoder):
+        frames = max(64, 2 * getattr(model.separator, "multiple", 1))
+        return {"window": None, "minimum": frames * model.encoder.hop}
+    return {"window": None, "minimum": 2 * getattr(model.encoder, "kernel_size", 1)}
+
+
+def graph_header(model: SourceSeparator, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a graph file says of itself."""
+    about = {"input": "mixture [N, T] float32, N channels", "output": "estimates [N, S, T] float32", **lengths(model)}
+    return {**header(model, facts), "config": model.config, "graph": about}
+
+
+def _example(model: SourceSeparator) -> Tensor:
+    """Three channels of odd length: no size is another's by accident."""
+    known = lengths(model)
+    length = known["window"] or 2 * (known["minimum"] or 0) + 1013
+    return 0.1 * torch.randn(3, length, generator=torch.Generator().manual_seed(0))
+
+
+def _write_safetensors(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    save(model, file, facts)
+
+
+def _write_half(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    save(model, file, facts, torch.float16)
+
+
+def _write_torchscript(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    with _quiet("torchscript", model), torch.no_grad():
+        traced = torch.jit.trace(graph(model), (_example(model),), check_trace=False)  # the parity check is the check
+        torch.jit.save(traced, file, _extra_files={HEADER: json.dumps(graph_header(model, facts))})
+
+
+def _program(model: SourceSeparator, lstm: str) -> torch.export.ExportedProgram:
+    free = torch.export.Dim.DYNAMIC
+    dynamic = {0: free} if lengths(model)["window"] else {0: free, 1: free}
+    return torch.export.export(graph(model, lstm), (_example(model),), dynamic_shapes=(dynamic,), strict=False)
+
+
+def _write_torch_export(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    with _quiet("torch-export", model), torch.no_grad():
+        program = _program(model, "call")
+        restore(program)
+        torch.export.save(program, file, extra_files={HEADER: json.dumps(graph_header(model, facts))})
+
+
+def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    if sum(weight.nbytes for weight in model.state_dict().values()) > ONNX_LIMIT:
+        raise UserError(f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}")
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError("onnx: needs the packages onnx, onnxscript and onnxruntime: install tasnet-attn[onnx]") from error
+    with _quiet("onnx", model), torch.no_grad():
+        written = torch.onnx.export(
+            _program(model, "onnx"), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
+            input_names=["mixture"], output_names=["estimates"], verbose=False,
+        )  # fmt: skip
+        assert written is not None
+        about = graph_header(model, facts)
+        written.model.metadata_props[HEADER] = json.dumps(about)
+        written.model.metadata_props.update(  # what a reader without this library looks for first
+            sources=",".join(model.sources), sample_rate=str(model.sample_rate), licence=str(about.get("licence"))
+        )
+        written.save(file, external_data=False)
+
+
+# What no exporter can do, in its own words; the command says the same line. A combination that is not here is possible.
+IMPOSSIBLE = {"onnx": "its weights exceed 2 GB, and protobuf, ONNX's container, holds no more in one file"}
+
+FORMATS = {
+    "safetensors": Format(".safetensors", 1e-6, _write_safetensors),
+    "safetensors-half": Format(".half.safetensors", 2e-2, _write_half),
+    "asteroid": Format(".pth", 1e-6, asteroid_files.write),
+    "torchscript": Format(".ts", 3e-5, _write_torchscript),
+    "torch-export": Format(".pt2", 3e-5, _write_torch_export),
+    "onnx": Format(".onnx", 3e-5, _write_onnx),
+}
+
+
+@contextmanager
+def _quiet(to: str, model: SourceSeparator) -> Iterator[None]:
+    """The exporters' notes of their own deprecations unsaid; their refusals as one line."""
+    loud = logging.getLogger("torch.onnx._internal.exporter._registration")  # that torchvision is not installed
+    level = loud.level
+    loud.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+            warnings.filterwarnings("ignore", ".*", torch.jit.TracerWarning)
+            warnings.filterwarnings("ignore", ".*", FutureWarning, "torch.*|copyreg|onnxscript.*")
+            warnings.filterwarnings("ignore", ".*", DeprecationWarning, "torch.*|copyreg|onnxscript.*")
+            warnings.filterwarnings("ignore", "Expect archive file to be a file ending in .pt2.*")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever an exporter raises is its answer to this model
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        name = type(model.separator).__name__
+        raise UserError(f"{to}: not possible for {name}: the exporter says: {reason}") from error
+    finally:
+        loud.setLevel(level)

@@ -1,0 +1,91 @@
+"""Runs exported files where nothing of them is in memory: `python -m tasnet_attn.exporting.fresh JOBS.json`.
+
+Each job names a file, its format, an .npz of mixtures [N, T] and the .npz of estimates [N, S, T] to write. A graph file
+is run by its own runtime, without this library's models.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def _torch(call: Callable) -> Run:
+    import torch
+
+    def run(mixture: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return call(torch.from_numpy(mixture)).numpy()
+
+    return run
+
+
+def _onnx(file: str, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda mixture: session.run(None, {"mixture": mixture})[0]
+
+
+def _torchscript(file: str) -> Run:
+    import warnings
+
+    import torch
+
+    warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+    return _torch(torch.jit.load(file, map_location="cpu"))
+
+
+def _torch_export(file: str) -> Run:
+    import torch
+
+    return _torch(torch.export.load(file).module())
+
+
+def _asteroid(file: str) -> Run:
+    import tasnet_attn.exporting.asteroid  # noqa: F401
+    from tasnet_attn.compat import asteroid  # type: ignore[attr-defined]
+
+    return _torch(asteroid.models.BaseModel.from_pretrained(file).eval())
+
+
+def _safetensors(file: str) -> Run:
+    import tasnet_attn
+
+    model = tasnet_attn.load(file)
+    return _torch(lambda mixture: model(mixture.unsqueeze(1)).squeeze(2))
+
+
+RUNNERS: dict[str, Callable[[str], Run]] = {
+    "safetensors": _safetensors,
+    "safetensors-half": _safetensors,
+    "asteroid": _asteroid,
+    "torchscript": _torchscript,
+    "torch-export": _torch_export,
+}
+
+
+def main(jobs: list[dict[str, Any]], threads: int) -> None:
+    """Do the jobs; a file that cannot be run gets {"error": line} beside its inputs instead of estimates."""
+    if any(job["format"] != "onnx" for job in jobs):
+        import torch
+
+        torch.set_num_threads(threads)
+    for job in jobs:
+        run = _onnx(job["file"], threads) if job["format"] == "onnx" else RUNNERS[job["format"]](job["file"])
+        with np.load(job["inputs"]) as mixtures:
+            np.savez(job["outputs"], **{name: run(mixtures[name]) for name in mixtures.files})
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as opened:
+        todo = json.load(opened)
+    main(todo["jobs"], todo["threads"])
