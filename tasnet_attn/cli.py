@@ -125,10 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     help = "a run folder: compare the data with what the run began with, or store what identifies them"
     check.add_argument("--run", type=Path, dest="folder", metavar="DIR", help=help)
 
-    export = add("export", _export, "write a trained model to one file")
+    export = add("export", _export, "write a trained model to one file, and prove that the file is the model")
     export.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
-    export.add_argument("--to", choices=("safetensors",), default="safetensors", help="the format")
-    export.add_argument("--out", type=Path, help="the file (default: model.safetensors beside the model)")
+    formats = ("safetensors", "asteroid", "torchscript", "torch-export", "onnx", "huggingface")
+    export.add_argument("--to", choices=formats, default="safetensors", help="the format (default: safetensors)")
+    export.add_argument("--out", type=Path, help="the file (default: model.<ending> in the run folder)")
+    export.add_argument("--half", action="store_true", help="store the weights as float16 (safetensors, huggingface)")
+    export.add_argument("--licence", help="of the weights; goes into the file, and into the model card")
+    help = "write nothing: run this file in a fresh process and compare it with MODEL (only files you trust)"
+    export.add_argument("--check", type=Path, metavar="FILE", help=help)
     return parser
 
 
@@ -189,9 +194,12 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from tasnet_attn.export import export
+    from tasnet_attn.export import check, export, shown
 
-    print(export(options.model, options.to, options.out))
+    if options.check is not None:
+        print(shown(check(options.model, options.to, options.check)))
+        return
+    print(shown(export(options.model, options.to, options.out, options.half, options.licence)))
 
 
 if __name__ == "__main__":

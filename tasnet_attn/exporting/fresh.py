@@ -74,7 +74,7 @@ RUNNERS: dict[str, Callable[[str], Run]] = {
 
 
 def main(jobs: list[dict[str, Any]], threads: int) -> None:
-    """Do the jobs; a file that cannot be run gets {"error": line} beside its inputs instead of estimates."""
+    """Do the jobs, one after the other; the first file that cannot be run ends it with the traceback."""
     if any(job["format"] != "onnx" for job in jobs):
         import torch
 

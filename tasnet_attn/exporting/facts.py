@@ -1,0 +1,79 @@
+"""What is known of a model's making: from its run folder, or from the file that it was exported to before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasnet_attn import files
+
+CONVENTION = "mean of medians"  # of the scores that a file carries; summary.json has the others
+METRICS = ("SDR", "SIR", "ISR", "SAR", "SI-SNR", "SI-SNRi")
+
+
+def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
+    """Facts for a file's header.
+
+    Args:
+        file: the model file, as `files.find` returns it.
+        licence: under which the weights are given away; None: what an earlier export says, else "not stated".
+
+    Returns:
+        "licence"; "training": data set, its fingerprint, task, trainer and seed, epochs and steps; "scores" of
+        `evaluation/summary.json`. What is not known is left out. Paths of the machine stay behind.
+    """
+    known: dict[str, Any] = {}
+    if file.suffix == ".safetensors":
+        known = {**files.read_safetensors(file).facts}
+    elif file.suffix == ".ckpt":
+        run = file.parent.parent
+        checkpoint = files.read_checkpoint(file)
+        training = {key: checkpoint[key] for key in ("epoch", "global_step") if key in checkpoint}
+        known = {"training": {**_training(run), **training}}
+        if scores := _scores(run / "evaluation" / "summary.json"):
+            known["scores"] = scores
+    else:
+        known = {**(files.read_checkpoint(file).get("infos") or {})}
+        known.pop("software_versions", None)
+    known["licence"] = licence or known.get("licence") or "not stated"
+    return known
+
+
+def _training(run: Path) -> dict[str, Any]:
+    file = run / "config.yml"
+    if not file.is_file():
+        return {}
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    training = {key: config[key] for key in ("data", "task", "early_stopping", "ema", "seed_everything") if key in config}
+    trainer = config.get("trainer") or {}
+    training["trainer"] = {
+        key: trainer[key] for key in ("max_steps", "max_epochs", "max_time", "precision", "gradient_clip_val") if key in trainer
+    }
+    record = run / "data.json"
+    if record.is_file():
+        training["data fingerprint"] = json.loads(record.read_text(encoding="utf-8"))
+    return _without_paths(training)
+
+
+def _without_paths(value: Any) -> Any:
+    """Where a folder lay on the machine that trained is nobody's business: its last name stays."""
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return Path(value).name if isinstance(value, str) and "/" in value else value
+
+
+def _scores(file: Path) -> dict[str, Any]:
+    """{"convention", "tracks", "sources": {source: {metric: {"value", "low", "high"}}}}."""
+    if not file.is_file():
+        return {}
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    sources: dict[str, Any] = {}
+    for source, metrics in summary.get("scores", {}).items():
+        kept = {name: row[CONVENTION] for name, row in metrics.items() if name in METRICS and CONVENTION in row}
+        sources[source] = {name: {key: row[key] for key in ("value", "low", "high")} for name, row in kept.items()}
+    return {"convention": CONVENTION, "tracks": len(summary.get("tracks", [])), "sources": sources}
