@@ -39,6 +39,63 @@ def test_dynamic_mixing_keeps_the_noise(tmp_path):
     torch.testing.assert_close(mixture, references.sum(0) + track.read_rest(start, 800))
 
 
+def test_nobody_speaks_twice_in_a_remix(tmp_path):
+    """Three speakers A, B, C in mixtures of two: A_B, B_C, C_A; the draw is the same whoever asks."""
+    root = write_librimix(tmp_path, lengths=(3000, 3500, 4000))
+    table = root / "wav8k/min/metadata/mixture_train-360_mix_clean.csv"
+    lines = table.read_text().splitlines()
+    for number, (one, other) in enumerate(("AB", "BC", "CA"), start=1):
+        lines[number] = f"{one}-7-000{number}_{other}-7-000{number}," + lines[number].partition(",")[2]
+    table.write_text("\n".join(lines) + "\n")
+    segments = librimix(root, remix=1.0).segments("train")
+    pairs = []
+    for index in range(60):
+        drawn = segments.draw_remix(1, index)
+        assert drawn == segments.draw_remix(1, index)
+        pairs.append([track.speaker(which) for which, (track, _) in enumerate(drawn)])
+        mixture, references = segments[1, index]
+        parts = [track.read_source(which, start, 800) for which, (track, start) in enumerate(drawn)]
+        assert torch.equal(references, torch.stack(parts)) and torch.equal(mixture, references.sum(0))
+    assert all(one != other for one, other in pairs)
+    assert len({"".join(pair) for pair in pairs}) == 6  # every pair, also those that no mixture has
+
+
+def test_remixes_of_one_pair_or_of_nameless_speakers_are_refused(tmp_path):
+    root = write_librimix(tmp_path, lengths=(3000,))
+    table = root / "wav8k/min/metadata/mixture_train-360_mix_clean.csv"
+    head, row = table.read_text().splitlines()
+    for name, said in (("5-1-0_5-1-1", "no other speaker in 100 draws"), ("song", "does not name 2 utterances")):
+        table.write_text(f"{head}\n{name},{row.partition(',')[2]}\n")
+        segments = librimix(root, remix=1.0).segments("train")
+        with pytest.raises(UserError, match=f"{said}.*set data.init_args.remix to 0"):
+            segments[0, 0]
+
+
+@pytest.mark.parametrize("speakers", [2, 3])
+def test_one_source_takes_every_utterance_by_itself(tmp_path, speakers):
+    root = write_librimix(tmp_path, speakers)
+    data = LibriMix(["speech"], 8000, root, segment=0.1, remix=1.0)
+    tracks = data.tracks("test")
+    assert len(tracks) == 2 * speakers == len({track.name for track in tracks})
+    assert sum(len(entry.parts) > 0 for entry in data.entries("test")) == len(tracks)
+    mixture, references = tracks[1].read(100, 500)
+    whole = soundfile.read(root / f"wav8k/min/test/s2/{tracks[1].name[:-3]}.wav", dtype="float32")[0]
+    np.testing.assert_array_equal(mixture[0], whole[100:600])
+    assert torch.equal(references, mixture[None])
+    mixture, references = data.segments("train")[0, 0]
+    assert torch.equal(references[0], mixture) and mixture.abs().max() > 0.01
+    with pytest.raises(ValueError, match="clean speech"):
+        LibriMix(["speech"], 8000, root, noisy=True)
+
+
+def test_another_test_set(tmp_path):
+    root = write_librimix(tmp_path)
+    metadata = root / "wav8k/min/metadata"
+    rows = (metadata / "mixture_dev_mix_clean.csv").read_text().splitlines(keepends=True)
+    (metadata / "mixture_strangers_mix_clean.csv").write_text("".join(rows[:2]))
+    assert [len(librimix(root, testing=name).tracks("test")) for name in ("test", "strangers")] == [2, 1]
+
+
 def damage(root, how):
     folder = root / "wav8k/min"
     file, table = folder / f"train-360/s1/{FIRST}.wav", folder / "metadata/mixture_train-360_mix_clean.csv"
