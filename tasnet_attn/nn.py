@@ -17,7 +17,7 @@ BLOCK = 256  # queries that windowed attention takes at once: large enough to be
 
 
 class LSTM(nn.LSTM):
-    """nn.LSTM, batch first, that under autocast stays in float32 on a CPU: many CPUs have no LSTM in bfloat16."""
+    """nn.LSTM, batch first, that a CPU runs in its weights' precision under autocast too: few have one in bfloat16."""
 
     def __init__(self, width: int, hidden: int, n_layers: int = 1, bidirectional: bool = False) -> None:
         super().__init__(width, hidden, n_layers, batch_first=True, bidirectional=bidirectional)
@@ -27,7 +27,7 @@ class LSTM(nn.LSTM):
         if x.device.type != "cpu":
             return super().forward(x, state)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float(), state)
+            return super().forward(x.to(next(self.parameters()).dtype), state)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None = None) -> Tensor:

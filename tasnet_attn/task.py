@@ -63,7 +63,6 @@ class SeparationTask(LightningModule):
         if len(batch[0]) == 0:
             return  # it makes up the number: all processes take equally many steps, or they would wait for each other
         loss, estimates = self._loss(batch)
-        self.log("valid_loss", loss, prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
         ours, theirs = widened(estimates).sum(1), widened(batch[1]).sum(1)
         size = loss.new_tensor(len(batch[0]))
         self._sums += torch.stack([(ours * theirs).sum(), ours.square().sum(), size * loss, size])
@@ -72,13 +71,15 @@ class SeparationTask(LightningModule):
         self._sums = torch.zeros_like(self.model.gain).repeat(4)
 
     def on_validation_epoch_end(self) -> None:
-        """Over all processes and before a checkpoint is written: set the model's gain, step a plateau schedule.
+        """Over all processes and before a checkpoint is written: log the loss, set the gain, step a plateau schedule.
 
+        (Lightning's own mean over processes takes their mean number of segments as an integer.)
         A loss that does not see the level leaves it, and even the sign, to chance: the gain becomes the one that brings
         the sum of the estimates closest to the sum of the references. Such a loss, and so the course of the training,
         does not change by it.
         """
         common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        self.log("valid_loss", loss / size, prog_bar=True, sync_dist=True)
         if self.trainer.sanity_checking:
             return
         if self.loss.scale_free and common != 0:

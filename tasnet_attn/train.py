@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -61,6 +61,7 @@ class AveragedWeights(EMAWeightAveraging):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the weights in training back, before a checkpoint is written; the gain goes to both."""
+        assert isinstance(pl_module, SeparationTask)
         gain = pl_module.model.gain.clone()
         super().on_validation_epoch_end(trainer, pl_module)
         pl_module.model.gain.copy_(gain)
@@ -97,24 +98,42 @@ class StoreConfig(Callback):
         (self.out / "config.yml").write_text(self.config)
 
 
-class ContinuedCSVLogger(CSVLogger):
-    """A CSVLogger of `folder/metrics.csv` that keeps what a resumed run had logged up to where it resumes.
+class MetricsFile(Logger):
+    """Rows of `folder/metrics.csv`, written at once; a resumed run keeps those before the step where it resumes.
 
-    (CSVLogger deletes an earlier file.) It writes at once: what was logged survives a kill.
+    (Lightning's CSVLogger deletes an earlier file as soon as a run begins.)
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
-        file = folder / "metrics.csv"
-        self.earlier: list[dict[str, Any]] = list(csv.DictReader(file.open())) if file.is_file() else []
+    name = version = ""
 
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log; the first time, the earlier rows before this one."""
-        for row in self.earlier:
-            if step is None or int(row["step"]) < step:
-                self.experiment.log_metrics({k: v for k, v in row.items() if v and k != "step"}, int(row["step"]))
-        self.earlier = []
-        super().log_metrics(metrics, step)
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.file = folder / "metrics.csv"
+        self.rows: list[dict[str, Any]] = list(csv.DictReader(self.file.open())) if self.file.is_file() else []
+        self.columns: list[str] = []  # none: nothing was logged yet
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; write the file anew if it has new columns."""
+        row = {"step": step, **metrics}
+        if not self.columns:
+            self.rows = [earlier for earlier in self.rows if step is None or int(earlier["step"]) < step]
+        self.rows.append(row)
+        if row.keys() <= set(self.columns):
+            with self.file.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+            return
+        self.columns = sorted(set().union(*self.rows))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        part.replace(self.file)
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: config.yml has them."""
 
 
 class TrainCLI(LightningCLI):
@@ -162,7 +181,7 @@ class TrainCLI(LightningCLI):
         settings["default_root_dir"] = settings["default_root_dir"] or self.out
         if settings["logger"] is None:
             settings["logger"] = [
-                ContinuedCSVLogger(self.out),
+                MetricsFile(self.out),
                 TensorBoardLogger(self.out, name="", version="tensorboard"),
             ]
         self.trainer = Trainer(**settings)
