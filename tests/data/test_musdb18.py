@@ -63,6 +63,16 @@ def test_official_split(tmp_path):
     assert [t.name for t in data.tracks("train")] == NAMES[14:]
 
 
+def test_the_validation_tracks_are_the_field_s():
+    """The list of the data set's own package."""
+    from importlib.metadata import files
+
+    import yaml
+
+    (listed,) = [file for file in files("musdb") if file.name == "mus.yaml"]
+    assert sorted(VALIDATION) == sorted(yaml.safe_load(listed.read_text())["validation_tracks"])
+
+
 def test_random_split_and_fraction(tmp_path):
     write_musdb18(tmp_path, "hq", NAMES, length=800)
 
