@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -505,6 +507,27 @@ def test_a_split_that_is_missing_is_one_error_and_the_others_are_looked_at(copy,
     status, findings, _ = check(root)
     assert status == 1 and len(findings) == 2
     assert f"{root / 'valid'}: no such folder" in "".join(findings)
+
+
+def test_stage_0_of_a_recipe_sees_its_command_line_and_stops_at_errors(copy, tmp_path):
+    root = copy("folders")
+    file = wrong_rate(root)
+    script = Path(__file__).parents[1] / "recipes/own_stems/ltl/run.sh"
+    options = [
+        "--data.root",
+        root,
+        "--model.sources",
+        "[guitar, backing]",
+        "--model.sample_rate=8000",
+        "--data.segment=0.5",
+    ]
+    finished = subprocess.run(
+        [script, "--python", sys.executable, "--stop-stage", "1", "--trainer.max_steps", "1", *map(str, options)],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert f"error (valid): {file}: sampled at 22050 Hz, but the model takes 8000 Hz" in finished.stdout
+    assert "verdict: 1 error" in finished.stdout and "stage 1" not in finished.stdout
 
 
 # ---- the fingerprint -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import get_args
 
@@ -133,7 +134,7 @@ def _sounds(looks: list[Look]) -> Iterator[str]:
     for one in looks:
         for holds, sound in one.sounds.items():
             info = one.infos[one.path(holds)]
-            yield f"{one.split}/{one.entry.name}/{holds} {info.length} {info.sample_rate} {sound.hash.hexdigest()}"
+            yield f"{one.split}/{one.entry.name}/{holds} {info.length} {info.sample_rate} {sound.hash}"
 
 
 def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
@@ -184,7 +185,8 @@ def _print_table(entries: dict[str, list[Entry]], looks: list[Look], findings: l
         seconds = sum(max((i.length / i.sample_rate for i in one.infos.values()), default=0.0) for one in here)
         residuals = [one.residual for one in here if one.residual is not None]
         made = [entry.made for entry in tracks if all(part.holds != MIXTURE for part in entry.parts)]
-        mixture = f"{max(residuals):.1f} dB" if residuals else made[0] if made else "-"
+        worst = max(residuals, default=-inf)
+        mixture = f"{worst:.1f} dB" if worst > -inf else "equal" if residuals else made[0] if made else "-"
         channels, rates = (_values(info[key] for info in infos) for key in (2, 0))
         here_found = Counter(finding.level for finding in findings if finding.split == split)
         counts = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in sorted(here_found.items())) or "none"

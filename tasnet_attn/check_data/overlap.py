@@ -22,15 +22,16 @@ def overlaps(looks: list[Look]) -> list[Finding]:
     """Findings about equal sounds, whatever the files are called and whatever lossless format they have."""
     findings = [finding for one in looks for finding in _within(one)]
     pairs: dict[Pair, list[tuple[Path, Path, str]]] = defaultdict(list)
-    first: dict[bytes, tuple[int, Path]] = {}
+    first: dict[str, tuple[int, Path]] = {}
     for number, one in enumerate(looks):
         for holds, sound in one.sounds.items():
             if holds == REST or sound.rms < SILENT:
                 continue
-            earlier, file = first.setdefault(sound.hash.digest(), (number, one.path(holds)))
+            earlier, file = first.setdefault(sound.hash, (number, one.path(holds)))
             if earlier == number:
                 continue
-            if one.entry.utterance and looks[earlier].split == one.split and holds != MIXTURE:
+            mixed = holds == MIXTURE and len(one.infos) > 1  # else an utterance that is its own mixture
+            if one.entry.utterance and looks[earlier].split == one.split and not mixed:
                 continue  # a split may mix an utterance several times
             pairs[earlier, number].append((file, one.path(holds), "holds the same sound as"))
     for earlier, number, file, other in _same_beginnings(looks):
@@ -42,7 +43,7 @@ def overlaps(looks: list[Look]) -> list[Finding]:
 def _within(one: Look) -> Iterator[Finding]:
     sources = {h: s for h, s in one.sounds.items() if h not in (MIXTURE, REST) and s.rms >= SILENT}
     for (a, first), (b, second) in combinations(sources.items(), 2):
-        if first.hash.digest() == second.hash.digest():
+        if first.hash == second.hash:
             what = f"{one.path(b)}: {b} is the same sound as {a}, {one.path(a).name}"
             yield Finding("error", "duplicate", one.split, what, f"export {a} and {b} anew; or leave this track out")
 

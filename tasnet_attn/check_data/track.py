@@ -77,10 +77,17 @@ class Look:
 
 
 class Sound:
-    """What is kept of a signal whose blocks are added in order."""
+    """What is kept of a signal whose blocks are added in order.
+
+    Attributes:
+        hash: of its samples, once it is closed.
+        beginning: of an utterance, projected to DIMENSIONS and normalised; None if it begins silent.
+    """
+
+    hash: str
 
     def __init__(self, begin: bool) -> None:
-        self.hash = hashlib.blake2b(digest_size=8)
+        self.hasher: Any = hashlib.blake2b(digest_size=8)
         self.samples = self.runs = 0
         self.energy = 0.0
         self.total: Array | float = 0.0
@@ -91,7 +98,7 @@ class Sound:
     def add(self, x: Array) -> None:
         """A block, [C, T]."""
         # 16 bits: a copy in another lossless format has the same
-        self.hash.update(np.rint(x.T * 32768).clip(-32768, 32767).astype("<i2").tobytes())
+        self.hasher.update(np.rint(x.T * 32768).clip(-32768, 32767).astype("<i2").tobytes())
         self.energy += float(np.square(x, dtype=np.float64).sum())
         self.total = self.total + x.sum(axis=1, dtype=np.float64)
         self._find_runs(x)
@@ -102,6 +109,10 @@ class Sound:
                 projected = start @ projections()
                 self.beginning = projected / np.linalg.norm(projected)
         self.samples += x.shape[1]
+
+    def close(self) -> None:
+        """Keep the hash alone: there may be 150,000 sounds."""
+        self.hash, self.hasher = self.hasher.hexdigest(), None
 
     def _find_runs(self, x: Array) -> None:
         loud = np.abs(x) >= FULL_SCALE
@@ -210,6 +221,8 @@ def _listen(found: Look) -> None:
             rr += ((mixture - total) ** 2).sum()
         start += BLOCK
         parts = [part for part in parts if found.infos[part.file].length > start]
+    for sound in found.sounds.values():
+        sound.close()
     if whole and mm:
         _compare(found, mm, ms, ss, rr)
     _judge(found)
@@ -254,7 +267,7 @@ def _judge(found: Look) -> None:
             what = f"{where}: clipped, {sound.runs} runs of {RUN} or more samples at full scale, the first at "
             mend = "export it anew at a lower level, if many; or leave this track out"
             found.find("warning", "clipped", what + f"{sound.first_run / rate:.2f} s", mend)
-        if sound.offset > OFFSET and sound.offset > sound.rms / 10:
+        if holds != MIXTURE and sound.offset > OFFSET and sound.offset > sound.rms / 10:
             what = f"{where}: its mean is {sound.offset:.3f} of full scale, not zero"
             found.find("warning", "offset", what, "filter it: ffmpeg -i IN.wav -af highpass=f=5 NEW.wav")
     sources = [sound for holds, sound in found.sounds.items() if holds not in (MIXTURE, REST)]
