@@ -7,12 +7,13 @@ import io
 import lzma
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasnet_attn.errors import UserError
 
 MAGIC = b"!<arch>\n"
+UNPACK: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}
 HEADER = 60  # bytes before each member: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2
 
 
@@ -55,7 +56,7 @@ class Deb:
             if suffix == ".zst" and part == "data":  # Python before 3.14 does not read zstd
                 command = ["dpkg-deb", "--fsys-tarfile", str(self.path)]
                 return subprocess.run(command, capture_output=True, check=True).stdout
-            return {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}[suffix](packed)
+            return UNPACK[suffix](packed)
         except KeyError:
             raise UserError(f"{self.path}: packed as {part}.tar{suffix}, which nothing here unpacks") from None
         except (lzma.LZMAError, OSError, EOFError, subprocess.CalledProcessError) as error:
