@@ -36,7 +36,7 @@ class CachedTrack(Track):
         self.name, self.sources, self.sample_rate = track.name, track.sources, track.sample_rate
         self.length, self.channels, self.files = track.length, track.channels, track.files
         states = [file.stat() for file in track.files]
-        self.what = _digest(type(track).__name__, track.sources, [str(file.resolve()) for file in track.files])
+        self.what = _digest(type(track).__name__, track.sources, track.variant, [str(f.resolve()) for f in track.files])
         state = _digest([(state.st_size, state.st_mtime_ns) for state in states])
         self.copy = folder / f"{self.what}-{state}-{track.name}.npy"
         self.bytes = 4 * (1 + len(track.sources)) * track.channels * track.length
@@ -51,6 +51,9 @@ class CachedTrack(Track):
     def read_rest(self, start: int, length: int) -> Tensor:
         return self.track.read_rest(start, length)
 
+    def speaker(self, which: int) -> str | None:
+        return self.track.speaker(which)
+
     def _read(self, which: int | slice, start: int, length: int) -> Tensor:
         # mapped for this one read: pages that stayed mapped would count as this process's memory
         return torch.from_numpy(np.array(np.load(self.copy, mmap_mode="r")[which, :, start : start + length]))
@@ -62,23 +65,24 @@ class CachedTrack(Track):
             UserError: the track is damaged, or the copy cannot be written.
         """
         part = self.copy.with_suffix(".part")
-        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT), "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released by the system even if this process is killed
-            if self.copy.exists():
-                return
-            try:
+        try:
+            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT), "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # released by the system even if this process is killed
+                if self.copy.exists():
+                    return
                 mixture, references = self.track.read()
                 file.truncate()  # what a killed process had written
                 np.save(file, torch.cat([mixture[None], references]).numpy())
                 file.flush()
-            except (OSError, UserError) as error:
-                part.unlink()
-                if isinstance(error, UserError):
-                    raise
-                raise UserError(f"{part}: {error.strerror}; {MEND}") from error
-            for outdated in self.copy.parent.glob(f"{self.what}-*.npy"):
-                outdated.unlink()
-            part.replace(self.copy)
+                for outdated in self.copy.parent.glob(f"{self.what}-*.npy"):
+                    outdated.unlink()
+                part.replace(self.copy)  # before the lock goes: who waits for it writes to the same file
+        except UserError:
+            part.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise UserError(f"{part}: {error.strerror}; {MEND}") from error
 
 
 def _digest(*parts: object) -> str:
@@ -93,7 +97,7 @@ def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None
 
     Args:
         tracks: of a split.
-        folder: for the copies; it may be deleted at any time, and is then made anew.
+        folder: for the copies; it may be deleted between runs, and is then made anew.
         say: takes the line that says how much is to be decoded.
 
     Raises:

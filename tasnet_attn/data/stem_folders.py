@@ -33,6 +33,7 @@ class StemTrack(Track):
         self.name, self.sources = folder.name, sources
         self.parts = [[self._find(folder, stem) for stem in (sums or {}).get(source, [source])] for source in sources]
         self.files = [file for files in self.parts for file in files]
+        self.variant = [len(files) for files in self.parts]
         infos = [audio_info(file) for file in self.files]
         for file, info in zip(self.files, infos, strict=True):
             if info != infos[0]:
@@ -97,11 +98,11 @@ one length, rate (model.sample_rate) and number of channels. The mixture is thei
         entries = []
         for folder in self._find(split):
             parts, problem = [], None
-            for source in [stem for source in self.sources for stem in self.sums.get(source, [source])]:
-                found = [file for suffix in SUFFIXES if (file := folder / f"{source}{suffix}").is_file()]
+            for stem in [stem for source in self.sources for stem in self.sums.get(source, [source])]:
+                found = [file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()]
                 if len(found) > 1:
                     problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"
-                parts.append(Part(found[0] if found else folder / f"{source}.wav", source))
+                parts.append(Part(found[0] if found else folder / f"{stem}.wav", stem))
             entries.append(Entry(folder.name, tuple(parts), self.sample_rate, problem=problem))
         return entries
 

@@ -20,6 +20,7 @@ class Track(ABC):
         length: samples.
         channels: how many.
         files: what it is read from; errors name the first.
+        variant: what beside files and sources decides what `read` gives, so that decoded copies can tell.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Track(ABC):
     length: int
     channels: int = 1
     files: Sequence[Path] = ()
+    variant: object = None
 
     def __str__(self) -> str:
         return str(self.files[0]) if self.files else self.name

@@ -61,6 +61,15 @@ def test_stems_of_ones_own_and_worker_processes(tmp_path, suffix):
         assert all(torch.equal(x, y) for a, b in zip(cached, plain, strict=True) for x, y in zip(a, b, strict=True))
 
 
+def test_what_makes_a_source_is_part_of_what_is_kept(tmp_path):
+    root = write_stem_folders(tmp_path / "set", suffix="flac", sources=("x", "y", "z"))
+    for sums in ({"a": ["x", "y"], "b": ["z"]}, {"a": ["x"], "b": ["y", "z"]}):
+        settings = {"segment": 0.1, "sums": sums}
+        plain = StemFolders(["a", "b"], 8000, root, **settings).segments("train")[0, 0][1]
+        cached = StemFolders(["a", "b"], 8000, root, cache=tmp_path / "cache", **settings).segments("train")[0, 0][1]
+        assert torch.equal(cached, plain)
+
+
 def test_wav_files_are_read_where_they_are(tmp_path):
     root = write_stem_folders(tmp_path / "set")
     data = StemFolders(["guitar", "backing"], 8000, root, segment=0.1, cache=tmp_path / "cache")
