@@ -10,8 +10,9 @@ import soundfile
 
 from tasnet_attn.data.musdb18 import STREAMS, VALIDATION
 
-PITCHES = {  # Hz, of harmonic tones with vibrato; every other source is bursts of noise
-    "vocals": (250, 500), "bass": (50, 90), "other": (600, 1200), "guitar": (250, 500),
+PITCHES = {  # Hz, of harmonic tones with vibrato; drums and noise are bursts of noise
+    "vocals": (250, 500), "guitar": (250, 500), "bass": (50, 90), "other": (600, 1200),
+    "accompaniment": (600, 1200), "backing": (600, 1200),
     "s1": (90, 140), "s2": (280, 400), "s3": (700, 900),
 }  # fmt: skip
 SOURCES = ("guitar", "backing")
@@ -100,11 +101,11 @@ def write_mir1k(root, clips):
 # ---- LibriMix: root/wav8k/min/{train-360,dev,test}/{mix_clean,s1,s2}/<mixture>.wav, root/wav8k/min/metadata/*.csv ----
 
 
-def write_librimix(root, speakers=2, rate=8000, mode="min", noisy=False, lengths=(3000, 4000)):
+def write_librimix(root, speakers=2, rate=8000, mode="min", noisy=False, lengths=(3000, 4000), training="train-360"):
     """The generator's layout, with the absolute paths of another machine."""
     kind = "mix_both" if noisy else "mix_clean"
     base = root / f"wav{rate // 1000}k" / mode
-    for subset in ("train-360", "dev", "test"):
+    for subset in (training, "dev", "test"):
         rows = []
         for number, length in enumerate(lengths):
             name = "_".join(f"{10 * number + speaker}-1-0000" for speaker in range(speakers))
@@ -142,15 +143,18 @@ def write_stem_folders(root, lengths=(3000, 5000), split="train", rate=8000, cha
 
 def write_everything(root):
     """A folder `data` for every recipe, as it would stand beside `exp`."""
-    data, seconds = root / "data", 44_100
+    data, second = root / "data", 44_100
     for layout, name in (("stems", "MUSDB18"), ("hq", "MUSDB18-HQ")):
-        songs = [*VALIDATION[:2], "Song 1", "Song 2", "Song 3", "Song 4"]
-        write_musdb18(data / name, layout, songs, "train", 2 * seconds, seconds)
-        write_musdb18(data / name, layout, ["Test 1"], "test", int(2.5 * seconds), seconds)
+        songs = [VALIDATION[0], "Song 1", "Song 2", "Song 3"]
+        write_musdb18(data / name, layout, songs, "train", 2 * second, second)
+        write_musdb18(data / name, layout, ["Test 1"], "test", 2 * second, second)
     write_mir1k(data / "MIR-1K", {"abjones_1_01": 3, "abjones_2_01": 4, "amy_1_01": 3.5, "bobon_1_01": 3})
-    for rate in (8000, 16_000):
-        write_librimix(data / "Libri2Mix", rate=rate, lengths=[int(s * rate) for s in (2, 3, 2.5)])
+    for name, rate, training in (("Libri2Mix", 8000, 360), ("Libri2Mix", 16_000, 360), ("debian2mix", 8000, None)):
+        training = f"train-{training}" if training else "train"
+        write_librimix(data / name, rate=rate, lengths=[2 * rate, 3 * rate], training=training)
     for split in ("train", "valid", "test"):
         sources = ("vocals", "accompaniment", "guitar", "backing")
-        write_stem_folders(data / "own_stems", [2 * seconds], split, seconds, sources=sources)
+        write_stem_folders(data / "own_stems", [2 * second], split, second, sources=sources)
+        stems = ("vocals", "drums", "bass", "other")
+        write_stem_folders(data / "synthsong", [2 * second], split, second, suffix="flac", sources=stems)
     return root
