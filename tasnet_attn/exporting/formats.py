@@ -98,15 +98,18 @@ def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> No
     if sum(weight.nbytes for weight in model.state_dict().values()) > ONNX_LIMIT:
         raise UserError(f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}")
     try:
-        import onnxscript  # noqa: F401
+        from onnxscript import optimizer
     except ImportError as error:
         raise UserError("onnx: needs the packages onnx, onnxscript and onnxruntime: install tasnet-attn[onnx]") from error
     with _quiet("onnx", model), torch.no_grad():
         written = torch.onnx.export(
             _program(model, "onnx"), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
             input_names=["mixture"], output_names=["estimates"], verbose=False,
+            optimize=False,  # it takes the epsilons of our divisions (1e-16, 1e-8) for zeros: NaN on silence
         )  # fmt: skip
         assert written is not None
+        optimizer.fold_constants(written.model)
+        optimizer.remove_unused_nodes(written.model)
         about = graph_header(model, facts)
         written.model.metadata_props[HEADER] = json.dumps(about)
         written.model.metadata_props.update(  # what a reader without this library looks for first
@@ -140,6 +143,7 @@ def _quiet(to: str, model: SourceSeparator) -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*", torch.jit.TracerWarning)
             warnings.filterwarnings("ignore", ".*", FutureWarning, "torch.*|copyreg|onnxscript.*")
             warnings.filterwarnings("ignore", ".*", DeprecationWarning, "torch.*|copyreg|onnxscript.*")
+            warnings.filterwarnings("ignore", "No complete tensor found in the group.*", UserWarning)
             warnings.filterwarnings("ignore", "Expect archive file to be a file ending in .pt2.*")
             yield
     except UserError:

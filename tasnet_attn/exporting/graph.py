@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +12,11 @@ from torch import Tensor, nn
 
 from tasnet_attn.config import describe
 from tasnet_attn.exporting.lstm import GraphLSTM
-from tasnet_attn.filterbanks import STFTBank, STFTDecoder, STFTEncoder
+from tasnet_attn.filterbanks import LearnedDecoder, STFTBank, STFTDecoder, STFTEncoder
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.nn import TransformerLayer
+from tasnet_attn.separators import Hourglass, SkipAttentionHourglass
+from tasnet_attn.separators.samsnet import SlicedAttention
 
 
 class GraphSTFTEncoder(STFTEncoder):
@@ -52,12 +56,46 @@ class GraphSTFTDecoder(STFTDecoder):
         return waveform[:, 0], F.conv_transpose1d(frames, self.squares, stride=self.hop)[0]
 
 
+class GraphLearnedDecoder(LearnedDecoder):
+    """The output is always cut, so that no length is a special case."""
+
+    def __init__(self, original: LearnedDecoder) -> None:
+        _become(self, original)
+
+    def forward(self, carriers: Tensor, length: int) -> Tensor:
+        left = self.kernel_size - self.stride
+        return F.pad(self.synthesis(carriers), (0, self.kernel_size))[..., left : left + length]
+
+
+class GraphHourglass(Hourglass):
+    """Padding by a fixed number of frames and always cutting: no number of frames is a special case."""
+
+    def __init__(self, original: Hourglass) -> None:
+        _become(self, original)
+
+    def padded(self, features: Tensor) -> Tensor:
+        bins, frames = features.shape[-2:]
+        whole = (frames + self.multiple - 1) // self.multiple * self.multiple
+        return F.pad(features, (0, self.multiple, 0, -bins % self.multiple))[..., :whole]
+
+    def cropped(self, masks: Tensor, bins: int, frames: int) -> Tensor:
+        return super().cropped(F.pad(masks, (0, 1)), bins, frames)
+
+
+class GraphSlicedAttention(SlicedAttention):
+    """Under a mask whether or not the last part is full."""
+
+    def __init__(self, original: SlicedAttention) -> None:
+        _become(self, original)
+
+    mask = staticmethod(SlicedAttention.real)
+
+
 class GraphTransformerLayer(TransformerLayer):
     """Windowed attention under one mask for all frames: the blocks of `attend` would fix their number."""
 
     def __init__(self, original: TransformerLayer) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(original.__dict__)
+        _become(self, original)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.window is None:
@@ -66,6 +104,23 @@ class GraphTransformerLayer(TransformerLayer):
         age = frames[:, None] - frames
         allowed = (age < self.window) & (age >= 0 if self.causal else age > -self.window)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+
+
+def _become(new: nn.Module, original: nn.Module) -> None:
+    """Make `new` an object of another class with the same parts."""
+    nn.Module.__init__(new)
+    new.__dict__.update(original.__dict__)
+
+
+REPLACEMENTS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    STFTEncoder: GraphSTFTEncoder,
+    STFTDecoder: GraphSTFTDecoder,
+    LearnedDecoder: GraphLearnedDecoder,
+    TransformerLayer: GraphTransformerLayer,
+    Hourglass: GraphHourglass,
+    SkipAttentionHourglass: GraphHourglass,
+    SlicedAttention: GraphSlicedAttention,
+}
 
 
 class Graph(nn.Module):
@@ -91,15 +146,9 @@ def graph(model: SourceSeparator, lstm: str = "torch") -> Graph:
     prepared = copy.deepcopy(model).eval().requires_grad_(False)
     for parent in list(prepared.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, STFTEncoder):
-                child = GraphSTFTEncoder(child)
-            elif isinstance(child, STFTDecoder):
-                child = GraphSTFTDecoder(child)
-            elif isinstance(child, TransformerLayer):
-                child = GraphTransformerLayer(child)
-            elif isinstance(child, nn.LSTM) and lstm != "torch":
+            if isinstance(child, nn.LSTM) and lstm != "torch":
                 child = GraphLSTM(child, onnx=lstm == "onnx")
-            else:
-                continue
+            elif type(child) in REPLACEMENTS:
+                child = REPLACEMENTS[type(child)](child)
             setattr(parent, name, child.eval())
     return Graph(prepared)

@@ -151,10 +151,18 @@ class Hourglass(Separator):
 
     def forward(self, features: Tensor) -> list[Tensor]:
         bins, frames = features.shape[-2:]
-        padded = F.pad(features, (0, -frames % self.multiple, 0, -bins % self.multiple))
-        x = self.stem(padded.unsqueeze(1))
+        x = self.stem(self.padded(features).unsqueeze(1))
         stages = []
         for stack in self.stacks:
             x, masks = stack(x)
-            stages.append(masks[..., :bins, :frames])
+            stages.append(self.cropped(masks, bins, frames))
         return stages
+
+    def padded(self, features: Tensor) -> Tensor:
+        """Zero-pad [N, F, L] to multiples of 2**n_poolings."""
+        bins, frames = features.shape[-2:]
+        return F.pad(features, (0, -frames % self.multiple, 0, -bins % self.multiple))
+
+    def cropped(self, masks: Tensor, bins: int, frames: int) -> Tensor:
+        """Undo `padded`: [N, S, F', L'] -> [N, S, F, L]."""
+        return masks[..., :bins, :frames]

@@ -123,17 +123,19 @@ class SlicedAttention(nn.Module):
         if self.scores == "joint":  # [N, 3 heads, parts, part, channels * F]
             qkv = qkv.unflatten(1, (3 * self.heads, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
         q, k, v = (each.flatten(1, 2) for each in qkv.chunk(3, dim=1))  # [N, scores * parts, part, width]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(q, n_parts, missing))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q, n_parts, missing))
         attended = attended.unflatten(1, (-1, n_parts))
         if self.scores == "joint":
             attended = attended.unflatten(-1, (-1, x.shape[3])).permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
         return self.project_out(attended.flatten(2, 3)[:, :, :length])
 
+    def mask(self, q: Tensor, n_parts: int, missing: int) -> Tensor | None:
+        """Which keys may be attended to, or None: all of them."""
+        return self.real(q, n_parts, missing) if missing else None
+
     @staticmethod
-    def _mask(q: Tensor, n_parts: int, missing: int) -> Tensor | None:
-        """Which keys may be attended to, [1, scores * parts, 1, part]: all but the padding of the last part."""
-        if not missing:
-            return None
+    def real(q: Tensor, n_parts: int, missing: int) -> Tensor:
+        """Which keys are no padding of the last part, [1, scores * parts, 1, part]."""
         part = q.shape[2]
         real = torch.arange(n_parts * part, device=q.device).view(n_parts, 1, part) < n_parts * part - missing
         return real.repeat(q.shape[1] // n_parts, 1, 1).unsqueeze(0)
