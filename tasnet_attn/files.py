@@ -104,7 +104,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([(str, "torch.torch_version.TorchVersion")]):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
         reason = _first_line(error)
         raise UserError(f"{file}: not a checkpoint that can be read safely: {reason}") from error
     if not isinstance(checkpoint, dict):

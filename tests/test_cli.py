@@ -43,7 +43,7 @@ def test_separate_imports_no_training():
     assert not {"pytorch_lightning", "asteroid", "jsonargparse", "museval", "matplotlib"} & set(loaded)
 
 
-@pytest.mark.parametrize("command", ["demo", "separate", "evaluate", "report", "check-data", "export"])
+@pytest.mark.parametrize("command", ["demo", "separate", "evaluate", "report", "ablate", "check-data", "export"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -83,7 +83,7 @@ def nan_file(tmp_path):
             ["separate", "SONG", "--model", "MODEL", "--sources", "drums"],
             "no source 'drums'; it separates guitar, backing",
         ),
-        (["separate", "SONG", "--model", "SONG"], "not a model file"),
+        (["separate", "SONG", "--model", "SONG"], "not a checkpoint that can be read safely"),
         (["separate", "CORRUPT", "--model", "MODEL"], "corrupt.wav: cannot be read as audio"),
         (["separate", "EMPTY", "--model", "MODEL"], "empty: no audio files"),
         (["separate", "NAN", "--model", "MODEL"], "nan.wav: NaN or infinite value at sample 0"),
