@@ -4,7 +4,7 @@ import soundfile
 import torch
 from lookalikes import write_stem_folders
 
-from tasnet_attn.audio import find_audio, read_audio
+from tasnet_attn.audio import audio_info, find_audio, read_audio
 from tasnet_attn.data import StemFolders, from_config
 from tasnet_attn.errors import UserError
 
@@ -205,6 +205,21 @@ def test_unreadable_samples_name_the_file(tmp_path):
         read_audio(file, 60, 50)
     with pytest.raises(UserError, match="no such file"):
         read_audio(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize(("said", "refused"), [(400 + 44, False), (400_000, True), (0xFFFFFFFF, False)])
+def test_a_wav_header_that_says_more_than_there_is(tmp_path, said, refused):
+    """Truncated; but not if a program counted its header in, or wrote to a pipe and could not know."""
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.zeros((100, 2)), 8000)
+    content = bytearray(file.read_bytes())
+    content[40:44] = said.to_bytes(4, "little")
+    file.write_bytes(content)
+    if refused:
+        with pytest.raises(UserError, match=r"a\.wav: holds 400 bytes of sound, but its header says 400000; the file"):
+            audio_info(file)
+    else:
+        assert audio_info(file).length == 100
 
 
 def test_too_short_tracks_and_missing_folders(tmp_path):
