@@ -123,7 +123,7 @@ class SeparationTask(LightningModule):
     def on_train_epoch_end(self) -> None:
         if self._epoch_began is not None:  # None: resumed in mid-epoch, its beginning is not known
             seconds = time.perf_counter() - self._epoch_began
-            self.log("epoch_seconds", seconds, rank_zero_only=True)
+            self.log("epoch_seconds", seconds, sync_dist=True)
             self._epoch_began = None
 
     def on_train_start(self) -> None:

@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.distributed import is_torchelastic_launched
 
 from tasnet_attn.data import SegmentedData
 from tasnet_attn.data.files import record, remember
@@ -185,6 +186,12 @@ class TrainCLI(LightningCLI):
                 TensorBoardLogger(self.out, name="", version="tensorboard"),
             ]
         self.trainer = Trainer(**settings)
+        started = int(os.environ.get("WORLD_SIZE", 1)) if is_torchelastic_launched() else self.trainer.world_size
+        if started != self.trainer.world_size:  # they would train apart from each other, into one folder
+            raise UserError(
+                f"torchrun started {started} processes, but the trainer expects {self.trainer.world_size}; set "
+                "--trainer.devices (processes on each machine) and --trainer.num_nodes (machines)"
+            )
 
 
 class ParseOnly(TrainCLI):

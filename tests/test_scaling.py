@@ -224,3 +224,10 @@ def test_a_mistake_is_one_clear_line(config, tmp_path, arguments, said):
     with pytest.raises(UserError) as caught:
         train(["--config", str(config), "--out", str(tmp_path / "run"), *arguments])
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_torchrun_and_the_trainer_agree_on_the_number_of_processes(config, tmp_path, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="torchrun started 2 processes, but the trainer expects 1; set --trainer.devic"):
+        train(["--config", str(config), "--out", str(tmp_path / "run"), "--trainer.devices=1"])
