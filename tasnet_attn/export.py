@@ -37,7 +37,8 @@ def export(
         The proof, as `exporting.parity.prove` returns it, with "path".
 
     Raises:
-        UserError: the file would be its own source, the exporter refuses the model, or the file computes something else.
+        UserError: the file would be its own source, the exporter refuses the model, or the file computes something
+            else.
     """
     source = files.find(model)
     original = load(source)

@@ -49,13 +49,15 @@ def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
         return Described(arguments["config"], ours, dict(packed.get("infos") or {}))
     if name not in THEIRS:
         raise UserError(f"{file}: Asteroid's {name!r} cannot be used here; only {', '.join(THEIRS)} can")
-    models = compat.asteroid.models  # type: ignore[attr-defined]
+    models = compat.asteroid.models
     network = getattr(models, name)
     known = set(inspect.signature(network.__init__).parameters) - {"self", "fb_kwargs"}
     if unknown := sorted(map(str, arguments.keys() - known)):
         raise UserError(f"{file}: {name} has no setting {unknown[0]!r}")
-    if arguments.get("fb_name", "free") != "free":
-        raise UserError(f"{file}: its filters are {arguments['fb_name']!r}; only learned ones ('free') can be used here")
+    if arguments.get("fb_name", "free") not in ("free", "FreeFB"):
+        raise UserError(
+            f"{file}: its filters are {arguments['fb_name']!r}; only learned ones ('free') can be used here"
+        )
     if not arguments.get("sample_rate"):
         raise UserError(f"{file}: does not say its sample rate; add it to the file's model_args")
 
@@ -114,11 +116,11 @@ class AsteroidSeparator(SourceSeparator):
 
 def register() -> type:
     """Make our models known to Asteroid; returns the class that its `from_pretrained` builds."""
-    models = compat.asteroid.models  # type: ignore[attr-defined]
+    models = compat.asteroid.models
     if hasattr(models, OURS):
         return getattr(models, OURS)
 
-    class TasnetAttn(models.BaseModel):  # type: ignore[name-defined,misc]
+    class TasnetAttn(models.BaseModel):  # type: ignore[name-defined]
         """A model of ours as Asteroid's: one channel in, as all its tools take it."""
 
         def __init__(self, config: dict[str, Any], sample_rate: float) -> None:

@@ -11,6 +11,8 @@ import yaml
 from tasnet_attn import files
 
 CONVENTION = "mean of medians"  # of the scores that a file carries; summary.json has the others
+SETTINGS = ("data", "task", "early_stopping", "ema", "seed_everything")  # of config.yml; of its trainer section:
+TRAINER = ("max_steps", "max_epochs", "max_time", "precision", "gradient_clip_val")
 METRICS = ("SDR", "SIR", "ISR", "SAR", "SI-SNR", "SI-SNRi")
 
 
@@ -47,11 +49,9 @@ def _training(run: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     config = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    training = {key: config[key] for key in ("data", "task", "early_stopping", "ema", "seed_everything") if key in config}
+    training = {key: config[key] for key in SETTINGS if key in config}
     trainer = config.get("trainer") or {}
-    training["trainer"] = {
-        key: trainer[key] for key in ("max_steps", "max_epochs", "max_time", "precision", "gradient_clip_val") if key in trainer
-    }
+    training["trainer"] = {key: trainer[key] for key in TRAINER if key in trainer}
     record = run / "data.json"
     if record.is_file():
         training["data fingerprint"] = json.loads(record.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """The formats: what a file of each is called, how exact it is, and how it is written.
 
-What a graph file computes is the same in all of them: `mixture` [N, T] -> `estimates` [N, S, T], float32, N channels that
-do not see each other. N is free; T too, from `minimum` samples on, unless the model has a fixed segment.
+What a graph file computes is the same in all of them: `mixture` [N, T] -> `estimates` [N, S, T], float32, N channels
+that do not see each other. N is free; T too, from `minimum` samples on, unless the model has a fixed segment.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> No
     try:
         from onnxscript import optimizer
     except ImportError as error:
-        raise UserError("onnx: needs the packages onnx, onnxscript and onnxruntime: install tasnet-attn[onnx]") from error
+        raise UserError(
+            "onnx: needs the packages onnx, onnxscript and onnxruntime: install tasnet-attn[onnx]"
+        ) from error
     with _quiet("onnx", model), torch.no_grad():
         written = torch.onnx.export(
             _program(model, "onnx"), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),

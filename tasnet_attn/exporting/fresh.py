@@ -52,7 +52,7 @@ def _torch_export(file: str) -> Run:
 
 def _asteroid(file: str) -> Run:
     import tasnet_attn.exporting.asteroid  # noqa: F401
-    from tasnet_attn.compat import asteroid  # type: ignore[attr-defined]
+    from tasnet_attn.compat import asteroid
 
     return _torch(asteroid.models.BaseModel.from_pretrained(file).eval())
 
@@ -82,7 +82,7 @@ def main(jobs: list[dict[str, Any]], threads: int) -> None:
     for job in jobs:
         run = _onnx(job["file"], threads) if job["format"] == "onnx" else RUNNERS[job["format"]](job["file"])
         with np.load(job["inputs"]) as mixtures:
-            np.savez(job["outputs"], **{name: run(mixtures[name]) for name in mixtures.files})
+            np.savez(job["outputs"], **{name: run(mixtures[name]) for name in mixtures.files})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

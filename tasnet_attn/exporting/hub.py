@@ -11,6 +11,13 @@ import yaml
 
 from tasnet_attn.model import SourceSeparator, header, save
 
+USE = """```python
+import tasnet_attn
+
+model = tasnet_attn.SourceSeparator.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
+estimates = tasnet_attn.separate(model, mixture, sample_rate)  # [channels, samples] -> {source: the same}
+```"""
+
 
 def write_folder(
     model: SourceSeparator, folder: Path, facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None
@@ -46,8 +53,7 @@ def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
         f"# {type(model.separator).__name__}: {', '.join(model.sources)}",
         f"Separates audio at {rate} into {', '.join(model.sources)}"
         f"{' (in no fixed order)' if model.interchangeable else ''}; {n_weights:,} parameters.",
-        "```python\nimport tasnet_attn\n\nmodel = tasnet_attn.SourceSeparator.from_pretrained(\"THIS FOLDER OR ITS NAME\")\n"
-        "estimates = tasnet_attn.separate(model, mixture, sample_rate)  # [channels, samples] -> {source: the same}\n```",
+        USE,
         "## Data",
         _block(training.get("data"), "Not recorded.") + _block(training.get("data fingerprint"), ""),
         "## Scores",

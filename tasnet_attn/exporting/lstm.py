@@ -96,7 +96,8 @@ def to_onnx() -> dict[Any, Any]:
         for layer in range(layers):
             w, r, b = weights[3 * layer : 3 * layer + 3]
             y, _, _ = op.LSTM(x, w, r, b, hidden_size=r.shape[-1], direction=way)  # [L, directions, N, H]
-            x = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
+            shape: Any = op.Constant(value_ints=[0, 0, -1])
+            x = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), shape)
         return op.Transpose(x, perm=[1, 0, 2])
 
     return {torch.ops.tasnet_attn.lstm.default: translate}

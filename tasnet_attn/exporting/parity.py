@@ -34,8 +34,10 @@ def cases(model: SourceSeparator) -> dict[str, np.ndarray]:
     """Mixtures [N, T] by name: music, noise and silence, in several lengths and batch sizes that a graph file takes."""
     window, minimum = (lengths(model)[key] for key in ("window", "minimum"))
     shortest = int(minimum or 1)
-    sizes = [window] * 3 if window else [max(model.sample_rate, shortest), model.sample_rate // 2 + shortest + 7, shortest]
-    long, middle, short = (int(size) for size in sizes)  # type: ignore[arg-type]
+    sizes = (
+        [window] * 3 if window else [max(model.sample_rate, shortest), model.sample_rate // 2 + shortest + 7, shortest]
+    )
+    long, middle, short = (int(size) for size in sizes)
     music = _music(model.sample_rate, long + middle)
     noise = 0.1 * np.random.default_rng(0).standard_normal((3, max(long, short)), dtype=np.float32)
     stereo = music[:, :long]
@@ -157,4 +159,6 @@ def table(report: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     verdict = "the same within" if report["passed"] else "NOT the same within"
-    return "\n".join([*lines, f"{report['file']} ({report['format']}): {verdict} {report['tolerance']:g} of the largest output"])
+    return "\n".join(
+        [*lines, f"{report['file']} ({report['format']}): {verdict} {report['tolerance']:g} of the largest output"]
+    )

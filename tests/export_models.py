@@ -1,0 +1,64 @@
+"""Tiny models of every kind for the export tests, and a directory of their exported files."""
+
+from functools import partial
+
+from conftest import tasnet_model
+
+from tasnet_attn.filterbanks import GammatoneEncoder, STFTDecoder, STFTEncoder
+from tasnet_attn.heads import Magnitude, Mask
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.separators import (
+    LTL,
+    AudioSlots,
+    Hourglass,
+    QueryTransformer,
+    ResNet,
+    SamsNet,
+    SkipAttentionHourglass,
+    SlotAttention,
+    TasNet,
+)
+
+
+def spectrogram_model(separator, head, segment, power=1.0, normalise=None, drop=None, last_frame=True, **settings):
+    return SourceSeparator(
+        ["guitar", "backing"],
+        8000,
+        STFTEncoder(64, 16, power=power, normalise=normalise, drop=drop, last_frame=last_frame),
+        separator,
+        STFTDecoder(64, 16, drop=drop),
+        head,
+        segment=segment,
+        **settings,
+    )
+
+
+def hourglass(separator, segment=0.032, **settings):
+    network = partial(separator, n_stacks=1, n_poolings=2, channels=4, stem=[2], **settings)
+    return spectrogram_model(network, Mask("clipped"), segment, normalise="max", drop="nyquist")
+
+
+def audioslots(slots):
+    network = partial(AudioSlots, encoder=ResNet(4, (1, 1, 1, 1), 2), slots=slots, decoder_hidden=8)
+    head = Magnitude("wiener", power=0.3)
+    return spectrogram_model(network, head, 0.128, power=0.3, drop="nyquist", last_frame=False, interchangeable=True)
+
+
+def samsnet(segment=0.05):
+    return spectrogram_model(partial(SamsNet, channels=2, n_modules=1, slices=3), Mask("sigmoid"), segment)
+
+
+# every separator, every encoder, one way and both ways; fixed windows where the recipes have them
+KINDS = {
+    "TasNet, gated": lambda: tasnet_model(partial(TasNet, hidden=6, n_layers=2)),
+    "LTL, gammatone, both ways": lambda: tasnet_model(
+        partial(LTL, hidden=6, heads=2, ffn=8, transformer_layers=1, bidirectional=True, window=9),
+        GammatoneEncoder(24, 16, 8000, n_centres=6),
+    ),
+    "Hourglass, Park's": lambda: hourglass(Hourglass),
+    "Hourglass, the report's": lambda: hourglass(Hourglass, batch_norm=True, growth=2, kernel_size=3),
+    "SkipAttentionHourglass": lambda: hourglass(SkipAttentionHourglass),
+    "SamsNet": samsnet,
+    "AudioSlots, transformer": lambda: audioslots(QueryTransformer(8, 1, 2)),
+    "AudioSlots, Slot Attention": lambda: audioslots(SlotAttention(8, 2)),
+}
