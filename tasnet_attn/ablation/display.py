@@ -119,6 +119,6 @@ def steps(config: dict[str, Any]) -> int | None:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 100:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -61,7 +61,7 @@ def curves(found: Found, path: Path) -> Path:
 
 
 def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
-    """The metric against parameters or against time, with the 95 % intervals of both."""
+    """The metric against parameters or against time, with the 95 % interval of the metric."""
     figure, axis = _figure(9, 5)
     for cell in found.sweep.cells:
         x, y = found.estimate(cell.name, across), found.estimate(cell.name, metric)
@@ -96,7 +96,7 @@ def heat_map(found: Found, down: str, right: str, metric: str, path: Path) -> Pa
     axis.set_xticks(range(len(columns)), columns)
     axis.set_yticks(range(len(rows)), rows)
     axis.set(xlabel=right, ylabel=down)
-    axis.set_title(found.sweep.path.stem, fontsize=11)
+    axis.set_title(f"{found.sweep.path.stem} (± 95 % interval)", fontsize=11)
     middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
     for (row, column), text in np.ndenumerate(texts):
         dark = values[row, column] < middle

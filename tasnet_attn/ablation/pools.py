@@ -72,6 +72,7 @@ class LocalPool:
         with self.lock:
             if self.closed:
                 raise WorkerDied("stopped")
+            self.idle = [worker for worker in self.idle if worker.poll() is None]
             worker = self.idle.pop() if self.idle else self._start()
             self.busy.append(worker)
         assert worker.stdin is not None and worker.stdout is not None

@@ -201,11 +201,17 @@ def _claims(found: Found, claims: Sequence[Claim]) -> str:
         answer, comparisons = found.judge(claim)
         quantity = found.quantity(claim)
         differences = [
-            f"{claim.cell} minus {other}: {interval(comparison.difference, 3 if quantity in TIMES else 2)}"
+            f"{claim.cell} minus {other}: {_difference(comparison, quantity)}"
             for other, comparison in zip(claim.others, comparisons, strict=True)
         ]
         rows.append([claim.says, label(quantity), "; ".join(differences), f"**{answer}**"])
     return f"\n## Claims\n\n{_markdown(['claim', 'compared', 'found here', 'this sweep'], rows)}"
+
+
+def _difference(comparison: Comparison, quantity: str) -> str:
+    if quantity in EXACT:
+        return f"{comparison.difference.mean:,.0f}"
+    return interval(comparison.difference, 3 if quantity in TIMES else 2)
 
 
 def _track_metrics(found: Found) -> list[str]:
