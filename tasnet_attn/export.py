@@ -47,7 +47,8 @@ def export(
     if half and to not in ("safetensors", HUGGINGFACE):
         raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
     facts = facts_of(source, licence)
-    home = Path(model) if Path(model).is_dir() else source.parent if source.exists() else Path()
+    from_hub = str(model).startswith(files.HUB)  # whose cache is no place for new files
+    home = Path() if from_hub else Path(model) if Path(model).is_dir() else source.parent
     if to == HUGGINGFACE:
         return _export_folder(original, out or home / "huggingface", facts, half)
     kind = "safetensors-half" if half else to

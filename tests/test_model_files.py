@@ -117,6 +117,7 @@ def test_damaged_files_are_one_line(tmp_path):
         ("deep.safetensors", struct.pack("<Q", len(deep)) + deep, "header is damaged"),
         ("empty.ckpt", b"", "not a checkpoint"),
         ("text.pth", b"no model", "not a checkpoint"),
+        ("graph.ts", b"", "a graph for other runtimes"),
     ]:
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, said)
