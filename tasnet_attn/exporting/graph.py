@@ -83,12 +83,15 @@ class GraphHourglass(Hourglass):
 
 
 class GraphSlicedAttention(SlicedAttention):
-    """Under a mask whether or not the last part is full."""
+    """Under a mask, and cut, whether or not the last part is full."""
 
     def __init__(self, original: SlicedAttention) -> None:
         _become(self, original)
 
     mask = staticmethod(SlicedAttention.real)
+
+    def cropped(self, x: Tensor, length: int) -> Tensor:
+        return super().cropped(F.pad(x, (0, 0, 0, 1)), length)
 
 
 class GraphTransformerLayer(TransformerLayer):

@@ -127,7 +127,11 @@ class SlicedAttention(nn.Module):
         attended = attended.unflatten(1, (-1, n_parts))
         if self.scores == "joint":
             attended = attended.unflatten(-1, (-1, x.shape[3])).permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
-        return self.project_out(attended.flatten(2, 3)[:, :, :length])
+        return self.project_out(self.cropped(attended.flatten(2, 3), length))
+
+    def cropped(self, x: Tensor, length: int) -> Tensor:
+        """Leave the padding out: [N, channels, L', F] -> [N, channels, L, F]."""
+        return x[:, :, :length]
 
     def mask(self, q: Tensor, n_parts: int, missing: int) -> Tensor | None:
         """Which keys may be attended to, or None: all of them."""
