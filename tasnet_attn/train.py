@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
@@ -230,6 +230,11 @@ def train(arguments: list[str]) -> Path:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         cli.trainer.save_checkpoint(cli.out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
         (cli.out / FINISHED).touch()
+        if not (cli.out / "checkpoints" / "best.ckpt").is_file():
+            rank_zero_warn(
+                f"{cli.out}: ended before its first validation, so the level of the outputs was not measured and SDR says "
+                "nothing; more steps, or fewer data.init_args.segments_per_epoch"
+            )
     return cli.out
 
 
