@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -266,7 +267,6 @@ def test_a_folder_with_another_run_is_not_taken_for_the_cell(unbroken, tmp_path)
     task = {"cwd": os.getcwd(), "folder": str(run.folder), "arguments": run.arguments, "key": run.cell.key}
     answer = perform(task | {"threads": torch.get_num_threads(), "evaluate": []})
     assert "holds a run of another configuration; remove it" in answer["error"]
-    assert "Traceback" in (run.folder / "log.txt").read_text()
 
 
 def test_identity_is_the_configuration_without_seed_and_folder(unbroken):
@@ -406,14 +406,19 @@ input()
 def test_ray_gives_the_same_table(unbroken, tmp_path):
     pytest.importorskip("ray")
     sweep, whole = unbroken
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    token = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }  # else Ray leaves one in the home folder
+    settings = {"text": True, "env": os.environ | token}
+    quiet = settings | {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-W", "ignore", "-m", "tasnet_attn.cli", "ablate", str(sweep)]
-    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", CLUSTER], stdin=subprocess.PIPE, **quiet) as cluster:
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", CLUSTER], **quiet) as cluster:
         try:
             address = cluster.stdout.readline().strip()
             arguments = ["--out", str(tmp_path), "--ray", address]
-            greedy = subprocess.run([*command, *arguments, "--gpus", "0.5"], capture_output=True, text=True)
-            ran = subprocess.run([*command, *arguments], capture_output=True, text=True)
+            greedy = subprocess.run([*command, *arguments, "--gpus", "0.5"], capture_output=True, **settings)
+            ran = subprocess.run([*command, *arguments], capture_output=True, **settings)
         finally:
             cluster.communicate("\n")
     assert greedy.returncode == 2 and "a cell needs 1 CPUs and 0.5 GPUs, the cluster has 2 CPUs" in greedy.stderr

@@ -118,7 +118,8 @@ class RayPool:
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--ray {address}: no cluster answers there: {' '.join(str(error).split())}") from error
+            hint = "if it asks for a token, set RAY_AUTH_MODE=token"
+            raise UserError(f"--ray {address}: no cluster answers ({' '.join(str(error).split())}); {hint}") from error
         self.ray = ray
         total = ray.cluster_resources()
         if total.get("CPU", 0) < threads or total.get("GPU", 0) < gpus:
