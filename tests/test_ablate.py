@@ -462,3 +462,11 @@ def test_the_published_counts_are_in_the_sweeps():
 def test_an_unknown_error_names_the_file(tmp_path):
     with pytest.raises(UserError, match="no such file; give a sweep file"):
         read(tmp_path / "x.yml")
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    """At most ten lines; seven cells."""
+    root = RECIPES.parents[1]
+    block = (root / "docs" / "ablations.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "width.yml").write_text(block.replace("recipes/", f"{root}/recipes/"))
+    assert block.count("\n") <= 10 and len(read(tmp_path / "width.yml").cells) == 7

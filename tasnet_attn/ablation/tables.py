@@ -226,9 +226,8 @@ def interval(value: Estimate, digits: int = 2) -> str:
     """`mean [low, high]`."""
     if math.isnan(value.mean):
         return ""
-    if math.isnan(value.low):
-        return f"{value.mean:,.{digits}f}"
-    return f"{value.mean:,.{digits}f} [{value.low:,.{digits}f}, {value.high:,.{digits}f}]"
+    mean, low, high = (f"{round(number, digits) + 0.0:,.{digits}f}" for number in (value.mean, value.low, value.high))
+    return mean if math.isnan(value.low) else f"{mean} [{low}, {high}]"  # + 0.0: no -0.00
 
 
 def _short(number: float) -> str:
