@@ -220,7 +220,9 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
     """
     file = files.find(path)
     if file.suffix in (".onnx", ".pt2", ".ts"):
-        raise UserError(f"{file}: a graph for other runtimes; give the model that it was exported from (docs/deploy.md)")
+        raise UserError(
+            f"{file}: a graph for other runtimes; give the model that it was exported from (docs/deploy.md)"
+        )
     if file.suffix in (".safetensors", ""):
         described = files.read_safetensors(file)
     else:
