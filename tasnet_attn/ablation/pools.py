@@ -46,7 +46,7 @@ class LocalPool:
         self.idle: list[subprocess.Popen[str]] = []
         self.busy: list[subprocess.Popen[str]] = []
         self.executor = ThreadPoolExecutor(jobs)
-        for _ in range(jobs):  # they import while the sweep is still being read
+        for _ in range(jobs):  # they import while the tasks are prepared
             self.idle.append(self._start())
 
     def submit(self, task: Task) -> Future[dict[str, Any]]:

@@ -139,7 +139,7 @@ def main() -> None:
         os._exit(0)  # in mid-training too: whoever started this process is gone, or wants it to go
 
     threading.Thread(target=listen, daemon=True).start()
-    import tasnet_attn.train  # noqa: F401  takes seconds: while the first task is still being prepared
+    import tasnet_attn.train  # noqa: F401  takes seconds: not only when the first task has come
 
     while True:
         answers.write(json.dumps(perform(tasks.get())) + "\n")
