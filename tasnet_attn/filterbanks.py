@@ -65,7 +65,7 @@ def pad_to_frames(waveform: Tensor, kernel_size: int, stride: int) -> Tensor:
     """Zero-pad [..., T] so that frames cover every sample equally often: kernel - stride on the left, the rest right.
 
     With stride = kernel (TasNet's default) nothing is added on the left and the last segment is filled up. What is
-    added does not depend on T (exporters want it so): the frames that end within it leave up to stride - 1 samples over.
+    added does not depend on T (exporters want it so): its last frame leaves up to stride - 1 samples over.
     """
     return F.pad(waveform, (kernel_size - stride, kernel_size - 1))
 

@@ -232,8 +232,8 @@ def train(arguments: list[str]) -> Path:
         (cli.out / FINISHED).touch()
         if not (cli.out / "checkpoints" / "best.ckpt").is_file():
             rank_zero_warn(
-                f"{cli.out}: ended before its first validation, so the level of the outputs was not measured and SDR says "
-                "nothing; more steps, or fewer data.init_args.segments_per_epoch"
+                f"{cli.out}: ended before its first validation, so the level of the outputs was not measured and SDR "
+                "says nothing; more steps, or fewer data.init_args.segments_per_epoch"
             )
     return cli.out
 

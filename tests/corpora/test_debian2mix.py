@@ -1,6 +1,5 @@
 import csv
 import io
-import runpy
 import tarfile
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tasnet_attn.corpora import debian2mix
+from tasnet_attn.corpora import debian2mix, pairs
 from tasnet_attn.corpora.deb import Deb
 from tasnet_attn.corpora.debian2mix import (
     SUBSETS,
@@ -280,18 +279,17 @@ def test_check_names_a_changed_file_and_nothing_is_overwritten(packages, tmp_pat
 
 
 def test_scores_by_pairs_of_speakers(tmp_path, capsys):
-    script = runpy.run_path(str(Path(__file__).parents[2] / "recipes/debian2mix/pairs.py"))
     lines = ["track,source,metric,score,mean,windows,unscored,seconds"]
     for number in range(12):
         for source, score in (("speaker1", number), ("speaker2", number + 2)):
             lines.append(f"paola-0-{number}_allison-0-{number},{source},SI-SNRi,{score},{score},1,0,3.0")
     lines.append("kdehu-0-0000_paola-0-0099,speaker1,SI-SNRi,20,20,1,0,3.0")
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
-    script["main"]([str(tmp_path)])
+    pairs.main([str(tmp_path)])
     once = capsys.readouterr().out
     printed = [line.split(" | ") for line in once.splitlines() if line.startswith("| ")][1:]
     means = [("| all", "13", f"{(12 * 6.5 + 20) / 13:.2f}"), ("| allison + paola", "12", "6.50")]
     assert [tuple(row[:3]) for row in printed] == [*means, ("| other pairs", "1", "20.00")]
     assert printed[1][4] == "17% |"  # 1 and 2 dB
-    script["main"]([str(tmp_path), str(tmp_path)])
+    pairs.main([str(tmp_path), str(tmp_path)])
     assert "'difference': 0.0, 'better': 0, 'p': 1.0" in capsys.readouterr().out and "Wilcoxon" not in once

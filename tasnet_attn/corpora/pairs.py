@@ -1,4 +1,4 @@
-"""Print SI-SNRi by pairs of speakers from folders of `tasnet-attn evaluate`: python pairs.py FOLDER [FOLDER ...].
+"""SI-SNRi by pairs of speakers: `python -m tasnet_attn.corpora.pairs FOLDER [FOLDER ...]`, folders of `evaluate`.
 
 A mixture's value is the mean of its two speakers'; intervals are 95 % bootstraps over mixtures.
 """
