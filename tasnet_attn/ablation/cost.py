@@ -29,7 +29,7 @@ def macs_per_second(model: SourceSeparator) -> float:
     of_lstms: list[int] = []
     for module in model.modules():
         if isinstance(module, nn.LSTM):  # on `meta` its frames would be counted one by one, which takes seconds
-            module.forward = partial(_count, module, of_lstms)  # type: ignore[method-assign]
+            module.forward = partial(_count, module, of_lstms)  # type: ignore[method-assign,assignment]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 1, length, device="meta"))
     return (counter.get_total_flops() / 2 + sum(of_lstms)) / length * model.sample_rate

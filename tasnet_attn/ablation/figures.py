@@ -36,6 +36,8 @@ def draw(found: Found, out: Path) -> list[Path]:
 
 def curves(found: Found, path: Path) -> Path:
     """Validation loss against epochs, a curve for every cell: the mean over the seeds, and from lowest to highest."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axis = _figure(9, 5)
     for cell in found.sweep.cells:
         runs = found.epochs.get(cell.name, [])
@@ -55,7 +57,7 @@ def curves(found: Found, path: Path) -> Path:
     decibels = all(is_si_snr(cell.config) for cell in found.sweep.cells)
     axis.set(xlabel="epoch", ylabel="validation loss" + (" (negative SI-SNR, dB)" if decibels else ""))
     axis.set_title(found.sweep.path.stem + (f" (mean and range of {seeds} seeds)" if seeds > 1 else ""), fontsize=11)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper", fontsize=8)
     return _save(figure, path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -116,7 +117,7 @@ class RayPool:
 
         environment = {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment})
         except (ConnectionError, ValueError, RuntimeError) as error:
             hint = "if it asks for a token, set RAY_AUTH_MODE=token"
             raise UserError(f"--ray {address}: no cluster answers ({' '.join(str(error).split())}); {hint}") from error

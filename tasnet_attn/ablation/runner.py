@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def perform_all(sweep: Sweep, out: Path, pool: Pool, show: Show) -> dict[str, St
         if _scored(run, sweep.settings.evaluate):
             statuses[name] = Status("finished", _epochs(run))
             continue
-        task = {"cwd": os.getcwd(), "folder": str(run.folder.absolute()), "arguments": run.arguments}
+        task: dict[str, Any] = {"cwd": os.getcwd(), "folder": str(run.folder.absolute()), "arguments": run.arguments}
         task |= {"key": run.cell.key, "threads": sweep.settings.threads, "evaluate": sweep.settings.evaluate}
         futures[pool.submit(task)] = name
     show(runs, statuses)
@@ -83,14 +83,14 @@ def perform_all(sweep: Sweep, out: Path, pool: Pool, show: Show) -> dict[str, St
     return statuses
 
 
-def _scored(run: Run, splits: list[str]) -> bool:
+def _scored(run: Run, splits: Sequence[str]) -> bool:
     result = read_result(run)
     return result is not None and set(splits) <= set(result["scores"])
 
 
 def _ended(run: Run, future: Future[dict[str, Any]]) -> Status:
     error = future.exception()
-    answer = {"error": str(error) or type(error).__name__, "seconds": 0.0} if error else future.result()
+    answer: dict[str, Any] = {"error": str(error) or type(error).__name__, "seconds": 0.0} if error else future.result()
     state = "failed" if "error" in answer else "finished"
     return Status(state, _epochs(run), seconds=answer["seconds"], error=answer.get("error", ""), new=True)
 

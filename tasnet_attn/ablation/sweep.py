@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -188,6 +188,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _check_keys(path: Path, where: str, found: Any, known: list[str]) -> None:
+    for key in found if isinstance(found, dict) else ():
+        if key not in known:
+            raise UserError(f"{path}: unknown key {where}{key}; known are {', '.join(known)}")
+
+
 def _settings(path: Path) -> Settings:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a sweep file, like recipes/ablations/small/ffn_width.yml")
@@ -196,14 +202,10 @@ def _settings(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file has the keys {', '.join(Settings.__dataclass_fields__)}")
-    for where, known, found in [
-        ("", Settings, content),
-        *((f"claims[{i}].", Claim, claim) for i, claim in enumerate(content.get("claims") or [])),
-    ]:
-        for key in found if isinstance(found, dict) else ():
-            if key not in known.__dataclass_fields__:
-                raise UserError(f"{path}: unknown key {where}{key}; known are {', '.join(known.__dataclass_fields__)}")
+        raise UserError(f"{path}: a sweep file has the keys {', '.join(f.name for f in fields(Settings))}")
+    _check_keys(path, "", content, [each.name for each in fields(Settings)])
+    for i, claim in enumerate(content.get("claims") or []):
+        _check_keys(path, f"claims[{i}].", claim, [each.name for each in fields(Claim)])
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Settings)
     try:
@@ -288,7 +290,7 @@ def _check_names(path: Path, settings: Settings, names: list[str]) -> None:
         raise UserError(f"{path}: seeds {settings.seeds} must be different numbers, at least one, none negative")
     if settings.threads < 1:
         raise UserError(f"{path}: threads {settings.threads} must be at least 1")
-    mentioned = [("baseline", settings.baseline)] if settings.baseline is not None else []
+    mentioned: list[tuple[str, str | None]] = [("baseline", settings.baseline)] if settings.baseline is not None else []
     for i, claim in enumerate(settings.claims):
         if (claim.better is None) == (claim.equal is None) or bool(claim.than) == bool(claim.to) or not claim.others:
             raise UserError(f"{path}: claims[{i}]: give better and than, or equal and to")
