@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tasnet_attn.model import SourceSeparator, segment_samples
 
-SPEED_SECONDS = 5  # of audio that the real-time factor is measured on
+SPEED_SECONDS = 2  # of audio that the real-time factor is measured on
 
 
 def macs_per_second(model: SourceSeparator) -> float:
