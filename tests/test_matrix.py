@@ -30,10 +30,12 @@ def name_of(component):
 
 
 def recipes():
-    """One recipe of each separator: {its class: conf.yml}."""
+    """One recipe of each separator: {its class: conf.yml}; debian2mix has encoder and decoder in its base.yml."""
     found = {}
     for conf in sorted(RECIPES.glob("*/*/conf.yml")):
-        found.setdefault(name_of(yaml.safe_load(conf.read_text())["model"]["separator"]), conf)
+        model = yaml.safe_load(conf.read_text())["model"]
+        if "encoder" in model:
+            found.setdefault(name_of(model["separator"]), conf)
     return found
 
 
