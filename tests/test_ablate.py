@@ -450,7 +450,7 @@ def test_every_sweep_has_a_small_twin():
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_a_sweep_of_the_recipes_is_sound(path):
     sweep = read(path)
-    assert len(sweep.cells) >= 3 and sweep.settings.claims
+    assert len(sweep.cells) >= 4 and sweep.settings.claims
     assert all(cell.parameters > 50_000 and cell.macs > 1e7 for cell in sweep.cells)
     assert len(sweep.settings.seeds) >= 2
 

@@ -30,12 +30,10 @@ def name_of(component):
 
 
 def recipes():
-    """One recipe of each separator: {its class: conf.yml}; debian2mix has encoder and decoder in its base.yml."""
+    """One recipe of each separator: {its class: conf.yml}."""
     found = {}
     for conf in sorted(RECIPES.glob("*/*/conf.yml")):
-        model = yaml.safe_load(conf.read_text())["model"]
-        if "encoder" in model:
-            found.setdefault(name_of(model["separator"]), conf)
+        found.setdefault(name_of(yaml.safe_load(conf.read_text())["model"]["separator"]), conf)
     return found
 
 
