@@ -253,8 +253,7 @@ def _of_checkpoint(file: Path, checkpoint: dict[str, Any]) -> files.Described:
         raise UserError(f"{file}: a checkpoint, but not of `tasnet-attn train`: it does not describe its model")
     prefix = "model."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
-    facts = {"training": {key: checkpoint[key] for key in ("epoch", "global_step") if key in checkpoint}}
-    return files.Described(config, weights, facts)
+    return files.Described(config, weights, {})
 
 
 def segment_samples(model: SourceSeparator) -> int | None:

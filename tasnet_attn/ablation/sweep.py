@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -323,8 +323,3 @@ def is_si_snr(config: dict[str, Any]) -> bool:
     """Whether a configuration's loss is negative SI-SNR, in dB."""
     loss = config["task"]["loss"]
     return loss is None or loss["class_path"].rpartition(".")[2] == "SISNR"
-
-
-def describe(sweep: Sweep) -> dict[str, Any]:
-    """What a sweep is, as plain data, to keep beside its results."""
-    return {"sweep": sweep.path.stem, **json.loads(json.dumps(asdict(sweep.settings), default=str))}

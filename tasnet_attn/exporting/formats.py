@@ -25,7 +25,7 @@ from tasnet_attn.files import HEADER
 from tasnet_attn.filterbanks import STFTEncoder
 from tasnet_attn.model import SourceSeparator, header, save, segment_samples
 
-OPSET = 18  # 23 has attention as one operation, and fewer runtimes: docs/deploy.md has both measured
+OPSET = 18  # 23 has attention as one operation, but not with skip attention's masks: docs/deploy.md has both measured
 ONNX_LIMIT = 2 * 10**9  # bytes of weights: protobuf's
 
 
