@@ -1,3 +1,7 @@
+import builtins
+import io
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -5,7 +9,7 @@ import torch
 from lookalikes import write_stem_folders
 
 from tasnet_attn.audio import audio_info, find_audio, read_audio
-from tasnet_attn.data import StemFolders, from_config
+from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, from_config
 from tasnet_attn.errors import UserError
 
 SOURCES = ["guitar", "backing"]
@@ -229,8 +233,17 @@ def test_too_short_tracks_and_missing_folders(tmp_path):
         stems(tmp_path).tracks("valid")
 
 
-def test_constructors_touch_no_disk(tmp_path):
-    StemFolders(SOURCES, 8000, tmp_path / "not there")
+@pytest.mark.parametrize("data_set", [StemFolders, MUSDB18, MIR1K, LibriMix])
+def test_constructors_touch_no_disk(data_set, tmp_path, monkeypatch):
+    def touched(*arguments, **settings):
+        raise AssertionError(f"looked at the disk: {arguments}")
+
+    with monkeypatch.context() as patched:
+        for module, name in ((os, "stat"), (os, "scandir"), (os, "listdir"), (builtins, "open"), (io, "open")):
+            patched.setattr(module, name, touched)
+        data = data_set(["vocals", "accompaniment"], 8000, tmp_path / "not there")
+    with pytest.raises(UserError, match="not there"):
+        data.tracks("train")
 
 
 def test_from_config(tmp_path):
