@@ -30,8 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for message in OTHERS_DEPRECATIONS:
         warnings.filterwarnings("ignore", message)
     try:
+        modules, arguments = _imports(arguments)
+        if modules:
+            from tasnet_attn.config import import_modules
+
+            import_modules(modules)
         if arguments[:1] == ["train"]:  # LightningCLI has a parser of its own
-            from tasnet_attn.train import train
+            from tasnet_attn.training.command import train
 
             train(arguments[1:])
             return 0
@@ -47,6 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _imports(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Every command's `--import MODULE`, taken out of its arguments."""
+    modules, rest, waiting = [], [], list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--import":
+            if not waiting:
+                raise UserError("--import: needs a module's name")
+            modules.append(waiting.pop(0))
+        elif argument.startswith("--import="):
+            modules.append(argument.removeprefix("--import="))
+        else:
+            rest.append(argument)
+    return modules, rest
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="tasnet-attn", description="Train, run and score audio source separation models.")
     parser.add_argument("--version", action="version", version=f"tasnet-attn {__version__}")
@@ -54,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
+        help = "a module with classes of your own that a configuration or a file names; may be given several times"
+        command.add_argument("--import", metavar="MODULE", help=help, default=argparse.SUPPRESS)
         command.set_defaults(run=run)
         return command
 
@@ -144,9 +167,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _separate(options: argparse.Namespace) -> int:
-    from tasnet_attn.audio import find_audio
-    from tasnet_attn.inference import separate_file
-    from tasnet_attn.model import load
+    from tasnet_attn.audio.reading import find_audio
+    from tasnet_attn.inference.segments import separate_file
+    from tasnet_attn.storage import load
 
     inputs = find_audio(options.inputs)
     model = load(options.model)
@@ -169,32 +192,32 @@ def _separate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from tasnet_attn.evaluate import run
+    from tasnet_attn.evaluation.command import run
 
     settings = {key: value for key, value in vars(options).items() if key != "run"}
     run(**settings)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from tasnet_attn.report import report
+    from tasnet_attn.reporting.command import report
 
     print(report(**{key: value for key, value in vars(options).items() if key != "run"}))
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from tasnet_attn.ablate import ablate
+    from tasnet_attn.ablation.command import ablate
 
     return ablate(**{key: value for key, value in vars(options).items() if key != "run"})
 
 
 def _check_data(options: argparse.Namespace) -> int:
-    from tasnet_attn.check_data import check_data
+    from tasnet_attn.checking import check_data
 
     return check_data(options.configs, options.overrides, options.quick, options.every, options.folder)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from tasnet_attn.export import check, export, shown
+    from tasnet_attn.exporting.command import check, export, shown
 
     if options.check is not None:
         print(shown(check(options.model, options.to, options.check)))

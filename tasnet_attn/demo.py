@@ -17,12 +17,12 @@ import torch
 
 from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluate import evaluate
-from tasnet_attn.figures import spectrograms
-from tasnet_attn.inference import separate
-from tasnet_attn.model import load
-from tasnet_attn.report import report
-from tasnet_attn.train import train
+from tasnet_attn.evaluation.command import evaluate
+from tasnet_attn.inference.segments import separate
+from tasnet_attn.reporting.command import report
+from tasnet_attn.reporting.figures import spectrograms
+from tasnet_attn.storage import load
+from tasnet_attn.training.command import train
 
 UNSEEN: dict[Split, str] = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
 

@@ -41,6 +41,7 @@ class Encoder(Configurable, nn.Module):
     `clip_scaled`: the scale is one of a whole clip, so whoever cuts a clip measures it first and passes it on.
     """
 
+    abstract = True
     n_features: int
     latency: int | None = None
     clip_scaled = False
@@ -52,6 +53,8 @@ class Encoder(Configurable, nn.Module):
 
 class Decoder(Configurable, nn.Module):
     """From masked carriers [N, S, F, L] or [N, S, 2, F, L] to [N, S, length]."""
+
+    abstract = True
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:
         """Decode to exactly `length` samples."""

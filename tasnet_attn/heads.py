@@ -17,6 +17,8 @@ class Head(Configurable):
     No `nn.Module`: a head has no parameters, and `nn.Module.apply` means something else.
     """
 
+    abstract = True
+
     def n_outputs(self, n_sources: int) -> int:
         """How many outputs of the separator make `n_sources` sources."""
         return n_sources

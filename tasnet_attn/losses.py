@@ -12,13 +12,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tasnet_attn.config import Configurable
 from tasnet_attn.metrics.si_snr import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
 
 
-class Loss:
+class Loss(Configurable):
     """A training objective; lower is better. `scale_free`: it does not see the level of the estimates."""
 
+    abstract = True
     scale_free = False
 
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:

@@ -1,23 +1,21 @@
-"""The model: encoder -> separator -> head -> decoder, and its files."""
+"""The model: encoder -> separator -> head -> decoder."""
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tasnet_attn import files, filterbanks, heads, separators
+import tasnet_attn.separators  # noqa: F401  so that configurations may name them
 from tasnet_attn.config import Configurable, build, describe
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import Decoder, Encoded, Encoder, STFTEncoder
 from tasnet_attn.heads import Head, Mask
-from tasnet_attn.separators import Separator
+from tasnet_attn.separators.base import Separator
 
 
 class Separation(NamedTuple):
@@ -37,6 +35,8 @@ class Separation(NamedTuple):
 class SourceSeparator(Configurable, nn.Module):
     """A complete separation model; every channel goes through it on its own.
 
+    `save_pretrained` and `from_pretrained` are bound by `tasnet_attn.storage`.
+
     Args:
         sources: names, in the order of the outputs.
         sample_rate: Hz.
@@ -49,6 +49,9 @@ class SourceSeparator(Configurable, nn.Module):
         stitch: how inference joins segments: "fade" cross-fades their waveforms, "middle" takes segments that overlap
             by half and keeps the middle frames of each (STFT models with named sources).
     """
+
+    save_pretrained: ClassVar[Callable[..., Path]]
+    from_pretrained: ClassVar[Callable[..., SourceSeparator]]
 
     def __init__(
         self,
@@ -133,127 +136,7 @@ class SourceSeparator(Configurable, nn.Module):
             raise UserError(
                 "model: give the settings themselves (sources, sample_rate, encoder, ...), not a class_path"
             )
-        table = [cls, *classes, *_own_classes()]
-        return build({"class_path": cls.__qualname__, "init_args": config}, table)
-
-    def save_pretrained(
-        self, folder: str | os.PathLike, facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None
-    ) -> Path:
-        """Write a folder in Hugging Face's layout: `config.json`, `model.safetensors`, a model card `README.md`.
-
-        Args:
-            folder: is made if need be; may be pushed to the hub as it is.
-            facts: as in `save`; the card tells them.
-            dtype: as in `save`.
-
-        Returns:
-            The folder.
-        """
-        from tasnet_attn.exporting.hub import write_folder
-
-        return write_folder(self, Path(folder), facts, dtype)
-
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
-        """Load what `save_pretrained` wrote.
-
-        Args:
-            name: a folder, or a model's name on the Hugging Face Hub, like "user/name".
-            classes: your own classes that it names.
-        """
-        return load(name if Path(name).exists() else f"{files.HUB}{str(name).removeprefix(files.HUB)}", classes)
-
-
-@functools.cache
-def _own_classes() -> tuple[type, ...]:
-    """The closed table: every component that this library's own modules define."""
-    return tuple(
-        value
-        for module in (filterbanks, heads, separators)
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Configurable)
-    )
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
-def save(
-    model: SourceSeparator,
-    path: str | os.PathLike,
-    facts: dict[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
-) -> Path:
-    """Write a model to one safetensors file; it appears whole or not at all.
-
-    Args:
-        model: the model.
-        path: the file.
-        facts: what else to keep in the header: training data, scores, licence.
-        dtype: store the weights so, for example torch.float16; they are loaded as float32. None: as they are.
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: a weight is too large for `dtype`.
-    """
-    return files.write_safetensors(Path(path), model.config, model.state_dict(), header(model, facts), dtype)
-
-
-def header(model: SourceSeparator, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a file says beside the model's description."""
-    own = {"sources": model.sources, "sample_rate": model.sample_rate, "versions": files.versions()}
-    return {**(facts or {}), **own}
-
-
-def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
-    """Load a model for use: in evaluation mode, on the CPU. Nothing is unpickled and no code of the file runs.
-
-    Args:
-        path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (its best checkpoint), a
-            folder in Hugging Face's layout, or `hf://user/name` on its hub.
-        classes: your own classes that the file names.
-
-    Raises:
-        UserError: no such file, not a model of ours, or weights that do not fit.
-    """
-    file = files.find(path)
-    if file.suffix in (".onnx", ".pt2", ".ts"):
-        raise UserError(
-            f"{file}: a graph for other runtimes; give the model that it was exported from (docs/deploy.md)"
-        )
-    if file.suffix in (".safetensors", ""):
-        described = files.read_safetensors(file)
-    else:
-        checkpoint = files.read_checkpoint(file)
-        if "model_name" in checkpoint:
-            from tasnet_attn.exporting.asteroid_files import read
-
-            opened = read(file, checkpoint)
-            if isinstance(opened, SourceSeparator):
-                return opened
-            described = opened
-        else:
-            described = _of_checkpoint(file, checkpoint)
-    try:
-        return files.fill(
-            file,
-            described.config,
-            described.weights,
-            lambda: SourceSeparator.from_config(described.config, classes),
-        )
-    except UserError as error:
-        raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from error
-
-
-def _of_checkpoint(file: Path, checkpoint: dict[str, Any]) -> files.Described:
-    config, state = checkpoint.get("model_config"), checkpoint.get("state_dict")
-    if not isinstance(config, dict) or not isinstance(state, dict):
-        raise UserError(f"{file}: a checkpoint, but not of `tasnet-attn train`: it does not describe its model")
-    prefix = "model."
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
-    return files.Described(config, weights, {})
+        return build({"class_path": cls.__name__, "init_args": config}, cls, "model", classes)
 
 
 def segment_samples(model: SourceSeparator) -> int | None:

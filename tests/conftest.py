@@ -4,7 +4,10 @@ import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two busy cores otherwise wait for each other
 
+import importlib.util
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,20 @@ from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, TasNet
 
 torch.set_num_threads(2)
+ROOT = Path(__file__).parents[1]
+
+
+def recipe_script(name):
+    """A script of a recipe, like "debian2mix/local/prepare.py", as a module of its own, found beside its neighbours."""
+    file = ROOT / "recipes" / name
+    module_name = "recipes." + ".".join(file.relative_to(ROOT / "recipes").with_suffix("").parts)
+    if module_name not in sys.modules:
+        if str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))
+        spec = importlib.util.spec_from_file_location(module_name, file)
+        sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module_name])
+    return sys.modules[module_name]
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_separate_imports_no_training():
-    code = "import sys, tasnet_attn.inference, tasnet_attn.model\nprint(*sys.modules)"
+    code = "import sys, tasnet_attn.inference.segments, tasnet_attn.model\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert "torch" in loaded
     assert not {"pytorch_lightning", "asteroid", "jsonargparse", "museval", "matplotlib"} & set(loaded)
@@ -117,7 +117,7 @@ def test_an_unknown_option_is_one_line_and_status_2(capsys):
 
 
 def test_a_bug_of_ours_shows_its_traceback(model, song, monkeypatch):
-    monkeypatch.setattr("tasnet_attn.inference.separate_file", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("tasnet_attn.inference.segments.separate_file", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["separate", str(song), "--model", model])
 

@@ -187,11 +187,19 @@ def test_save_and_load(model, tmp_path):
     assert "torch" in header["versions"]
 
 
-def test_own_classes_are_passed_explicitly(tmp_path):
-    path = save(spectrogram_model(), tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"TwoStages.*not one of this library's classes"):
-        load(path)
-    assert isinstance(load(path, classes=[TwoStages]).separator, TwoStages)
+def test_own_classes_are_known_once_they_are_imported(tmp_path):
+    model = spectrogram_model()
+    path = save(model, tmp_path / "model.safetensors")
+    assert isinstance(load(path).separator, TwoStages)
+    elsewhere = {**model.config, "separator": {"class_path": "elsewhere.Mine", "init_args": {}}}
+    with pytest.raises(UserError, match=r"model\.separator: .*'elsewhere\.Mine'.*add --import elsewhere"):
+        SourceSeparator.from_config(elsewhere)
+
+    class Mine(TwoStages):
+        pass
+
+    Mine.__module__ = "elsewhere"
+    assert isinstance(SourceSeparator.from_config(elsewhere, classes=[Mine]).separator, Mine)
 
 
 def test_loading_imports_nothing_that_a_file_names(tmp_path, monkeypatch):
@@ -219,10 +227,10 @@ def test_loading_unpickles_nothing(tmp_path):
     [
         (lambda c: c["encoder"]["init_args"].update(n_filter=3), r"model\.encoder\.n_filter.*did you mean 'n_filters'"),
         (lambda c: c.update(sample_rat=3), r"model\.sample_rat.*did you mean 'sample_rate'"),
-        (lambda c: c["separator"]["init_args"].update(heads=3), r"model: SourceSeparator: heads 3 must divide"),
+        (lambda c: c["separator"]["init_args"].update(heads=3), r"model\.separator: LTL: heads 3 must divide"),
         (lambda c: c["separator"].update(clas=1), r"model\.separator: unexpected key 'clas'"),
-        (lambda c: c["encoder"].update(class_path="os.system"), "not one of this library"),
-        (lambda c: c.pop("encoder"), "missing 1 required positional argument: 'encoder'"),
+        (lambda c: c["encoder"].update(class_path="os.system"), r"model\.encoder: no class 'os\.system' is known"),
+        (lambda c: c.pop("encoder"), r"model\.encoder: SourceSeparator needs it; set it"),
         (lambda c: c.update(sources=["a", "a"]), "different names"),
     ],
 )

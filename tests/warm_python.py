@@ -21,7 +21,9 @@ import traceback
 from contextlib import contextmanager
 
 IMPORTED = (
-    *(f"tasnet_attn.{name}" for name in ("train", "evaluate", "report", "check_data")),  # not cli: runpy runs that one
+    *(
+        f"tasnet_attn.{name}" for name in ("training", "evaluation", "reporting", "checking")
+    ),  # not cli: runpy runs that one
     *("torch.utils.tensorboard", "matplotlib.figure", "matplotlib.image"),  # what these import when they come to it
 )
 

@@ -1,1 +1,1 @@
-"""What `tasnet-attn ablate` is made of: the sweep file, the runner and its workers, statistics, tables, figures."""
+"""`tasnet-attn ablate`: the sweep file, the runner and its workers, statistics, tables, figures."""

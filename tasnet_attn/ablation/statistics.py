@@ -107,7 +107,7 @@ def _p(a: list[float], b: list[float], paired: str) -> float:
     if len(a) < 2:
         return math.nan
     if paired == "tracks":
-        from tasnet_attn.metrics.summary import compare as wilcoxon
+        from tasnet_attn.evaluation.summary import compare as wilcoxon
 
         tracks = [str(i) for i in range(len(a))]
         return float(wilcoxon(dict(zip(tracks, a, strict=True)), dict(zip(tracks, b, strict=True)))["p"])

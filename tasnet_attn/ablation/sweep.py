@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
+from tasnet_attn import config
 from tasnet_attn.ablation.cost import macs_per_second
 from tasnet_attn.ablation.statistics import QUANTITIES
-from tasnet_attn.errors import UserError, explain
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import digest
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.train import parse
+from tasnet_attn.training.command import parse
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
@@ -167,56 +166,19 @@ def read(path: Path) -> Sweep:
     return Sweep(path, settings, cells)
 
 
-def identity(config: dict[str, Any]) -> str:
+def identity(full: dict[str, Any]) -> str:
     """The hash of a run's full configuration, without its seed, its folder and how often it is saved."""
-    config = {key: value for key, value in config.items() if key not in ("out", "checkpoint", "ckpt_path")}
-    config.pop("seed_everything", None)
-    data = config.get("data", {})
-    arguments = {key: value for key, value in data.get("init_args", {}).items() if key != "seed"}
-    config["data"] = {**data, "init_args": arguments}
-    return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=6).hexdigest()
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that is there twice: YAML's silent last one would drop a cell."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _check_keys(path: Path, where: str, found: Any, known: list[str]) -> None:
-    for key in found if isinstance(found, dict) else ():
-        if key not in known:
-            raise UserError(f"{path}: unknown key {where}{key}; known are {', '.join(known)}")
+    left_out = ("out", "checkpoint", "ckpt_path", "seed_everything", "evaluation")
+    return digest([json.dumps({k: v for k, v in full.items() if k not in left_out}, sort_keys=True)], 6)
 
 
 def _settings(path: Path) -> Settings:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a sweep file, like recipes/ablations/small/ffn_width.yml")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file has the keys {', '.join(f.name for f in fields(Settings))}")
-    _check_keys(path, "", content, [each.name for each in fields(Settings)])
-    for i, claim in enumerate(content.get("claims") or []):
-        _check_keys(path, f"claims[{i}].", claim, [each.name for each in fields(Claim)])
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Settings)
-    try:
-        settings = parser.instantiate_classes(parser.parse_object(content))
-    except ArgumentError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
-    return Settings(**settings.as_dict() | {"claims": [_claim(claim) for claim in settings.claims]})
-
-
-def _claim(found: Any) -> Claim:
-    return found if isinstance(found, Claim) else Claim(**found.as_dict())
+        return config.build(config.read_yaml(path), Settings, "sweep")
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ').replace('sweep.', '', 1)}") from error
 
 
 def _combinations(path: Path, settings: Settings) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
@@ -261,13 +223,13 @@ def _check(path: Path, settings: Settings, name: str, coordinates: dict[str, str
             raise UserError(f"{path}: cell {name!r}: {key} is not a cell's to set")
     try:
         with _no_seed_messages():
-            config = parse(_arguments(path, settings, overrides))
+            parsed = parse(_arguments(path, settings, overrides))
         with torch.device("meta"):
-            model = SourceSeparator.from_config(config["model"])
+            model = SourceSeparator.from_config(parsed["model"])
     except UserError as error:
         raise UserError(f"{path}: cell {name!r}: {error}") from error
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Cell(name, coordinates, overrides, config, identity(config), parameters, macs_per_second(model))
+    return Cell(name, coordinates, overrides, parsed, identity(parsed), parameters, macs_per_second(model))
 
 
 @contextmanager
@@ -319,7 +281,7 @@ def _check_metric(path: Path, settings: Settings, cells: list[Cell]) -> None:
                 raise UserError(f"{path}: cell {cell.name!r}: its loss is not SI-SNR; take metric: valid_loss")
 
 
-def is_si_snr(config: dict[str, Any]) -> bool:
+def is_si_snr(full: dict[str, Any]) -> bool:
     """Whether a configuration's loss is negative SI-SNR, in dB."""
-    loss = config["task"]["loss"]
+    loss = full["task"]["loss"]
     return loss is None or loss["class_path"].rpartition(".")[2] == "SISNR"

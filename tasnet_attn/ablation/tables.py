@@ -16,7 +16,7 @@ from tasnet_attn.ablation import statistics as stats
 from tasnet_attn.ablation.runner import Status, read_result
 from tasnet_attn.ablation.statistics import TIMES, Comparison, Estimate, compare, estimate, label, more_is_better
 from tasnet_attn.ablation.sweep import Cell, Claim, Run, Sweep, is_si_snr
-from tasnet_attn.results import write_whole
+from tasnet_attn.files import write_text
 
 EXACT = ("parameters", "macs_per_second")  # counted, not measured
 
@@ -145,9 +145,9 @@ def write(found: Found, out: Path) -> None:
     writer.writeheader()
     for row in found.rows:
         writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-    write_whole(out / "cells.csv", text.getvalue())
-    write_whole(out / "table.md", score_table(found))
-    write_whole(out / "times.md", time_table(found))
+    write_text(out / "cells.csv", text.getvalue())
+    write_text(out / "table.md", score_table(found))
+    write_text(out / "times.md", time_table(found))
 
 
 def score_table(found: Found) -> str:

@@ -53,8 +53,8 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 def _perform(task: dict[str, Any], folder: Path) -> None:
     import torch
 
-    from tasnet_attn.results import write_whole
-    from tasnet_attn.train import FINISHED, train
+    from tasnet_attn.files import write_text
+    from tasnet_attn.training.command import FINISHED, train
 
     torch.set_num_threads(task["threads"])
     _check_folder(folder, task["key"])
@@ -63,7 +63,7 @@ def _perform(task: dict[str, Any], folder: Path) -> None:
     result = {"epochs": read_epochs(folder), "scores": {split: _score(folder, split) for split in task["evaluate"]}}
     if not any(math.isfinite(epoch["valid_loss"]) for epoch in result["epochs"]):
         raise ValueError("no epoch has a finite validation loss: too few steps, or the training diverged")
-    write_whole(folder / RESULT, json.dumps(result, indent=1))
+    write_text(folder / RESULT, json.dumps(result, indent=1))
 
 
 def _check_folder(folder: Path, key: str) -> None:
@@ -95,8 +95,8 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 def _score(folder: Path, split: str) -> dict[str, dict[str, float]]:
     """{metric: {track: mean over the sources}} of the run's best checkpoint."""
-    from tasnet_attn.evaluate import run
-    from tasnet_attn.results import read_table
+    from tasnet_attn.evaluation.command import run
+    from tasnet_attn.evaluation.results import read_table
 
     run(str(folder), str(folder), str(folder / split), split=split)
     values: dict[str, dict[str, list[float]]] = {}
@@ -139,7 +139,7 @@ def main() -> None:
         os._exit(0)  # in mid-training too: whoever started this process is gone, or wants it to go
 
     threading.Thread(target=listen, daemon=True).start()
-    import tasnet_attn.train  # noqa: F401  takes seconds: not only when the first task has come
+    import tasnet_attn.training.command  # noqa: F401  takes seconds: not only when the first task has come
 
     while True:
         answers.write(json.dumps(perform(tasks.get())) + "\n")

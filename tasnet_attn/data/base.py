@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from tasnet_attn.config import Configurable
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.cache import with_copies
 from tasnet_attn.data.files import Entry, Split
@@ -175,7 +176,7 @@ class ResumableLoader(DataLoader):
         self.first = state["handed"]
 
 
-class SegmentedData(LightningDataModule):
+class SegmentedData(Configurable, LightningDataModule):
     """Base of all data modules: subclasses list the tracks of a split, and their files.
 
     Attributes:
@@ -200,6 +201,8 @@ class SegmentedData(LightningDataModule):
     `remix`, `gain`, `swap` and `polarity` are drawn for every source by itself; the mixture changes with the sources.
     """
 
+    abstract = True
+    given = ("sources", "sample_rate", "seed")
     obtain = ""
 
     def __init__(

@@ -7,12 +7,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from tasnet_attn.errors import UserError
-
-if TYPE_CHECKING:
-    from tasnet_attn.data.base import SegmentedData
 
 Split = Literal["train", "valid", "test"]
 MIXTURE, REST = "mixture", "rest"  # what a part may hold beside a source; the rest is noise, for example
@@ -74,7 +71,7 @@ def digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def record(data: SegmentedData) -> dict[str, Any]:
+def record(data: Any) -> dict[str, Any]:
     """What tells a data set from a changed one at no cost: names and sizes of its files; none is opened.
 
     Returns:

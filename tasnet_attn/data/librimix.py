@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio import audio_info, read_audio
+from tasnet_attn.audio.reading import audio_info, read_audio
 from tasnet_attn.data.base import SegmentedData, Split, Track
 from tasnet_attn.data.files import MIXTURE, REST, Entry, Part
 from tasnet_attn.errors import UserError
@@ -104,6 +104,7 @@ class LibriMix(SegmentedData):
             where it was.
     """
 
+    fixed = ("channels", "swap", "cache")
     obtain = """\
 LibriMix is made, not handed out: its authors' generator (JorisCos/LibriMix on GitHub, generate_librimix.sh) fetches
 LibriSpeech and WHAM noise and mixes them. Put its Libri2Mix (for three speakers: Libri3Mix) into data, so that

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio import audio_info, read_audio
+from tasnet_attn.audio.reading import audio_info, read_audio
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.base import SegmentedData, Segments, Split, Track
 from tasnet_attn.data.files import Entry, Part
@@ -118,6 +118,7 @@ class MIR1K(SegmentedData):
         settings: `SegmentedData`'s others; the published training augments nothing.
     """
 
+    fixed = ("channels", "remix", "gain", "swap", "polarity", "cache")
     obtain = """\
 MIR-1K is given out by its authors, Chao-Ling Hsu and Jyh-Shing Roger Jang ("MIR-1K Dataset"). Unpack it to
 data/MIR-1K, so that data/MIR-1K/Wavfile holds 1000 files <singer>_<song>_<clip>.wav, music left, voice right.

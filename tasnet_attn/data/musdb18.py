@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio import AudioInfo, audio_info, check_finite, read_audio
+from tasnet_attn.audio.reading import AudioInfo, audio_info, check_finite, read_audio
 from tasnet_attn.data.base import SegmentedData, Split, Track
 from tasnet_attn.data.files import Entry, Part
 from tasnet_attn.errors import UserError

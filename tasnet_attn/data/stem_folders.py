@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio import audio_info, read_audio
+from tasnet_attn.audio.reading import audio_info, read_audio
 from tasnet_attn.data.base import SegmentedData, Split, Track
 from tasnet_attn.data.files import Entry, Part
 from tasnet_attn.errors import UserError
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-SONGS = Path(__file__).parent / "songs"
+SONGS = Path(__file__).parent.parent / "songs"
 
 
 class StemTrack(Track):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tasnet_attn import files
+from tasnet_attn.storage import files
 
 CONVENTION = "mean of medians"  # of the scores that a file carries; summary.json has the others
 SETTINGS = ("data", "task", "early_stopping", "ema", "seed_everything")  # of config.yml; of its trainer section:

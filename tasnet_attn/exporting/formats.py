@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from tasnet_attn.errors import UserError
-from tasnet_attn.exporting import asteroid_files
 from tasnet_attn.exporting.graph import graph
 from tasnet_attn.exporting.lstm import restore, to_onnx
-from tasnet_attn.files import HEADER
 from tasnet_attn.filterbanks import STFTEncoder
-from tasnet_attn.model import SourceSeparator, header, save, segment_samples
+from tasnet_attn.model import SourceSeparator, segment_samples
+from tasnet_attn.storage import asteroid, save
+from tasnet_attn.storage.files import HEADER, header
 
 OPSET = 18  # 23 has attention as one operation, but not with skip attention's masks: docs/deploy.md has both measured
 ONNX_LIMIT = 2 * 10**9  # bytes of weights: protobuf's
@@ -126,7 +126,7 @@ IMPOSSIBLE = {"onnx": "its weights exceed 2 GB, and protobuf, ONNX's container, 
 FORMATS = {
     "safetensors": Format(".safetensors", 1e-6, _write_safetensors),
     "safetensors-half": Format(".half.safetensors", 2e-2, _write_half),
-    "asteroid": Format(".pth", 1e-6, asteroid_files.write),
+    "asteroid": Format(".pth", 1e-6, asteroid.write),
     "torchscript": Format(".ts", 3e-5, _write_torchscript),
     "torch-export": Format(".pt2", 3e-5, _write_torch_export),
     "onnx": Format(".onnx", 3e-5, _write_onnx),

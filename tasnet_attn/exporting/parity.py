@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tasnet_attn.audio import read_audio
+from tasnet_attn.audio.reading import read_audio
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.formats import FORMATS, lengths
-from tasnet_attn.inference import resampled
+from tasnet_attn.inference.segments import resampled
 from tasnet_attn.model import SourceSeparator
 
 SONG = ("test", 44100)  # the split that the excerpt is from; Hz
@@ -54,7 +54,7 @@ def cases(model: SourceSeparator) -> dict[str, np.ndarray]:
 def _music(sample_rate: int, length: int) -> np.ndarray:
     """A bundled song at the model's rate, [2, length], from its start and again as often as needed."""
     split, rate = SONG
-    folder = Path(str(resources("tasnet_attn"))) / "data" / "songs" / split
+    folder = Path(str(resources("tasnet_attn"))) / "songs" / split
     stems = [read_audio(file) for file in sorted(next(iter(sorted(folder.iterdir()))).glob("*.ogg"))]
     mixture = torch.stack(stems).sum(0)
     if sample_rate != rate:

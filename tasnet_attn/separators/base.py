@@ -16,7 +16,8 @@ class Separator(Configurable, nn.Module):
     frame depends on no later input frame; a causal separator also offers `initial_state` and `step`.
     """
 
-    deferred = True
+    abstract = True
+    given = ("n_features", "n_sources")
     causal = False
 
     def forward(self, features: Tensor) -> list[Tensor]:

@@ -17,6 +17,7 @@ from tasnet_attn.config import Configurable
 class Slots(Configurable, nn.Module):
     """Refines S queries into slots by looking at tokens; permuting the queries permutes the slots. `width` is D."""
 
+    abstract = True
     width: int
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ evaluate: [test]
 """
 BARE = """
 import torch
-from tasnet_attn.evaluate import run
-from tasnet_attn.train import train
+from tasnet_attn.evaluation.command import run
+from tasnet_attn.training.command import train
 torch.set_num_threads(1)
 for each in {runs!r}:
     folder = str(train(each))

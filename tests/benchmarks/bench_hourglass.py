@@ -19,7 +19,7 @@ import torch
 
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Mask
-from tasnet_attn.inference import separate
+from tasnet_attn.inference.segments import separate
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import Hourglass, SkipAttentionHourglass
 from tasnet_attn.separators.skip_attention import SkipAttention

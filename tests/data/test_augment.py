@@ -104,11 +104,11 @@ def test_a_run_says_what_is_on(root, caplog):
     ]
 
 
-@pytest.mark.parametrize(("setting", "value"), [("remix", 1.5), ("swap", -0.1), ("polarity", 2), ("gain", -3)])
+@pytest.mark.parametrize(("setting", "value"), [("remix", 1.5), ("swap", -0.1), ("polarity", 2.0), ("gain", -3.0)])
 def test_values_that_make_no_sense(tmp_path, setting, value):
     with pytest.raises(ValueError, match=f"{setting} {value}"):
         MUSDB18(["vocals"], 8000, **{setting: value})
     file = tmp_path / "base.yml"
     file.write_text(f"data: {{class_path: StemFolders, init_args: {{{setting}: {value}}}}}\n")
-    with pytest.raises(UserError, match=f"base.yml: {setting} {value}"):
+    with pytest.raises(UserError, match=f"base.yml: data: StemFolders: {setting} {value}"):
         from_config(file, SOURCES, 8000)

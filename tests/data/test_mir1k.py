@@ -13,11 +13,11 @@ from tasnet_attn.compat import museval
 from tasnet_attn.data import from_config
 from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluate import evaluate
-from tasnet_attn.inference import separate, separate_file
-from tasnet_attn.model import load
-from tasnet_attn.stitching import clip_scale
-from tasnet_attn.train import train
+from tasnet_attn.evaluation.command import evaluate
+from tasnet_attn.inference.segments import separate, separate_file
+from tasnet_attn.inference.stitching import clip_scale
+from tasnet_attn.storage import load
+from tasnet_attn.training.command import train
 
 SOURCES = ["accompaniment", "vocals"]
 CLIPS = {"abjones_1_01": 3.0, "abjones_1_02": 5.0, "amy_2_03": 2.5, "bobon_1_01": 2.2, "titon_4_07": 4.1}  # seconds

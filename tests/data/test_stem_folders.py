@@ -8,7 +8,7 @@ import soundfile
 import torch
 from lookalikes import write_stem_folders
 
-from tasnet_attn.audio import audio_info, find_audio, read_audio
+from tasnet_attn.audio.reading import audio_info, find_audio, read_audio
 from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, from_config
 from tasnet_attn.errors import UserError
 
@@ -252,10 +252,13 @@ def test_from_config(tmp_path):
     data = from_config(file, SOURCES, 8000)
     assert (data.batch_size, data.sample_rate, data.root) == (7, 8000, tmp_path)
     for text, said in [
-        ("data:\n  class_path: StemFolders\n  init_args: {batch_sise: 7}\n", "no setting 'batch_sise'"),
+        (
+            "data:\n  class_path: StemFolders\n  init_args: {batch_sise: 7}\n",
+            "no such setting; did you mean 'batch_size'",
+        ),
         ("data: Nothing\n", "Nothing"),
         ("model: {}\n", "no `data` section"),
-        ("a: [", "not YAML"),
+        ("a: [", "not a configuration"),
     ]:
         file.write_text(text)
         with pytest.raises(UserError, match=said) as caught:

@@ -10,18 +10,19 @@ import yaml
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tasnet_attn import evaluate, load, separate
+from tasnet_attn import load, separate
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation import command as evaluate
+from tasnet_attn.evaluation.model_oracles import Autoencoder, ModelOracle
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Magnitude
 from tasnet_attn.losses import Spectral
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
-from tasnet_attn.oracle import Autoencoder, ModelOracle
-from tasnet_attn.schedules import WarmupCosine
 from tasnet_attn.separators import AudioSlots, QueryTransformer, ResNet, Separator, SlotAttention
 from tasnet_attn.separators.audioslots import SpatialBroadcast, fourier_code
-from tasnet_attn.train import train
+from tasnet_attn.training.command import train
+from tasnet_attn.training.schedules import WarmupCosine
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "audioslots.safetensors"
 SLOTS = {"transformer": lambda width: QueryTransformer(width, 2, 4), "slot_attention": SlotAttention}
@@ -472,7 +473,10 @@ def test_train_separate_and_evaluate_need_no_special_case(tmp_path):
     resnet = {"class_path": "ResNet", "init_args": {"channels": 4, "blocks": [1, 1, 1, 1], "groups": 2}}
     arguments = {"encoder": resnet, "slots": slots, "decoder_hidden": 8, "bands": 3}
     config["separator"] = {"class_path": "AudioSlots", "init_args": arguments}
-    schedule = {"class_path": "tasnet_attn.schedules.WarmupCosine", "init_args": {"total_steps": 9, "warmup_steps": 1}}
+    schedule = {
+        "class_path": "tasnet_attn.training.schedules.WarmupCosine",
+        "init_args": {"total_steps": 9, "warmup_steps": 1},
+    }
     loss = {"class_path": "Spectral", "init_args": {"distance": "l2"}}
     data = {"root": str(tmp_path / "data"), "segment": 0.5, "batch_size": 2, "segments_per_epoch": 6}
     run = {

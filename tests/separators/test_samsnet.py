@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 
 from tasnet_attn.data.stem_folders import SONGS, StemTrack
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.model_oracles import ModelOracle
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Mask
 from tasnet_attn.losses import Spectral
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.oracle import ModelOracle
 from tasnet_attn.separators import SamsNet
 from tasnet_attn.separators.samsnet import SlicedAttention, separable
 

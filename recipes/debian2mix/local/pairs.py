@@ -1,0 +1,53 @@
+"""SI-SNRi by pairs of speakers: `python recipes/debian2mix/local/pairs.py FOLDER [FOLDER ...]`, folders of `evaluate`.
+
+A mixture's value is the mean of its two speakers'; intervals are 95 % bootstraps over mixtures.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tasnet_attn.evaluation.results import read_table
+from tasnet_attn.evaluation.summary import compare, summarise
+
+FEW = 10  # mixtures: pairs with fewer are counted together
+
+
+def mixtures(folder: Path) -> dict[str, float]:
+    """{mixture: SI-SNRi, dB}."""
+    scores: dict[str, list[float]] = {}
+    for row in read_table(folder):
+        if row["metric"] == "SI-SNRi":
+            scores.setdefault(row["track"], []).append(row["mean"])
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def groups(scores: dict[str, float]) -> dict[str, list[float]]:
+    """{pair of speakers: SI-SNRi of its mixtures}; "all" first, rare pairs together, last."""
+    pairs: dict[str, list[float]] = {"all": list(scores.values())}
+    for name, score in scores.items():
+        pairs.setdefault(" + ".join(sorted(part.split("-")[0] for part in name.split("_"))), []).append(score)
+    rare = [pair for pair, values in pairs.items() if len(values) < FEW and pair != "all"]
+    others = [score for pair in rare for score in pairs.pop(pair)]
+    return pairs | ({"other pairs": others} if others else {})
+
+
+def main(folders: list[str]) -> None:
+    """Print a table for each folder, and the first compared with each other one of the same mixtures."""
+    found = {folder: mixtures(Path(folder)) for folder in folders}
+    for folder, scores in found.items():
+        print(f"\n{folder}\n\n| pair | mixtures | SI-SNRi, dB | 95 % | below 3 dB |\n|---|---|---|---|---|")
+        for pair, values in groups(scores).items():
+            mean = summarise([[value] for value in values], [1.0] * len(values))["mean of means"]
+            interval = f"{mean['low']:.1f} to {mean['high']:.1f}" if mean["low"] is not None else ""
+            low = np.mean(np.array(values) < 3)
+            print(f"| {pair} | {len(values)} | {mean['value']:.2f} | {interval} | {low:.0%} |")
+    for other in folders[1:]:
+        if set(found[folders[0]]) == set(found[other]):
+            paired = compare(found[folders[0]], found[other])
+            print(f"\n{folders[0]} minus {other}, median over mixtures, Wilcoxon: {paired}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

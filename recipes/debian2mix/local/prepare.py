@@ -1,0 +1,330 @@
+"""debian2mix: mixtures of two speakers, 8 kHz, from the voices in Debian packages, in LibriMix's layout.
+
+    apt-get download ...                                       (the command says which packages lack)
+    python recipes/debian2mix/local/prepare.py --packages DIR --out data/debian2mix
+
+Prompts of a speaker are joined to utterances of 3 s or more, utterances of different speakers mixed in LibriMix's way:
+each at a level drawn between -33 and -25 dB, cut to the shorter. Everything follows from the packages and the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+from deb import Deb
+
+from tasnet_attn.errors import UserError
+
+RATE = 8000
+SUBSETS = {"train": 2000, "dev": 200, "test": 300, "test-speakers": 300}  # mixtures of each, unless said otherwise
+# the corpus's checksum by default settings, from the tested versions below (x86-64, av 18.1, soxr 1.1, soundfile 0.14)
+TESTED = "1b20574885c009cc9f00e81761a723971583ce1fc82bc7f8d759ecf9abf7becd"
+
+# package: (tested version, licence as its copyright file states it, whose voice)
+PACKAGES = {
+    "asterisk-core-sounds-en-g722": ("1.6.1-1", "CC-BY-SA-3.0", "Allison Smith"),
+    "asterisk-core-sounds-es-g722": ("1.6.1-1", "CC-BY-SA-3.0", "Allison Smith"),
+    "asterisk-core-sounds-it-g722": ("1.6.1-1", "CC-BY-3.0", "Carlo Flora"),
+    "asterisk-prompt-es-co": ("0.20070403-2.1", "GPL-2", "July E. Jiménez"),
+    "asterisk-prompt-it-menardi-wav": ("1:1.4.22+mm20110907-3.1", "CC-BY-SA-3.0 (Italy)", "Paola Dal Zot"),
+    "fillets-ng-data-cs": ("1.0.1-1.1", "GPL-2", "not named: the small fish and the big fish of the Czech game"),
+    "klettres-data": ("4:22.12.3-1", "GPL-2+", "not named: a voice or two for each language"),
+    "ktuberling-data": ("4:22.12.3-1", "GPL-2+", "not named: a voice or two for each language"),
+}
+# Allison Smith speaks both the English and the Spanish prompts: one speaker, never mixed with herself. Of the unnamed
+# voices a language is a speaker, over both KDE packages, so that nobody is mixed with himself under two names.
+SPEAKERS = {
+    r"/en_US_f_Allison/": "allison",
+    r"/es_MX_f_Allison/": "allison",
+    r"/it_IT_m_Carlo/": "carlo",
+    r"/asterisk/sounds/es/": "july",
+    r"/it_IT_f_Menardi/": "paola",
+    r"/fillets-ng/.*/cs/[a-z0-9]+-m-": "smallfish",
+    r"/fillets-ng/.*/cs/[a-z0-9]+-v-": "bigfish",
+    r"/klettres/([a-z]+(?:_[A-Z]+)?)/(?:alpha|syllab)/": "kde",
+    r"/ktuberling/sounds/([a-z]+)(?:@[a-z]+)?/": "kde",
+}
+UNSEEN = ("carlo", "july", "kdeml", "kdeuk")  # two men, two women: in test-speakers and nowhere else
+# tones, monkeys and silence; tn is overdriven; ru may be uk's voice under another name
+LEFT_OUT = r"/silence/|/beep|2tone|tt-monkeys\.|confbridge-(join|leave)\.|/klettres/tn/|/(klettres|sounds)/ru/"
+KEPT_OUT = r"asterisk-core-sounds-(fr|ru)|fillets-ng-data-nl|fretsonfire-songs"  # for final scoring: never opened
+
+SHORTEST, LONGEST, PAUSE = 3.0, 6.0, 0.15  # seconds: of an utterance, of an uncut prompt, between joined prompts
+LEVELS = (-33.0, -25.0)  # dB, root mean square of the active frames, full scale 0 dB
+FRAME = RATE // 50
+
+
+class Prompt(NamedTuple):
+    """A recording: speaker, file name without suffix, samples [T] int16 without silence at the ends."""
+
+    speaker: str
+    stem: str
+    samples: np.ndarray
+
+
+class Utterance(NamedTuple):
+    """What is mixed: its name, speaker-pass-number as in LibriSpeech, and samples [T] int16."""
+
+    name: str
+    samples: np.ndarray
+
+    @property
+    def speaker(self) -> str:
+        return self.name.partition("-")[0]
+
+
+def decode(content: bytes, path: str) -> np.ndarray:
+    """Audio of any kind as 8 kHz mono, [T] float32.
+
+    Raises:
+        UserError: damaged; names the file.
+    """
+    import av
+    import soxr
+
+    try:
+        if path.endswith((".g722", ".gsm")):  # without a header: libsndfile does not read them
+            with av.open(io.BytesIO(content), "r", format=path.rpartition(".")[2]) as container:
+                frames: list[Any] = list(container.decode(audio=0))
+            rate, samples = frames[0].sample_rate, np.concatenate([frame.to_ndarray()[0] for frame in frames])
+            samples = samples.astype(np.float32) / 32768
+        else:
+            samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+            samples = samples.mean(1)
+    except (av.FFmpegError, soundfile.SoundFileError) as error:
+        raise UserError(f"{path}: cannot be decoded: {error}; fetch its package anew") from error
+    return soxr.resample(samples, rate, RATE) if rate != RATE else samples
+
+
+def active(samples: np.ndarray) -> np.ndarray:
+    """Which 20 ms frames are at most 35 dB below the loudest, [T // 160] bool."""
+    power = np.square(samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME), dtype=np.float64).mean(1)
+    return (power > 0) & (power >= power.max(initial=0.0) * 10**-3.5)
+
+
+def speaker_of(path: str) -> str | None:
+    """Who speaks in a package's file; None: nobody, or nobody that can be told from others."""
+    if not path.endswith((".g722", ".gsm", ".wav", ".ogg", ".opus")) or re.search(LEFT_OUT, path):
+        return None
+    for pattern, speaker in SPEAKERS.items():
+        if match := re.search(pattern, path):
+            return speaker + "".join(match.groups()).replace("_", "")
+    return None
+
+
+def prompts_of(debs: Sequence[Deb]) -> Iterator[Prompt]:
+    """All prompts with 0.3 s of sound or more; a recording that occurs again is given once."""
+    seen = set()
+    for deb in debs:
+        for path, content in deb.files():
+            if (speaker := speaker_of("/" + path)) is None:
+                continue
+            samples = decode(content, path)
+            samples = np.round(samples * (32767 / max(1.0, np.abs(samples).max(initial=0.0)))).astype(np.int16)
+            digest, sounding = hashlib.sha256(samples.tobytes()).digest(), np.flatnonzero(active(samples))
+            if digest in seen or len(sounding) * FRAME < 0.3 * RATE:
+                continue
+            seen.add(digest)
+            yield Prompt(speaker, Path(path).stem, samples[sounding[0] * FRAME : (sounding[-1] + 1) * FRAME])
+
+
+def subset_of(prompt: Prompt, seed: int) -> str:
+    """The subset of a prompt: prompts of one file name stay together, whatever the folder, package or speaker."""
+    if prompt.speaker in UNSEEN:
+        return "test-speakers"
+    draw = int.from_bytes(hashlib.sha256(f"{seed}/{prompt.stem}".encode()).digest()[:4], "big") / 2**32
+    return "train" if draw < 0.8 else "dev" if draw < 0.88 else "test"
+
+
+def join(speaker: str, prompts: Sequence[Prompt], which: int, rng: np.random.Generator) -> Iterator[Utterance]:
+    """A speaker's prompts in random order as utterances of 3 s or more; long prompts are cut, a short rest is left."""
+    waiting: list[np.ndarray] = []
+    number = 0
+    for index in rng.permutation(len(prompts)):
+        samples = prompts[index].samples
+        for piece in np.array_split(samples, -(-len(samples) // int(LONGEST * RATE))):
+            waiting += [piece, np.zeros(int(PAUSE * RATE), np.int16)]
+            if sum(map(len, waiting[:-1])) >= SHORTEST * RATE:
+                yield Utterance(f"{speaker}-{which}-{number:04d}", np.concatenate(waiting[:-1]))
+                waiting, number = [], number + 1
+
+
+def pair(prompts: Sequence[Prompt], count: int, rng: np.random.Generator) -> Iterator[tuple[Utterance, Utterance]]:
+    """`count` pairs of different speakers' utterances. Once all are used up they are joined and paired anew."""
+    speakers: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        speakers.setdefault(prompt.speaker, []).append(prompt)
+    made = which = 0
+    while made < count:
+        utterances = [one for speaker, own in sorted(speakers.items()) for one in join(speaker, own, which, rng)]
+        if len({one.speaker for one in utterances}) < 2:
+            raise UserError("the packages do not hold 3 s of two different speakers for every subset")
+        order = [utterances[index] for index in rng.permutation(len(utterances))]
+        while order and made < count:
+            first = order.pop()
+            second = next((one for one in reversed(order) if one.speaker != first.speaker), None)
+            if second is None:
+                break
+            order = [one for one in order if one is not second]
+            made += 1
+            yield first, second
+        which += 1
+
+
+def mix(pair: tuple[Utterance, Utterance], rng: np.random.Generator) -> np.ndarray:
+    """The two sources at their levels, [2, T] int16, T the shorter's; their sum does not clip."""
+    length = min(len(one.samples) for one in pair)
+    sources = np.stack([one.samples[:length] for one in pair]).astype(np.float64) / 32768
+    for source in sources:
+        frames = source[: length // FRAME * FRAME].reshape(-1, FRAME)[active(source)]
+        source *= 10 ** (rng.uniform(*LEVELS) / 20) / np.sqrt(np.square(frames).mean())
+    sources *= min(1.0, 0.9 / np.abs(sources.sum(0)).max(), *(0.9 / np.abs(sources).max(1)))
+    return np.round(sources * 32767).astype(np.int16)
+
+
+def write_subset(root: Path, subset: str, prompts: Sequence[Prompt], count: int, seed: int) -> None:
+    """Write a subset's files and its metadata."""
+    rng = np.random.default_rng([seed, list(SUBSETS).index(subset)])
+    rows = []
+    for pair_ in pair(prompts, count, rng):
+        sources = mix(pair_, rng)
+        row: dict[str, Any] = {"mixture_ID": "_".join(one.name for one in pair_)}
+        parts = {"mixture_path": ("mix_clean", sources.sum(0, dtype=np.int16))}
+        parts |= {f"source_{i}_path": (f"s{i}", source) for i, source in enumerate(sources, start=1)}
+        for column, (part, samples) in parts.items():
+            row[column] = f"wav8k/min/{subset}/{part}/{row['mixture_ID']}.wav"
+            (root / row[column]).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(root / row[column], samples, RATE, "PCM_16")
+        rows.append(row | {"length": sources.shape[1]})
+    table = root / f"wav8k/min/metadata/mixture_{subset}_mix_clean.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_credits(root: Path, debs: Sequence[Deb]) -> None:
+    """Say whose voices these are, and keep every package's own statement."""
+    lines = [
+        "# Credits",
+        "",
+        "Voices, taken from these Debian packages; their copyright files are beside this one.",
+        "",
+    ]
+    for deb in debs:
+        _, licence, voice = PACKAGES[deb.package]
+        lines.append(f"- {deb.package} {deb.version}, {licence}: {voice}")
+        (statement,) = (text for path, text in deb.files() if path == f"usr/share/doc/{deb.package}/copyright")
+        (root / f"{deb.package}.copyright").write_bytes(statement)
+    (root / "CREDITS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def checksums(root: Path) -> str:
+    """SHA-256 of every file below `root/wav8k`, in the format of sha256sum."""
+    files = sorted((root / "wav8k").rglob("*.*"))
+    return "".join(f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(root).as_posix()}\n" for f in files)
+
+
+def find(packages: Path) -> list[Deb]:
+    """The packages, in a fixed order.
+
+    Raises:
+        UserError: some lack; says how to fetch them.
+    """
+    debs = sorted(packages.glob("*.deb"))
+    for path in debs:
+        if re.match(KEPT_OUT, path.name):
+            print(f"{path}: is kept for final scoring and was not opened", file=sys.stderr)
+    found = {name: path for path in debs if (name := path.name.partition("_")[0]) in PACKAGES}
+    if lacking := [name for name in PACKAGES if name not in found]:
+        raise UserError(f"{packages}: lacks packages; fetch them there with: apt-get download {' '.join(lacking)}")
+    return [Deb(found[name]) for name in PACKAGES]
+
+
+def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> str:
+    """Build the corpus; it appears whole or not at all.
+
+    Args:
+        packages: the folder of the .deb files.
+        out: the folder to make.
+        seed: of the split, the pairs and the levels.
+        sizes: mixtures of each subset; None: `SUBSETS`.
+
+    Returns:
+        The corpus's checksum: SHA-256 of its file SHA256SUMS.
+
+    Raises:
+        UserError: packages lack or are damaged, `out` is there already, or too little speech; names the file.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; look at it with --check, or remove it to build it anew")
+    debs = find(packages)
+    subsets: dict[str, list[Prompt]] = {subset: [] for subset in SUBSETS}
+    for prompt in prompts_of(debs):
+        subsets[subset_of(prompt, seed)].append(prompt)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # a build was killed
+    part.mkdir(parents=True)
+    for subset, prompts in subsets.items():
+        write_subset(part, subset, prompts, (sizes or SUBSETS)[subset], seed)
+    write_credits(part, debs)
+    (part / "SHA256SUMS").write_text(checksums(part))
+    part.rename(out)
+    return check(out)
+
+
+def check(out: Path) -> str:
+    """The checksum of a corpus that was built before, after comparing its files with it.
+
+    Raises:
+        UserError: a file is missing, changed or not of the corpus; names it.
+    """
+    if not (out / "SHA256SUMS").is_file():
+        raise UserError(f"{out}: no corpus with a file SHA256SUMS; build it with --packages")
+    stored, found = (out / "SHA256SUMS").read_text(), checksums(out)
+    if different := set(stored.splitlines()) ^ set(found.splitlines()):
+        file = min(line.partition("  ")[2] for line in different)
+        raise UserError(f"{out / file}: missing, changed or not of the corpus; remove {out} and build it anew")
+    return hashlib.sha256(stored.encode()).hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python recipes/debian2mix/local/prepare.py", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--packages", type=Path, default=Path(), help="the folder that holds the .deb files")
+    parser.add_argument("--out", type=Path, default=Path("data/debian2mix"), help="the folder to make")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--check", action="store_true", help="compare a corpus that is there with its checksums")
+    for subset, size in SUBSETS.items():
+        parser.add_argument(f"--{subset}", type=int, default=size, help=f"mixtures in {subset}; {size} unless given")
+    options = vars(parser.parse_args(arguments))
+    sizes = {subset: options[subset.replace("-", "_")] for subset in SUBSETS}
+    try:
+        if options["check"]:
+            digest = check(options["out"])
+        else:
+            digest = build(options["packages"], options["out"], options["seed"], sizes)
+    except UserError as error:
+        print(f"debian2mix: {error}", file=sys.stderr)
+        return 2
+    same = "as tested" if digest == TESTED else "not that of the tested package versions, sizes and seed"
+    print(f"{options['out']}: {digest}, {same}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""`tasnet-attn ablate`: a sweep file in, tables with statistics and figures out; it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasnet_attn.ablation import sweep as sweeps
+from tasnet_attn.ablation.cost import real_time_factor
+from tasnet_attn.ablation.display import Display
+from tasnet_attn.ablation.figures import draw
+from tasnet_attn.ablation.pools import LocalPool, Pool, RayPool
+from tasnet_attn.ablation.runner import Status, perform_all
+from tasnet_attn.ablation.sweep import Sweep
+from tasnet_attn.ablation.tables import collect, write
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import write_text
+
+
+def ablate(
+    sweep: Path,
+    out: Path | None = None,
+    jobs: int = 1,
+    ray: str | None = None,
+    gpus: float = 0.0,
+    dry_run: bool = False,
+) -> int:
+    """Run every cell of a sweep with every seed, and report.
+
+    Args:
+        sweep: the sweep file.
+        out: the folder; None: `exp/<folder of the sweep file>_<its name>`.
+        jobs: cells at a time, on this machine.
+        ray: address of a Ray cluster that runs them instead.
+        gpus: of a cell on the Ray cluster; fractions share one.
+        dry_run: print cells and commands, write nothing.
+
+    Returns:
+        The exit status: 0, or 1 if a cell failed.
+
+    Raises:
+        UserError: a bad sweep file, or a folder that cannot be written or is in use.
+    """
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs} must be at least 1")
+    checked = sweeps.read(sweep)
+    out = out or Path("exp") / f"{sweep.absolute().parent.name}_{sweep.stem}"
+    _print_cells(checked)
+    if dry_run:
+        for run in checked.runs(out):
+            threads = f"OMP_NUM_THREADS={checked.settings.threads}"
+            print(f"{threads} tasnet-attn train {shlex.join(run.arguments)}")
+        return 0
+    with _held(out):
+        pool: Pool = RayPool(ray, checked.settings.threads, gpus) if ray else LocalPool(jobs, checked.settings.threads)
+        began = time.time()
+        try:
+            statuses = perform_all(checked, out, pool, Display())
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return 130
+        finally:
+            pool.close()
+        _print_end(statuses, time.time() - began)
+        _report(checked, out, statuses)
+    return int(any(status.state == "failed" for status in statuses.values()))
+
+
+def _print_cells(sweep: Sweep) -> None:
+    seeds = len(sweep.settings.seeds)
+    print(f"{sweep.path}: {len(sweep.cells)} cells x {seeds} seed{'s' * (seeds > 1)}")
+    width = max(len(cell.name) for cell in sweep.cells)
+    for cell in sweep.cells:
+        print(f"  {cell.name:{width}}  {cell.parameters:12,} parameters  {cell.key}")
+
+
+def _print_end(statuses: dict[str, Status], seconds: float) -> None:
+    new = [status for status in statuses.values() if status.new]
+    failed = sum(status.state == "failed" for status in statuses.values())
+    took = sum(status.seconds for status in new)
+    print(
+        f"{len(statuses) - failed} of {len(statuses)} runs finished, {failed} failed; "
+        f"{len(new)} were run now: {took:.0f} s of theirs in {seconds:.0f} s"
+    )
+
+
+def _report(sweep: Sweep, out: Path, statuses: dict[str, Status]) -> None:
+    finished = {name for name, status in statuses.items() if status.state == "finished"}
+    done = {run.cell.name for run in sweep.runs(out) if run.name in finished}
+    found = collect(sweep, out, statuses, _speeds(sweep, out, done))
+    write(found, out)
+    figures = draw(found, out)
+    print((out / "table.md").read_text())
+    print(*(out / name for name in ("cells.csv", "table.md", "times.md")), *figures, sep="\n")
+
+
+def _speeds(sweep: Sweep, out: Path, done: set[str]) -> dict[str, list[float]]:
+    """Real-time factors of the cells that are done, measured once, when nothing of ours runs beside it."""
+    file = out / "speed.json"
+    kept: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
+    for cell in sweep.cells:
+        if cell.name in done and cell.key not in kept:
+            kept[cell.key] = real_time_factor(cell.config["model"])
+            write_text(file, json.dumps(kept, indent=1))
+    return {cell.name: kept[cell.key] for cell in sweep.cells if cell.key in kept}
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold a sweep's folder: it can be written, and no other `ablate` works in it."""
+    import fcntl
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {os.strerror(error.errno or 0)}; give another --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{out}: another `ablate` is at work in this folder; wait for it, or give another --out"
+            ) from None
+        yield

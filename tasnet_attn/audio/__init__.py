@@ -1,0 +1,5 @@
+"""Every sound file is opened, decoded, resampled, written and named here, nowhere else."""
+
+from tasnet_attn.audio.reading import AudioInfo, audio_info, check_finite, find_audio, read_audio
+
+__all__ = ["AudioInfo", "audio_info", "check_finite", "find_audio", "read_audio"]

@@ -1,7 +1,0 @@
-"""`tasnet-attn check-data`: finds what spoils a run before it starts. `check_data` is the command."""
-
-from tasnet_attn.check_data.command import check_data
-from tasnet_attn.check_data.configure import configured
-from tasnet_attn.check_data.track import Finding
-
-__all__ = ["Finding", "check_data", "configured"]

@@ -1,0 +1,7 @@
+"""`tasnet-attn check-data`: finds what spoils a run before it starts. `check_data` is the command."""
+
+from tasnet_attn.checking.command import check_data
+from tasnet_attn.checking.configure import configured
+from tasnet_attn.checking.track import Finding
+
+__all__ = ["Finding", "check_data", "configured"]

@@ -1,0 +1,201 @@
+"""The command: every file of every split is looked at, all findings are listed, then a table and a verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from pathlib import Path
+from typing import get_args
+
+from tasnet_attn.checking.configure import configured
+from tasnet_attn.checking.overlap import overlaps
+from tasnet_attn.checking.track import Finding, Look, look
+from tasnet_attn.data import SegmentedData, Split
+from tasnet_attn.data.files import MIXTURE, Entry, digest, record, remember
+from tasnet_attn.errors import UserError
+
+SAMPLE = 20  # tracks of a split that --quick listens to
+LISTED = 10  # findings of a kind that are printed, without --all
+SECTION = "## The data"  # of a recipe's README: how its data are come by
+
+
+def check_data(
+    configs: Sequence[Path],
+    overrides: Sequence[str] = (),
+    quick: bool = False,
+    every: bool = False,
+    run: Path | None = None,
+) -> int:
+    """Look at a data set and print what is wrong with it.
+
+    Args:
+        configs: YAML files layered like `train`'s, or a run folder.
+        overrides: more of `train`'s command line; what does not concern the data is passed over.
+        quick: look at every header, but listen to SAMPLE tracks of a split only.
+        every: print every finding, not the first LISTED of a kind.
+        run: a run folder. If a run began there, the data are compared with what it began with; else what identifies
+            them is stored.
+
+    Returns:
+        0: usable, warnings or not; 1: errors.
+
+    Raises:
+        UserError: a wrong configuration, or no data at all.
+    """
+    data = configured(configs, overrides)
+    print(f"{', '.join(data.sources)} at {data.sample_rate} Hz, {type(data).__name__}")
+    entries, findings = _entries(data, configs)
+    looks = _look_at(entries, quick)
+    findings += [finding for one in looks for finding in one.findings]
+    findings += [*_across(data, looks), *overlaps(looks)]
+    now = record(data)
+    if not quick and _all_heard(looks):
+        now["sound"] = digest(_sounds(looks))
+    folder = run or next((config for config in configs if config.is_dir()), None)
+    if folder:
+        mend = "put the earlier data back, or begin a new run (--tag, --out)"
+        what = f"{folder}: the data changed since this run began: "
+        findings += [Finding("warning", "changed", "", what + text, mend) for text in remember(now, folder)]
+    _print_findings(findings, every)
+    _print_table(entries, looks, findings)
+    sound = now["sound"] or ("of a sample only (--quick)" if quick else "not all could be read")
+    print(f"fingerprint: sound {sound}, names and sizes {digest([json.dumps(now['splits'])])}")
+    count = Counter(finding.level for finding in findings)
+    errors, warnings = (f"{count[level]} {level}{'s' * (count[level] != 1)}" for level in ("error", "warning"))
+    usable = f"{warnings}, usable" if count["warning"] else "OK"
+    verdict = f"{errors}, {warnings}: mend the errors first" if count["error"] else usable
+    print(f"verdict: {verdict}" + (f" (quick: listened to {SAMPLE} tracks of a split at most)" if quick else ""))
+    return 1 if count["error"] else 0
+
+
+def _entries(data: SegmentedData, configs: Sequence[Path]) -> tuple[dict[str, list[Entry]], list[Finding]]:
+    """The tracks of all splits. With none at all: how to come by them is printed, then UserError."""
+    entries, findings, reasons = {}, [], []
+    for split in get_args(Split):
+        try:
+            entries[split] = data.entries(split)
+        except UserError as error:
+            reasons.append(error)
+            what, _, mend = str(error).rpartition("; ")
+            finding = Finding("error", "split", split, what or mend, mend if what else "put the split there")
+            findings.append(finding)
+    if not any(entries.values()):
+        if not reasons:
+            raise UserError(f"{type(data).__name__}: does not list its files; give the class a method `entries`")
+        print(f"\nThe data are not there, and nothing is downloaded unasked.\n{_how_to_obtain(data, configs)}\n")
+        raise reasons[0]
+    return entries, findings
+
+
+def _how_to_obtain(data: SegmentedData, configs: Sequence[Path]) -> str:
+    """The recipe's own words, if its README has that section (data that we make ourselves); else the data set's."""
+    for config in configs:
+        for folder in (config.resolve().parent, config.resolve().parent.parent):
+            readme = folder / "README.md"
+            text = readme.read_text() if readme.is_file() else ""
+            if SECTION in text:
+                return text.partition(SECTION)[2].partition("\n## ")[0].strip()
+    return data.obtain
+
+
+def _look_at(entries: dict[str, list[Entry]], quick: bool) -> list[Look]:
+    """Every track, several at a time: reading and decoding leave Python's lock."""
+    todo: list[tuple[str, Entry, bool]] = []
+    for split, tracks in entries.items():
+        tracks = [entry for entry in tracks if not entry.again]
+        chosen = {round(i * (len(tracks) - 1) / (SAMPLE - 1)) for i in range(SAMPLE)} if quick else range(len(tracks))
+        todo += [(split, entry, number in chosen) for number, entry in enumerate(tracks)]
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        return list(_progress(pool.map(look, *zip(*todo, strict=True)), len(todo)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _progress(looks: Iterable[Look], total: int) -> Iterator[Look]:
+    shown = sys.stderr.isatty()
+    for number, one in enumerate(looks, start=1):
+        if shown and (number % 10 == 0 or number == total):
+            print(f"\r{number} of {total} tracks", end="" if number < total else "\n", file=sys.stderr, flush=True)
+        yield one
+
+
+def _all_heard(looks: list[Look]) -> bool:
+    """Whether every signal was read to its end."""
+    return all(len(one.sounds) == len(one.entry.parts) > 0 for one in looks)
+
+
+def _sounds(looks: list[Look]) -> Iterator[str]:
+    for one in looks:
+        for holds, sound in one.sounds.items():
+            info = one.infos[one.path(holds)]
+            yield f"{one.split}/{one.entry.name}/{holds} {info.length} {info.sample_rate} {sound.hash}"
+
+
+def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
+    """What shows only when tracks are compared."""
+    for split in ("train", "valid"):
+        length: dict[Path, int] = {}
+        for one in looks:
+            if one.split == split and one.infos:
+                file, info = next(iter(one.infos.items()))
+                length[file] = round(info.length * data.sample_rate / info.sample_rate)
+        short = [file for file in length if length[file] < round(data.segment * data.sample_rate)]
+        if short:
+            least = min(short, key=length.__getitem__)
+            what = f"{len(short)} of {len(length)} tracks are shorter than a segment of {data.segment:g} s and are "
+            what += f"passed over silently: {least} with {length[least] / data.sample_rate:.2f} s is the shortest"
+            mend = "set data.init_args.segment lower, or leave them out"
+            yield Finding("error" if len(short) == len(length) else "warning", "short", split, what, mend)
+    if data.channels == "all" or data.augmentation.remix:
+        most = Counter(info.channels for one in looks for info in one.infos.values()).most_common(1)
+        for one in looks:
+            other = [file for file, info in one.infos.items() if info.channels != most[0][0]]
+            if len(other) == len(one.infos) and other and one.entry.channels is None:
+                what = f"{other[0]}: has {one.infos[other[0]].channels} channel(s), most tracks have {most[0][0]}"
+                mend = "convert it, or set data.init_args.channels to mean and remix to 0"
+                yield Finding("error", "channels", one.split, what, mend)
+
+
+def _print_findings(findings: list[Finding], every: bool) -> None:
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.level, finding.kind), []).append(finding)
+    for (level, kind), found in sorted(kinds.items(), key=lambda item: item[0][0]):
+        print()
+        for finding in found if every else found[:LISTED]:
+            where = f" ({finding.split})" if finding.split and kind != "overlap" else ""
+            print(f"{level}{where}: {finding.what}\n    mend: {finding.mend}")
+        if not every and len(found) > LISTED:
+            print(f"{level}: and {len(found) - LISTED} more of this kind ({kind}); --all lists them")
+
+
+def _print_table(entries: dict[str, list[Entry]], looks: list[Look], findings: list[Finding]) -> None:
+    print(f"\n{'split':6} {'tracks':>7} {'minutes':>9} {'channels':>9} {'rates':>12} {'mixture - sum':>15}  findings")
+    for split in get_args(Split):
+        tracks = entries.get(split, [])
+        again = [entry for entry in tracks if entry.again]
+        here = [one for one in looks if one.split == split]
+        infos = [info for one in here for info in one.infos.values()]
+        seconds = sum(max((i.length / i.sample_rate for i in one.infos.values()), default=0.0) for one in here)
+        residuals = [one.residual for one in here if one.residual is not None]
+        made = [entry.made for entry in tracks if all(part.holds != MIXTURE for part in entry.parts)]
+        worst = max(residuals, default=-inf)
+        mixture = f"{worst:.1f} dB" if worst > -inf else "equal" if residuals else made[0] if made else "-"
+        channels, rates = (_values(info[key] for info in infos) for key in (2, 0))
+        here_found = Counter(finding.level for finding in findings if finding.split == split)
+        counts = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in sorted(here_found.items())) or "none"
+        if again:
+            counts += f"; {len(again)} tracks of train stand in"
+        print(
+            f"{split:6} {len(tracks):7} {seconds / 60:9.2f} {channels:>9} {rates:>12} {mixture:>15}  {counts}".rstrip()
+        )
+
+
+def _values(values: Iterable[int]) -> str:
+    return "/".join(map(str, sorted(set(values)))) or "-"

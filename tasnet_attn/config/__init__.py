@@ -1,0 +1,31 @@
+"""One reader of configurations: YAML layers and `--key value` in, checked plain data out, and objects made of it.
+
+A component is written down as plain data: ``{"class_path": "LTL", "init_args": {"hidden": 500}}``, or as its bare name.
+**The constructor is the schema**: its annotations are checked here, once for all classes, and its defaults are the only
+ones. A class is looked up among the subclasses of our bases that this process has imported; nothing here imports what a
+file names.
+"""
+
+from tasnet_attn.config.components import IMPORTED, Configurable, describe, import_modules, known, name_of, settings
+from tasnet_attn.config.documents import parse_yaml, read_yaml, write_yaml
+from tasnet_attn.config.layers import Layers, moved, read
+from tasnet_attn.config.schema import build, complete, complete_arguments
+
+__all__ = [
+    "IMPORTED",
+    "Configurable",
+    "Layers",
+    "build",
+    "complete",
+    "complete_arguments",
+    "describe",
+    "import_modules",
+    "known",
+    "moved",
+    "name_of",
+    "parse_yaml",
+    "read",
+    "read_yaml",
+    "settings",
+    "write_yaml",
+]

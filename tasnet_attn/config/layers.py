@@ -1,0 +1,161 @@
+"""Layers of YAML files and `--key value` overrides, and which part of them is checked here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasnet_attn.config.components import MOVED, Configurable, known, look_up, name_of, parts, settings, shown
+from tasnet_attn.config.documents import parse_yaml, read_yaml
+from tasnet_attn.errors import UserError
+
+SECTIONS = ("model", "task", "data", "evaluation")  # what this reader checks; the rest is the trainer's
+
+
+class Layers(NamedTuple):
+    """What files and overrides say together.
+
+    Attributes:
+        ours: the sections of SECTIONS, layered; of `task` the loss alone.
+        theirs: everything else, in its order, for Lightning's parser: `--config={json}` and `--key=value`.
+    """
+
+    ours: dict[str, Any]
+    theirs: list[str]
+
+
+def read(arguments: Sequence[str]) -> Layers:
+    """Layer `--config FILE` and `--key value` in their order; later ones win, key by key.
+
+    Another class in the place of the earlier one keeps the settings that both have.
+
+    Raises:
+        UserError: no such file, not YAML, a section that is no mapping, an override without a value.
+    """
+    layers = Layers({}, [])
+    for key, value in _options(arguments):
+        if key == "--config":
+            _add_file(layers, Path(_value(key, value)))
+        elif (keys := key.removeprefix("--").split("."))[0] in SECTIONS and _is_ours(keys):
+            try:
+                data = parse_yaml(_value(key, value))
+            except ValueError as error:
+                raise UserError(f"{key}: {error}") from error
+            _set(layers.ours, keys, data)
+        else:
+            layers.theirs.append(key if value is None else f"{key}={value}")
+    return layers
+
+
+def _is_ours(keys: list[str]) -> bool:
+    return keys[0] != "task" or keys[1:2] == ["loss"]
+
+
+def _value(key: str, value: str | None) -> str:
+    if value is None:
+        raise UserError(f"{key}: needs a value")
+    return value
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """`--key=value` and `--key value`; a flag's value is None."""
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if not argument.startswith("--"):
+            raise UserError(f"{argument}: expected --key value; configuration files are given by --config")
+        key, equals, value = argument.partition("=")
+        if equals:
+            yield key, value
+        else:
+            yield key, left.pop(0) if left and not left[0].startswith("--") else None
+
+
+def _add_file(layers: Layers, file: Path) -> None:
+    content = read_yaml(file)
+    theirs = {}
+    for key, value in content.items():
+        if key not in SECTIONS:
+            theirs[key] = value
+            continue
+        if key == "data" and isinstance(value, str):
+            value = {"class_path": value}
+        if not isinstance(value, dict):
+            raise UserError(f"{file}: {key}: {shown(value)} is not a mapping of settings")
+        if key == "task":
+            theirs[key] = {name: item for name, item in value.items() if name != "loss"}
+            value = {name: item for name, item in value.items() if name == "loss"}
+        try:
+            layers.ours[key] = merged(layers.ours.get(key, {}), value, key)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+    if theirs:
+        layers.theirs.append(f"--config={json.dumps(moved(theirs))}")
+
+
+def moved(value: Any) -> Any:
+    """The same with class paths of earlier versions brought up to date."""
+    if isinstance(value, dict):
+        return {k: _moved_path(v) if k == "class_path" and isinstance(v, str) else moved(v) for k, v in value.items()}
+    return [moved(item) for item in value] if isinstance(value, list) else value
+
+
+def _moved_path(class_path: str) -> str:
+    module, dot, name = class_path.rpartition(".")
+    return f"{MOVED.get(module, module)}{dot}{name}"
+
+
+def merged(below: Any, above: Any, path: str = "") -> Any:
+    """Layer plain data: mappings key by key, anything else as a whole; a component's arguments by its class."""
+    if isinstance(below, str) and _is_component(above):
+        below = {"class_path": below}
+    if isinstance(above, str) and _is_component(below):
+        above = {"class_path": above}
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if not (_is_component(below) or _is_component(above)):
+        return below | {k: merged(below[k], v, f"{path}.{k}") if k in below else v for k, v in above.items()}
+    (old, kept), (new, arguments) = (_resolved(x, path) for x in (below, above))
+    if new is not None and old is not None and new != old:
+        cls = next((cls for cls in known(Configurable) if name_of(cls) == new or cls.__name__ == new), None)
+        kept = {key: item for key, item in kept.items() if cls is None or key in settings(cls)}
+    joined = kept | {k: merged(kept[k], v, f"{path}.{k}") if k in kept else v for k, v in arguments.items()}
+    named = {} if new is None and old is None else {"class_path": new or old}
+    return named | ({"init_args": joined} if joined else {})
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.keys() & {"class_path", "init_args"})
+
+
+def _resolved(value: Any, path: str) -> tuple[str | None, dict[str, Any]]:
+    """A component's class and arguments, the class by its plain name where it is known: 2_trans_0 is an LTL."""
+    class_path, arguments = parts(value, path)
+    if class_path is None:
+        return None, arguments
+    try:
+        cls, named = look_up(class_path, Configurable, path)
+    except UserError:
+        return class_path, arguments
+    for key, implied in named.items():
+        if arguments.get(key, implied) != implied:
+            raise UserError(f"{path}.{key}: {arguments[key]!r} contradicts {class_path!r}; leave one of them out")
+    return name_of(cls), {**arguments, **named}
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Layer one value on plain data; in a component, a key but class_path and init_args is an argument."""
+    for i in range(1, len(keys)):
+        at: Any = data
+        for part in keys[:i]:
+            at = at.get(part) if isinstance(at, dict) else None
+        component = isinstance(at, str) or _is_component(at)
+        if component and keys[i] not in ("class_path", "init_args") and keys[i - 1] != "init_args":
+            return _set(data, [*keys[:i], "init_args", *keys[i:]], value)
+    layer: Any = value
+    for part in reversed(keys):
+        layer = {part: layer}
+    data.update(merged(data, layer))
+    return None

@@ -1,0 +1,129 @@
+"""`tasnet-attn export`: a trained model leaves its run folder, with proof that what was written is the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.exporting.facts import facts_of
+from tasnet_attn.exporting.formats import FORMATS
+from tasnet_attn.exporting.parity import parity, table
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage import files, load
+from tasnet_attn.storage.asteroid import AsteroidSeparator
+from tasnet_attn.storage.hub import write_folder
+
+HUGGINGFACE = "huggingface"
+
+
+def export(
+    model: str, to: str = "safetensors", out: Path | None = None, half: bool = False, licence: str | None = None
+) -> dict[str, Any]:
+    """Write a model to one file, run the file in a fresh process, and keep it only if it computes what the model does.
+
+    Args:
+        model: what `load` takes.
+        to: "safetensors", "asteroid", "torchscript", "torch-export", "onnx", or "huggingface" (a folder).
+        out: the file; None: `model` with the format's ending in the run folder, or beside the file. The proof is
+            written beside it, `<file>.parity.json`.
+        half: store the weights as float16 ("safetensors" and "huggingface").
+        licence: of the weights, for the file's header and the model card.
+
+    Returns:
+        The proof, as `exporting.parity.prove` returns it, with "path".
+
+    Raises:
+        UserError: the file would be its own source, the exporter refuses the model, or the file computes something
+            else.
+    """
+    source = files.find(model)
+    original = load(source)
+    if isinstance(original, AsteroidSeparator):
+        raise UserError(f"{source}: is Asteroid's own {original.name}; only this library's models are exported")
+    if half and to not in ("safetensors", HUGGINGFACE):
+        raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
+    facts = facts_of(source, licence)
+    from_hub = str(model).startswith(files.HUB)  # whose cache is no place for new files
+    home = Path() if from_hub else Path(model) if Path(model).is_dir() else source.parent
+    if to == HUGGINGFACE:
+        return _export_folder(original, out or home / "huggingface", facts, half)
+    kind = "safetensors-half" if half else to
+    file = out or home / f"model{FORMATS[kind].suffix}"
+    if file.exists() and file.samefile(source):
+        raise UserError(f"{file}: is the model itself; give another --out")
+    if file.is_dir():
+        raise UserError(f"{file}: is a folder; --out names the file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.stem}.part{FORMATS[kind].suffix}")
+    try:
+        FORMATS[kind].write(original, part, facts)
+        report = {**_proven(original, part, kind), "file": file.name}
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return _keep(report, file)
+
+
+def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], half: bool) -> dict[str, Any]:
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder}: holds a model already; give another --out, or remove it")
+    write_folder(model, folder, facts, torch.float16 if half else None)
+    weights = folder / "model.safetensors"
+    try:
+        report = _proven(model, weights, "safetensors-half" if half else "safetensors")
+    except UserError:
+        for name in files.HUB_FILES:
+            (folder / name).unlink(missing_ok=True)
+        raise
+    return _keep(report, weights)
+
+
+def _proven(model: SourceSeparator, file: Path, kind: str) -> dict[str, Any]:
+    report = parity(model, file, kind)
+    if not report["passed"]:
+        raise UserError(f"{file}: removed, because it {_differs(report)}")
+    return report
+
+
+def _differs(report: dict[str, Any]) -> str:
+    worst = max((row for row in report["cases"] if not row["passed"]), key=lambda row: row["difference"])
+    return (
+        f"does not compute what the model computes: {worst['difference']:.1e} apart on {worst['case']!r}, where "
+        f"{report['format']} allows {report['tolerance']:g} of {worst['largest']:.2g}"
+    )
+
+
+def _keep(report: dict[str, Any], file: Path) -> dict[str, Any]:
+    proof = file.with_name(f"{file.name}.parity.json")
+    proof.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return {**report, "path": str(file)}
+
+
+def check(model: str, to: str, file: Path) -> dict[str, Any]:
+    """Prove an existing file anew. TorchScript and torch.export files may carry code: check only files you trust.
+
+    Args:
+        model: what `load` takes.
+        to: the file's format, as for `export`.
+        file: the file.
+
+    Raises:
+        UserError: no such file, it does not run, or it computes something else than the model.
+    """
+    if to == HUGGINGFACE:
+        to, file = "safetensors", file / "model.safetensors"
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    report = parity(load(model), file, to)
+    if not report["passed"]:
+        raise UserError(f"{file}: {_differs(report)}")
+    return {**report, "path": str(file)}
+
+
+def shown(report: dict[str, Any]) -> str:
+    """What the command prints: the proof, then the file's path."""
+    return f"{table(report)}\n{report['path']}"

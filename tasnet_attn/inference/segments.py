@@ -1,0 +1,306 @@
+"""Separating audio of any length, rate and channel count, in bounded memory.
+
+A stream of blocks is resampled to the model's rate, cut into overlapping segments, separated, cross-faded and resampled
+back; files and tensors take the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import permutations
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.audio.reading import audio_info, check_finite
+from tasnet_attn.errors import UserError
+from tasnet_attn.filterbanks import STFTEncoder
+from tasnet_attn.inference.stitching import clip_scale, stitched
+from tasnet_attn.model import SourceSeparator, segment_samples
+
+SEGMENT = 20.0  # seconds, for models of any length
+BLOCK = 1 << 18  # samples read at once
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def separate(
+    model: SourceSeparator,
+    mixture: Tensor,
+    sample_rate: int,
+    segment: float | None = None,
+    overlap: float = 0.25,
+    device: str = "auto",
+    references: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Separate audio in memory.
+
+    Args:
+        model: the model.
+        mixture: [C, T].
+        sample_rate: Hz of the mixture; another than the model's is resampled in and back.
+        segment: seconds that go through the model at once; None: the model's own, else 20.
+        overlap: part of a segment that is cross-faded with the next one, 0 to below 1.
+        device: "auto", "cpu", "cuda", ...
+        references: [S, C, T], for scores only: they order interchangeable sources, segment for segment, instead of
+            continuity; without overlap the end is then filled up with zeros, as in AudioSlots' paper.
+
+    Returns:
+        {source: [C, T]}, on the CPU.
+
+    Raises:
+        UserError: NaN samples, an empty mixture, a bad segment or overlap, or references that fit neither model nor
+            mixture.
+    """
+    check_finite(mixture, "mixture")
+    stream = Stream(model, sample_rate, segment, overlap, device)
+    length = mixture.shape[-1]
+    if references is not None:
+        if not model.interchangeable or sample_rate != model.sample_rate:
+            raise UserError("references order the sources of a model of interchangeable sources, at the model's rate")
+        if references.shape != (len(model.sources), *mixture.shape):
+            raise UserError(f"references {list(references.shape)} do not fit the mixture {list(mixture.shape)}")
+        end = -length % stream.size if overlap == 0 else 0
+        mixture, references = (torch.nn.functional.pad(signal, (0, end)) for signal in (mixture, references))
+    blocks = stream.run(lambda: [mixture], mixture.shape[-1], references)
+    estimates = torch.cat(list(blocks), dim=-1)[..., :length]
+    return dict(zip(model.sources, estimates, strict=True))
+
+
+class Stream:
+    """One way for blocks of audio through a model; arguments as in `separate`."""
+
+    def __init__(
+        self, model: SourceSeparator, sample_rate: int, segment: float | None, overlap: float, device: str
+    ) -> None:
+        fixed = segment_samples(model)
+        if segment is not None and fixed is not None and segment != model.segment:
+            raise UserError(f"this model takes segments of {model.segment} s only; leave --segment out")
+        if not 0 <= overlap < 1:
+            raise UserError(f"overlap {overlap} must be at least 0 and below 1")
+        self.size = fixed or round((segment or SEGMENT) * model.sample_rate)
+        if self.size < 1:
+            raise UserError(f"segment {segment} s is shorter than a sample")
+        self.hop = max(1, self.size - int(overlap * self.size))
+        self.fixed, self.rate = fixed is not None, sample_rate
+        self.device = pick_device(device)
+        self.model = model.to(self.device).eval()
+
+    def run(
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Blocks [C, t] of a mixture of `length` samples in, blocks [S, C, t'] of the estimates out.
+
+        `read` starts the blocks anew: a model that divides by the clip's maximum takes them twice.
+        """
+        if length < 1:
+            raise UserError("the mixture has no samples")
+        if self.rate == self.model.sample_rate:
+            yield from self._separated(lambda: _exactly(read(), length), length, references)
+            return
+        inner = max(1, round(length * self.model.sample_rate / self.rate))
+        outward = resampled(
+            self._separated(lambda: _exactly(resampled(read(), self.rate, self.model.sample_rate), inner), inner),
+            self.model.sample_rate,
+            self.rate,
+        )
+        yield from _exactly(outward, length)
+
+    @torch.inference_mode()
+    def _separated(
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """At the model's rate, by the model's way of joining segments."""
+        encoder, scale = self.model.encoder, None
+        if encoder.clip_scaled and isinstance(encoder, STFTEncoder):
+            scale = clip_scale(encoder, read(), length, self.device)
+        if self.model.stitch == "middle":
+            yield from stitched(self.model, read(), length, scale, self.device)
+        else:
+            yield from self._faded(read(), scale, references)
+
+    def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None, references: Tensor | None) -> Iterator[Tensor]:
+        """Overlap-add of the segments' estimates, divided by the summed fades."""
+        done, total, weights = 0, None, torch.empty(0)  # `done` is the position of total's first sample
+        for start, chunk in segments(blocks, self.size, self.hop):
+            estimate = self._model(chunk, scale)
+            if references is not None:
+                estimate = _ordered(references[..., start : start + chunk.shape[-1]], estimate)
+            fade = _fade(chunk.shape[-1], self.size - self.hop)
+            if total is None:
+                total, weights = estimate * fade, fade
+                continue
+            ready = start - done
+            if self.model.interchangeable and references is None:
+                estimate = _ordered(total[..., ready:] / weights[ready:], estimate)
+            yield total[..., :ready] / weights[:ready]
+            rest, rest_weights, done = total[..., ready:], weights[ready:], start
+            total, weights = estimate * fade, fade.clone()
+            total[..., : rest.shape[-1]] += rest
+            weights[: len(rest_weights)] += rest_weights
+        if total is not None:
+            yield total / weights
+
+    def _model(self, chunk: Tensor, scale: Tensor | None) -> Tensor:
+        """[C, t] -> [S, C, t]; a model of fixed length gets zeros behind a short chunk."""
+        missing = self.size - chunk.shape[-1] if self.fixed else 0
+        padded = torch.nn.functional.pad(chunk, (0, missing))
+        return self.model(padded.unsqueeze(0).to(self.device), scale)[0, ..., : chunk.shape[-1]].float().cpu()
+
+
+def segments(blocks: Iterable[Tensor], size: int, hop: int) -> Iterator[tuple[int, Tensor]]:
+    """Cut a stream of [C, t] into (start, [C, size]), `hop` apart.
+
+    The last segment is moved back so that it too is whole; a stream shorter than `size` comes as it is.
+    """
+    start, last = 0, torch.empty(0)
+    buffer: Tensor | None = None
+    for block in blocks:
+        buffer = block if buffer is None else torch.cat([buffer, block], dim=-1)
+        while buffer.shape[-1] > size:  # more than a segment: this one is not the last
+            last = buffer[..., :size]
+            yield start, last
+            start, buffer = start + hop, buffer[..., hop:]
+    if buffer is None or buffer.shape[-1] == 0:
+        return
+    back = size - buffer.shape[-1] if start else 0
+    if back:
+        buffer = torch.cat([last[..., hop - back : hop], buffer], dim=-1)
+    yield start - back, buffer
+
+
+def _fade(length: int, overlap: int) -> Tensor:
+    """Weights [length] that rise over the first and fall over the last `overlap` samples; never zero."""
+    ramp = torch.arange(1, length + 1)
+    return torch.minimum(ramp, ramp.flip(0)).clamp_max(overlap + 1) / (overlap + 1)
+
+
+def _ordered(target: Tensor, estimate: Tensor) -> Tensor:
+    """Order the sources of `estimate` [S, C, t] by least squares on its beginning, as in `target` [S, C, <= t]."""
+    if target.shape[-1] == 0:
+        return estimate
+    head = estimate[..., : target.shape[-1]]
+    gain = torch.einsum("ict,jct->ij", target.to(head), head)  # the squared distance of a pairing, up to a constant
+    order = max(permutations(range(len(gain))), key=lambda p: sum(gain[i, j].item() for i, j in enumerate(p)))
+    return estimate[list(order)]
+
+
+def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator[Tensor]:
+    """Resample a stream of [..., t] by soxr's band-limited streaming resampler."""
+    import soxr
+
+    resampler, shape = None, torch.Size()
+    for block in blocks:
+        if resampler is None:
+            shape = block.shape[:-1]
+            resampler = soxr.ResampleStream(rate_in, rate_out, shape.numel(), dtype="float32")
+        yield _through(resampler, block, shape, last=False)
+    if resampler is not None:
+        yield _through(resampler, torch.zeros(*shape, 0), shape, last=True)
+
+
+def _through(resampler, block: Tensor, shape: torch.Size, last: bool) -> Tensor:
+    samples = block.reshape(shape.numel(), -1).T.contiguous().numpy()
+    if shape.numel() == 1:
+        samples = samples[:, 0]
+    out = torch.from_numpy(resampler.resample_chunk(samples, last=last))
+    return out.reshape(-1, shape.numel()).T.reshape(*shape, -1)
+
+
+def _exactly(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
+    """Cut or zero-fill a stream of [..., t] to `length` samples: resampling there and back may end a sample off."""
+    block, left = torch.empty(0), length
+    for block in blocks:
+        yield block[..., :left]
+        left -= min(left, block.shape[-1])
+    if left:
+        yield block.new_zeros(*block.shape[:-1], left)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24", "ogg": "VORBIS"}
+
+
+def separate_file(
+    model: SourceSeparator,
+    path: Path,
+    out: Path,
+    sources: list[str] | None = None,
+    format: str = "wav",
+    segment: float | None = None,
+    overlap: float = 0.25,
+    device: str = "auto",
+) -> list[Path]:
+    """Separate a file into `out/<source>.<format>`; files appear whole or not at all.
+
+    Args:
+        model: see `separate`, as segment, overlap and device.
+        path: the mixture, any format that libsndfile reads.
+        out: a folder, made if need be.
+        sources: which to write; None: all.
+        format: "wav" (float, no clipping), "flac" (24 bit) or "ogg".
+        segment: seconds.
+        overlap: part of a segment.
+        device: "auto", "cpu", "cuda", ...
+
+    Returns:
+        The files, in the order of the sources.
+    """
+    import soundfile
+
+    wanted = model.sources if sources is None else sources
+    if unknown := set(wanted) - set(model.sources):
+        raise UserError(f"this model has no source {sorted(unknown)[0]!r}; it separates {', '.join(model.sources)}")
+    info = audio_info(path)
+    if info.length == 0:
+        raise UserError(f"{path}: has no samples")
+    stream = Stream(model, info.sample_rate, segment, overlap, device)
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{source}.{format}" for source in wanted]
+    parts = [file.with_name(f".{file.name}.part") for file in files]
+    container = "RF64" if format == "wav" and info.length * info.channels * 4 > 4e9 else format.upper()
+    writers: list[soundfile.SoundFile] = []
+    try:
+        for part in parts:
+            writers.append(
+                soundfile.SoundFile(part, "w", info.sample_rate, info.channels, SUBTYPES[format], format=container)
+            )
+        for block in stream.run(lambda: _blocks(path), info.length):
+            for writer, source in zip(writers, wanted, strict=True):
+                writer.write(block[model.sources.index(source)].T.numpy())
+        for writer in writers:
+            writer.close()
+        for part, file in zip(parts, files, strict=True):
+            part.replace(file)
+    finally:
+        for writer in writers:
+            writer.close()
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return files
+
+
+def _blocks(path: Path) -> Iterator[Tensor]:
+    import soundfile
+
+    position = 0
+    try:
+        for samples in soundfile.blocks(path, BLOCK, dtype="float32", always_2d=True):
+            block = torch.from_numpy(samples.T.copy())
+            check_finite(block, path, position)
+            position += block.shape[-1]
+            yield block
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{path}: cannot be read as audio: {error}") from error

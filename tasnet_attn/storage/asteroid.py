@@ -1,0 +1,141 @@
+"""Asteroid's model files, both ways: ours in its format, and its own networks as a MODEL here.
+
+After `import tasnet_attn.exporting.asteroid`, `asteroid.models.BaseModel.from_pretrained(path)` knows our models.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasnet_attn import compat
+from tasnet_attn.errors import UserError
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage import files
+from tasnet_attn.storage.files import Described, header
+
+OURS = "TasnetAttn"  # our class's name in Asteroid's registry
+THEIRS = ("ConvTasNet", "DPRNNTasNet", "LSTMTasNet")
+
+
+def write(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    """Write a file that Asteroid's `BaseModel.from_pretrained` loads; everything in it is plain data and tensors."""
+    facts = header(model, facts)
+    packed = {
+        "model_name": OURS,
+        "state_dict": {f"model.{name}": tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        "model_args": {"config": model.config, "sample_rate": model.sample_rate},
+        "infos": {**facts, "software_versions": facts["versions"]},
+    }
+    torch.save(packed, file)
+
+
+def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
+    """What a file of Asteroid's format holds: a model of ours, or one of Asteroid's networks, ready for use.
+
+    Raises:
+        UserError: another network, or settings or weights that do not fit.
+    """
+    name, arguments, weights = (packed.get(key) for key in ("model_name", "model_args", "state_dict"))
+    if not isinstance(arguments, dict) or not isinstance(weights, dict):
+        raise UserError(f"{file}: damaged: it names {name!r} but lacks model_args or state_dict")
+    if name == OURS:
+        ours = {key.removeprefix("model."): tensor for key, tensor in weights.items()}
+        if not isinstance(arguments.get("config"), dict):
+            raise UserError(f"{file}: damaged: its model_args lack a config")
+        return Described(arguments["config"], ours, dict(packed.get("infos") or {}))
+    if name not in THEIRS:
+        raise UserError(f"{file}: Asteroid's {name!r} cannot be used here; only {', '.join(THEIRS)} can")
+    models = compat.asteroid.models
+    network = getattr(models, name)
+    known = set(inspect.signature(network.__init__).parameters) - {"self", "fb_kwargs"}
+    if unknown := sorted(map(str, arguments.keys() - known)):
+        raise UserError(f"{file}: {name} has no setting {unknown[0]!r}")
+    if arguments.get("fb_name", "free") not in ("free", "FreeFB"):
+        raise UserError(
+            f"{file}: its filters are {arguments['fb_name']!r}; only learned ones ('free') can be used here"
+        )
+    if not arguments.get("sample_rate"):
+        raise UserError(f"{file}: does not say its sample rate; add it to the file's model_args")
+
+    def build() -> AsteroidSeparator:
+        try:
+            return AsteroidSeparator(network(**arguments), name, arguments)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(f"{file}: {name} refuses its settings: {error}") from error
+
+    return files.fill(file, arguments, {f"network.{key}": tensor for key, tensor in weights.items()}, build)
+
+
+class _Encoder:
+    """What inference asks a model's encoder: Asteroid's networks divide by no scale, and look ahead without bound."""
+
+    clip_scaled = False
+    latency = None
+
+
+class AsteroidSeparator(SourceSeparator):
+    """One of Asteroid's networks, to be used like a model of ours: separated, scored, compared; not trained.
+
+    The outputs keep the level that the network gives them, which training by SI-SNR leaves open.
+
+    Args:
+        network: takes [N, 1, T], returns [N, S, T].
+        name: its class in Asteroid.
+        arguments: what it was built with.
+    """
+
+    def __init__(self, network: nn.Module, name: str, arguments: dict[str, Any]) -> None:
+        nn.Module.__init__(self)
+        self.network, self.name, self.arguments = network, name, arguments
+        self.sources = [f"s{i + 1}" for i in range(int(arguments["n_src"]))]  # as LibriMix calls them
+        self.sample_rate = int(arguments["sample_rate"])
+        self.interchangeable, self.segment, self.stitch = len(self.sources) > 1, None, "fade"
+        self.encoder = _Encoder()  # type: ignore[assignment]
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its name and arguments in Asteroid."""
+        return {"asteroid": self.name, "model_args": self.arguments}
+
+    def forward(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
+        batch, channels, _ = mixture.shape
+        return self.network(mixture.flatten(0, 1).unsqueeze(1)).unflatten(0, (batch, channels)).transpose(1, 2)
+
+    def analyse(self, mixture: Tensor, scale: Tensor | None = None) -> Any:
+        raise UserError(f"{self.name} is Asteroid's: it can be used and scored here, but not trained")
+
+
+def register() -> type:
+    """Make our models known to Asteroid; returns the class that its `from_pretrained` builds."""
+    models = compat.asteroid.models
+    if hasattr(models, OURS):
+        return getattr(models, OURS)
+
+    class TasnetAttn(models.BaseModel):  # type: ignore[name-defined]
+        """A model of ours as Asteroid's: one channel in, as all its tools take it."""
+
+        def __init__(self, config: dict[str, Any], sample_rate: float) -> None:
+            super().__init__(sample_rate=sample_rate, in_channels=1)
+            self.model = SourceSeparator.from_config(config)
+
+        def forward(self, wav: Tensor) -> Tensor:
+            """[T], [B, T] or [B, 1, T] -> [S, T] or [B, S, T]."""
+            mixture = wav.reshape(-1, 1, wav.shape[-1])
+            estimates = self.model(mixture).squeeze(2)
+            return estimates[0] if wav.dim() == 1 else estimates
+
+        def get_model_args(self) -> dict[str, Any]:
+            return {"config": self.model.config, "sample_rate": self.sample_rate}
+
+    models.register_model(TasnetAttn)
+    return TasnetAttn

@@ -1,0 +1,98 @@
+"""Hugging Face's folder layout: `config.json`, `model.safetensors` and a model card made of what is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tasnet_attn.files import write_text
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage.files import header, write_safetensors
+
+USE = """```python
+import tasnet_attn
+
+model = tasnet_attn.SourceSeparator.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
+estimates = tasnet_attn.separate(model, mixture, sample_rate)  # [channels, samples] -> {source: the same}
+```"""
+
+
+def write_folder(
+    model: SourceSeparator, folder: Path, facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+) -> Path:
+    """Write the three files; see `storage.save_pretrained`."""
+    about = {**header(model, facts), "config": model.config}
+    write_safetensors(folder / "model.safetensors", model.config, model.state_dict(), header(model, facts), dtype)
+    write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
+    write_text(folder / "README.md", card(model, about))
+    return folder
+
+
+def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
+    """The model card: what it does, how to use it, data, scores, settings, limits, licence."""
+    licence, training = facts.get("licence", "not stated"), facts.get("training") or {}
+    front = {
+        "license": licence.lower() if licence != "not stated" else "other",
+        "library_name": "tasnet-attn",
+        "pipeline_tag": "audio-to-audio",
+        "tags": ["audio-source-separation", type(model.separator).__name__.lower()],
+    }
+    n_weights = sum(parameter.numel() for parameter in model.parameters())
+    rate = f"{model.sample_rate:,} Hz"
+    lines = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {type(model.separator).__name__}: {', '.join(model.sources)}",
+        f"Separates audio at {rate} into {', '.join(model.sources)}"
+        f"{' (in no fixed order)' if model.interchangeable else ''}; {n_weights:,} parameters.",
+        USE,
+        "## Data",
+        _block(training.get("data"), "Not recorded.") + _block(training.get("data fingerprint"), ""),
+        "## Scores",
+        _score_table(facts.get("scores")),
+        "## Training",
+        _block({key: value for key, value in training.items() if not key.startswith("data")}, "Not recorded."),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in _limits(model, facts)),
+        "## Licence",
+        f"Of the weights: {licence}." + (" Ask whoever trained them." if licence == "not stated" else ""),
+        "## Versions",
+        ", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items()),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _block(value: Any, otherwise: str) -> str:
+    return f"```yaml\n{yaml.safe_dump(value, sort_keys=False)}```\n" if value else otherwise
+
+
+def _score_table(scores: dict[str, Any] | None) -> str:
+    if not scores or not scores.get("sources"):
+        return "Not evaluated."
+    rows = ["| source | metric | dB | 95 % interval |", "|---|---|---|---|"]
+    for source, metrics in scores["sources"].items():
+        for metric, row in metrics.items():
+            if row["value"] is not None:
+                known = row["low"] is not None and row["high"] is not None
+                interval = f"{row['low']:.2f} to {row['high']:.2f}" if known else "one track: none"
+                rows.append(f"| {source} | {metric} | {row['value']:.2f} | {interval} |")
+    return f"On {scores['tracks']} tracks; {scores['convention']}, bootstrap over tracks.\n\n" + "\n".join(rows)
+
+
+def _limits(model: SourceSeparator, facts: dict[str, Any]) -> list[str]:
+    limits = ["Trained for the sources named above; other material is separated all the same, but how well is unknown."]
+    if not facts.get("scores"):
+        limits.append("Nobody has scored it yet.")
+    elif facts["scores"]["tracks"] < 10:
+        limits.append(f"Scored on {facts['scores']['tracks']} tracks only: the intervals are wide, or missing.")
+    if model.segment is not None:
+        limits.append(f"Sees {model.segment} s at once; longer audio is cut and joined again.")
+    if not model.causal:
+        limits.append("Not causal: it cannot run on a live stream.")
+    else:
+        limits.append(f"Causal, with a latency of {model.latency} samples.")
+    limits.append("Every channel is separated on its own: it does not use where in the stereo image a source lies.")
+    return limits

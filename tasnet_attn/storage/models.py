@@ -1,0 +1,119 @@
+"""Models to files and back: `save`, `load`, and Hugging Face's names for both on the model itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage import asteroid, files
+from tasnet_attn.storage.hub import write_folder
+
+
+def save(
+    model: SourceSeparator,
+    path: str | os.PathLike,
+    facts: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model to one safetensors file; it appears whole or not at all.
+
+    Args:
+        model: the model.
+        path: the file.
+        facts: what else to keep in the header: training data, scores, licence.
+        dtype: store the weights so, for example torch.float16; they are loaded as float32. None: as they are.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: a weight is too large for `dtype`.
+    """
+    return files.write_safetensors(Path(path), model.config, model.state_dict(), files.header(model, facts), dtype)
+
+
+def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
+    """Load a model for use: in evaluation mode, on the CPU. Nothing is unpickled and no code of the file runs.
+
+    Args:
+        path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (its best checkpoint), a
+            folder in Hugging Face's layout, or `hf://user/name` on its hub.
+        classes: your own classes that the file names, if they are not simply imported before.
+
+    Raises:
+        UserError: no such file, not a model of ours, or weights that do not fit.
+    """
+    file = files.find(path)
+    if file.suffix in (".onnx", ".pt2", ".ts"):
+        raise UserError(
+            f"{file}: a graph for other runtimes; give the model that it was exported from (docs/deploy.md)"
+        )
+    if file.suffix in (".safetensors", ""):
+        described = files.read_safetensors(file)
+    else:
+        checkpoint = files.read_checkpoint(file)
+        if "model_name" in checkpoint:
+            opened = asteroid.read(file, checkpoint)
+            if isinstance(opened, SourceSeparator):
+                return opened
+            described = opened
+        else:
+            described = _of_checkpoint(file, checkpoint)
+    try:
+        return files.fill(
+            file,
+            described.config,
+            described.weights,
+            lambda: SourceSeparator.from_config(described.config, classes),
+        )
+    except UserError as error:
+        raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from error
+
+
+def _of_checkpoint(file: Path, checkpoint: dict[str, Any]) -> files.Described:
+    config, state = checkpoint.get("model_config"), checkpoint.get("state_dict")
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        raise UserError(f"{file}: a checkpoint, but not of `tasnet-attn train`: it does not describe its model")
+    prefix = "model."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
+    return files.Described(config, weights, {})
+
+
+def save_pretrained(
+    model: SourceSeparator,
+    folder: str | os.PathLike,
+    facts: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a folder in Hugging Face's layout: `config.json`, `model.safetensors`, a model card `README.md`.
+
+    Args:
+        model: the model.
+        folder: is made if need be; may be pushed to the hub as it is.
+        facts: as in `save`; the card tells them.
+        dtype: as in `save`.
+
+    Returns:
+        The folder.
+    """
+    return write_folder(model, Path(folder), facts, dtype)
+
+
+def from_pretrained(name: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
+    """Load what `save_pretrained` wrote.
+
+    Args:
+        name: a folder, or a model's name on the Hugging Face Hub, like "user/name".
+        classes: your own classes that it names.
+    """
+    return load(name if Path(name).exists() else f"{files.HUB}{str(name).removeprefix(files.HUB)}", classes)
+
+
+SourceSeparator.save_pretrained = save_pretrained
+SourceSeparator.from_pretrained = staticmethod(from_pretrained)

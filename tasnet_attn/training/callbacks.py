@@ -1,0 +1,118 @@
+"""What a run keeps in its folder: checkpoints, averaged weights, configuration, metrics; each whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
+
+from tasnet_attn.data.files import record, remember
+from tasnet_attn.files import whole, write_text
+from tasnet_attn.training.task import SeparationTask
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`: after every epoch, or oftener by `every_n_train_steps` or `train_time_interval`."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, but not while gradients are being accumulated: they are not in a checkpoint."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """An exponential moving average of the weights: what is validated and what `load` finds in a checkpoint.
+
+    Beside Lightning's callback: the averaged weights stay in place until the task has measured their gain, buffers are
+    the model's own (averaging constants, like a window, would only round them), and at its end a run keeps both sets of
+    weights apart, so that it can go on.
+
+    Args:
+        decay: of the average, per optimiser step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, decay=decay)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Too early: the task's hook of this name comes after the callbacks'."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the weights in training back, before a checkpoint is written; the gain goes to both."""
+        assert isinstance(pl_module, SeparationTask)
+        gain = pl_module.model.gain.clone()
+        super().on_validation_epoch_end(trainer, pl_module)
+        pl_module.model.gain.copy_(gain)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave both as they are."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """A checkpoint replaces the one before when it is complete: a kill while it is written leaves that one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, then rename."""
+        with whole(Path(path)) as part:
+            super().save_checkpoint(checkpoint, part, storage_options)
+
+
+class StoreConfig(Callback):
+    """Writes the run's full configuration beside its checkpoints, which re-parses to the same run; and data.json.
+
+    Once training begins: every process has then seen that the folder held no run, and no mistake in the data is left.
+    """
+
+    def __init__(self, out: Path, config: str) -> None:
+        self.out, self.config = out, config
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
+            warnings.warn(f"{self.out}: the data changed since this run began: {change}", stacklevel=2)
+        write_text(self.out / "config.yml", self.config)
+
+
+class MetricsFile(Logger):
+    """Rows of `folder/metrics.csv`, written at once; a resumed run keeps those before the step where it resumes.
+
+    (Lightning's CSVLogger deletes an earlier file as soon as a run begins.)
+    """
+
+    name = version = ""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.file = folder / "metrics.csv"
+        self.rows: list[dict[str, Any]] = list(csv.DictReader(self.file.open())) if self.file.is_file() else []
+        self.columns: list[str] = []  # none: nothing was logged yet
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; write the file anew if it has new columns."""
+        row = {"step": step, **metrics}
+        if not self.columns:
+            self.rows = [earlier for earlier in self.rows if step is None or int(earlier["step"]) < step]
+        self.rows.append(row)
+        if row.keys() <= set(self.columns):
+            with self.file.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+            return
+        self.columns = sorted(set().union(*self.rows))
+        with whole(self.file) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: config.yml has them."""

@@ -1,0 +1,269 @@
+"""Every separator in every format, proven in a fresh process; what is broken is found; what a file says of itself."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tasnet_model
+from export_models import KINDS
+from safetensors.torch import load_file
+
+from tasnet_attn import load, save, separators
+from tasnet_attn.cli import main
+from tasnet_attn.errors import UserError
+from tasnet_attn.exporting.command import check, export
+from tasnet_attn.exporting.formats import FORMATS, IMPOSSIBLE, lengths
+from tasnet_attn.exporting.parity import cases, prove, table
+from tasnet_attn.filterbanks import LearnedDecoder
+from tasnet_attn.separators import Separator
+from tasnet_attn.storage.files import HEADER
+
+GRAPHS = ("torchscript", "torch-export", "onnx")
+FACTS = {"licence": "MIT", "training": {"data": "songs", "global_step": 7}}
+
+
+def kind(name):
+    torch.manual_seed(0)
+    return KINDS[name]().eval()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Every kind in every format: {(kind, format): (file, report)}; one fresh process runs them all."""
+    folder, files = tmp_path_factory.mktemp("exported"), {}
+    for name in KINDS:
+        for to, format in FORMATS.items():
+            file = folder / f"{name} {to}{format.suffix}".replace(",", "").replace("'", "").replace(" ", "_")
+            format.write(kind(name), file, FACTS)
+            files[name, to] = file
+    reports = prove([(kind(name), file, to) for (name, to), file in files.items()])
+    return {key: (file, report) for (key, file), report in zip(files.items(), reports, strict=True)}
+
+
+def test_the_matrix_holds_every_separator():
+    ours = {cls.__name__ for cls in vars(separators).values() if isinstance(cls, type) and issubclass(cls, Separator)}
+    assert {type(kind(name).separator).__name__ for name in KINDS} == ours - {"Separator"}
+    assert set(FORMATS) == {"safetensors", "safetensors-half", "asteroid", *GRAPHS}
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_separator_in_every_format(name, to, written):
+    file, report = written[name, to]
+    assert report["passed"], table(report)
+    assert report["format"] == to and len(report["cases"]) == 6
+    assert {case["case"].split(",")[0] for case in report["cases"]} == {"music", "noise", "silence"}
+    assert {case["shape"][0] for case in report["cases"]} == {1, 2, 3, 4}
+    window = lengths(kind(name))["window"]
+    assert {case["shape"][-1] for case in report["cases"]} == ({window} if window else {8000, 4039, 32})
+    if to in GRAPHS:
+        assert 0 < report["largest difference"] < 1e-4
+
+
+def header_of(file, to):
+    if to.startswith("safetensors"):
+        from safetensors import safe_open
+
+        with safe_open(file, "pt") as opened:
+            return json.loads(opened.metadata()[HEADER])
+    if to == "asteroid":
+        packed = torch.load(file, weights_only=True)
+        return {**packed["infos"], "config": packed["model_args"]["config"]}
+    if to == "torchscript":
+        extra = {HEADER: ""}
+        torch.jit.load(file, _extra_files=extra)
+        return json.loads(extra[HEADER])
+    if to == "torch-export":
+        extra = {HEADER: ""}
+        torch.export.load(file, extra_files=extra)
+        return json.loads(extra[HEADER])
+    import onnx
+
+    properties = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert properties["sources"] == "guitar,backing" and properties["licence"] == "MIT"
+    return json.loads(properties[HEADER])
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_names_rate_licence_and_training_are_inside(to, written):
+    file, _ = written["SamsNet", to]
+    about = header_of(file, to)
+    assert about["sources"] == ["guitar", "backing"] and about["sample_rate"] == 8000
+    assert about["licence"] == "MIT" and about["training"]["global_step"] == 7
+    assert about["config"] == json.loads(json.dumps(kind("SamsNet").config))
+    assert about["versions"]["torch"] == torch.__version__
+    if to in GRAPHS:
+        assert about["graph"]["window"] == about["graph"]["minimum"] == 400
+
+
+def mutate(file, to):
+    """Change one number of one weight."""
+    if to == "onnx":
+        import onnx
+        from onnx import numpy_helper
+
+        model = onnx.load(file)
+        weight = next(w for w in model.graph.initializer if w.name.endswith("to_masks.bias"))
+        values = numpy_helper.to_array(weight).copy()
+        values.flat[0] += 0.5
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        onnx.save(model, file)
+    elif to == "torchscript":
+        module = torch.jit.load(file)
+        dict(module.named_parameters())["model.separator.to_masks.bias"].data[0] += 0.5
+        torch.jit.save(module, file)
+    elif to == "torch-export":
+        program = torch.export.load(file)
+        program.state_dict["model.separator.to_masks.bias"][0] += 0.5
+        torch.export.save(program, file)
+    elif to == "asteroid":
+        packed = torch.load(file, weights_only=True)
+        packed["state_dict"]["model.separator.to_masks.bias"][0] += 0.5
+        torch.save(packed, file)
+    else:
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+        weights = load_file(file)
+        weights["separator.to_masks.bias"][0] += 0.5
+        save_file(weights, file, metadata)
+
+
+def test_one_changed_weight_is_found_in_every_format(written, tmp_path):
+    name, changed = "TasNet, gated", []
+    for to in FORMATS:
+        file = tmp_path / written[name, to][0].name
+        shutil.copy(written[name, to][0], file)
+        mutate(file, to)
+        changed.append((kind(name), file, to))
+    for report in prove(changed):
+        assert not report["passed"], report["format"]
+        assert [case["passed"] for case in report["cases"] if case["case"].startswith("music")] == [False] * 3
+        assert "NOT the same" in table(report)
+
+
+def test_the_command_proves_checks_and_refuses(tmp_path, capsys):
+    source = str(save(kind("TasNet, gated"), tmp_path / "source.safetensors", FACTS))
+    file = tmp_path / "model.ts"
+    assert main(["export", source, "--to", "torchscript", "--out", str(file), "--licence", "CC-BY-4.0"]) == 0
+    printed = capsys.readouterr().out
+    assert "silence, 2 channels" in printed and printed.endswith(f"{file}\n")
+    report = json.loads((tmp_path / "model.ts.parity.json").read_text())
+    assert report["passed"] and report["file"] == "model.ts" and report["lowest SNR"] > 90
+    about = header_of(file, "torchscript")
+    assert about["licence"] == "CC-BY-4.0" and about["training"]["global_step"] == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model.ts",
+        "model.ts.parity.json",
+        "source.safetensors",
+    ]
+    mutate(file, "torchscript")
+    assert main(["export", source, "--to", "torchscript", "--check", str(file)]) == 2
+    assert "does not compute what the model computes" in capsys.readouterr().err
+
+
+def test_beyond_the_tolerance_no_file_is_left(tmp_path, monkeypatch):
+    """A writer that writes another model than it was given."""
+    source = save(kind("TasNet, gated"), tmp_path / "source.safetensors")
+    strange = kind("TasNet, gated")
+    strange.separator.to_masks.bias.data[0] += 0.1
+    wrong = FORMATS["safetensors"]._replace(write=lambda model, file, facts: save(strange, file, facts))
+    monkeypatch.setitem(FORMATS, "safetensors", wrong)
+    with pytest.raises(UserError, match="removed, because it does not compute"):
+        export(str(source), "safetensors", tmp_path / "out" / "m.safetensors")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_that_does_not_run_is_one_line(tmp_path):
+    source = save(kind("TasNet, gated"), tmp_path / "source.safetensors")
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"no\.onnx: cannot be run in a fresh process, which said") as caught:
+        check(str(source), "onnx", tmp_path / "no.onnx")
+    assert "\n" not in str(caught.value)
+
+
+class Unfollowable(Separator):
+    """Its course depends on values: no exporter can follow."""
+
+    def __init__(self, n_features, n_sources):
+        super().__init__()
+        self.n_sources = n_sources
+
+    def forward(self, features):
+        rows = [features * (i if features.sum().item() > 0 else 1 - i) for i in range(self.n_sources)]
+        return [torch.stack(rows, 1)]
+
+
+def test_what_is_impossible_is_said_in_the_exporter_s_words(monkeypatch, tmp_path):
+    with pytest.raises(
+        UserError, match="torch-export: not possible for Unfollowable: the exporter says: .*data-dep"
+    ) as e:
+        FORMATS["torch-export"].write(tasnet_model(Unfollowable), tmp_path / "m.pt2", {})
+    assert "\n" not in str(e.value)
+    monkeypatch.setattr("tasnet_attn.exporting.formats.ONNX_LIMIT", 100)
+    with pytest.raises(UserError, match=f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}"):
+        FORMATS["onnx"].write(kind("SamsNet"), tmp_path / "m.onnx", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cases_are_music_noise_and_silence():
+    mixtures = cases(kind("TasNet, gated"))
+    music = [mixture for name, mixture in mixtures.items() if name.startswith("music")]
+    assert all(0.05 < np.abs(mixture).max() < 2 and mixture.dtype == np.float32 for mixture in music)
+    assert not any(mixture.any() for name, mixture in mixtures.items() if name.startswith("silence"))
+
+
+def test_one_source_comes_out_of_the_learned_decoder_as_one():
+    assert LearnedDecoder(8, 4)(torch.randn(2, 1, 8, 5), 18).shape == (2, 1, 18)
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(written):
+    half, whole = (written["SamsNet", to][0] for to in ("safetensors-half", "safetensors"))
+    assert all(w.dtype == torch.float16 for w in load_file(half).values() if w.is_floating_point())
+    model = load(half)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    sizes = [sum(w.nbytes for w in load_file(file).values()) for file in (half, whole)]
+    assert sizes[0] == sizes[1] / 2
+
+
+def test_a_weight_too_large_for_half_precision_is_said(tmp_path):
+    model = kind("TasNet, gated")
+    model.separator.to_masks.bias.data[0] = 1e6
+    with pytest.raises(UserError, match=r"separator\.to_masks\.bias holds a weight that is too large for float16"):
+        save(model, tmp_path / "m.safetensors", dtype=torch.float16)
+
+
+def test_the_page_s_onnx_code_runs_without_torch(written, tmp_path):
+    """The block of docs/deploy.md as it stands, where importing torch or this library fails."""
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    code = "# separate.py" + page.split("```python\n# separate.py")[1].split("```")[0]
+    assert len(code.splitlines()) <= 31
+    blocker = "import sys\nfor name in ('torch', 'tasnet_attn', 'asteroid', 'scipy'):\n    sys.modules[name] = None\n"
+    (tmp_path / "separate.py").write_text(blocker + code)
+    music = cases(kind("TasNet, gated"))
+    mixture = next(iter(music.values()))[:, :7001]
+    soundfile.write(tmp_path / "song.wav", mixture.T, 8000, "FLOAT")
+    for name in ("TasNet, gated", "SamsNet"):
+        model = kind(name)
+        command = [sys.executable, "separate.py", str(written[name, "onnx"][0]), "song.wav"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        pieces = torch.from_numpy(mixture)
+        window = lengths(model)["window"]
+        if window:
+            pieces = torch.nn.functional.pad(pieces, (0, -7001 % window)).unfold(-1, window, window).transpose(0, 1)
+        else:
+            pieces = pieces[None]
+        with torch.no_grad():
+            whole = torch.cat(list(model(pieces)), dim=-1)[..., :7001]
+        for source, expected in zip(model.sources, whole, strict=True):
+            got, _ = soundfile.read(tmp_path / f"{source}.wav", dtype="float32", always_2d=True)
+            np.testing.assert_allclose(got.T, expected.numpy(), atol=1e-5)

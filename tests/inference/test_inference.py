@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tasnet_model
+from test_model import fixed_model
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
+from tasnet_attn.inference.segments import segments, separate, separate_file
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.separators import TasNet
+
+
+class Gains(SourceSeparator):
+    """A model that is known: each source is the mixture times a number; remembers what it was given."""
+
+    def __init__(self, interchangeable=False):
+        parts = GatedEncoder(2, 2), TasNet, LearnedDecoder(2, 2)
+        super().__init__(["one", "two"], 8000, *parts, interchangeable=interchangeable)
+        self.calls = []
+
+    def forward(self, mixture, scale=None):
+        self.calls.append(mixture.shape[-1])
+        estimates = torch.stack([mixture, -2 * mixture], dim=1)
+        # an interchangeable model answers in another order every time
+        return estimates.flip(1) if self.interchangeable and len(self.calls) % 2 else estimates
+
+
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 777, 5000])
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.9])
+def test_cross_fading_is_normalised(length, overlap):
+    mixture, model = torch.randn(2, length), Gains()
+    estimates = separate(model, mixture, 8000, segment=100 / 8000, overlap=overlap)
+    torch.testing.assert_close(estimates["one"], mixture)
+    torch.testing.assert_close(estimates["two"], -2 * mixture)
+    assert set(model.calls) == {min(100, length)}
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000])
+@pytest.mark.parametrize("length", [1, 1000, 44_101])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_rate_length_and_channel_count(rate, length, channels):
+    estimates = separate(Gains(), torch.randn(channels, length), rate, segment=0.5)
+    assert estimates["one"].shape == (channels, length)
+
+
+def test_resampling_in_and_back_keeps_what_the_model_s_rate_can_hold():
+    t = torch.arange(44_100) / 44_100
+    tone = torch.sin(2 * torch.pi * 1000 * t)[None]
+    inside = separate(Gains(), tone, 44_100)["one"]
+    assert (inside - tone)[:, 2000:-2000].abs().max() < 1e-3
+    assert separate(Gains(), torch.sin(2 * torch.pi * 6000 * t)[None], 44_100)["one"].abs()[:, 2000:-2000].max() < 1e-2
+
+
+def test_interchangeable_sources_keep_their_order_over_segments():
+    mixture = torch.randn(1, 3000)
+    estimates = separate(Gains(interchangeable=True), mixture, 8000, segment=0.1, overlap=0.3)
+    torch.testing.assert_close(estimates["two"], mixture)
+    torch.testing.assert_close(estimates["one"], -2 * mixture)
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 1000])
+def test_models_of_fixed_length_always_get_it(length):
+    model, mixture = fixed_model(), torch.randn(2, length)
+    assert separate(model, mixture, 8000)["one"].shape == (2, length)
+    with pytest.raises(UserError, match="takes segments of 0.016 s only"):
+        separate(model, mixture, 8000, segment=1.0)
+
+
+def test_level_is_preserved():
+    model, mixture = tasnet_model(), torch.randn(2, 4000)
+    quiet, loud = (separate(model, gain * mixture, 8000, segment=0.1)["guitar"] for gain in (1, 100))
+    torch.testing.assert_close(loud, 100 * quiet, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [[3000], [1] * 10 + [2990], [999, 1, 1000, 1000]])
+@pytest.mark.parametrize(("size", "hop"), [(700, 500), (3000, 1000), (2999, 7), (64, 64)])
+def test_segments_do_not_depend_on_the_blocks(blocks, size, hop):
+    signal = torch.arange(3000.0)[None]
+    cut = list(segments(signal.split(blocks, dim=-1), size, hop))
+    assert all(torch.equal(chunk, signal[:, start : start + size]) for start, chunk in cut)
+    starts = [start for start, _ in cut]
+    assert starts[-1] == 3000 - size and starts[:-1] == [hop * i for i in range(len(starts) - 1)]
+
+
+def test_files_equal_tensors(tmp_path):
+    model, audio = tasnet_model(), 0.1 * torch.randn(2, 9000)
+    soundfile.write(tmp_path / "song.wav", audio.T.numpy(), 11_025, "FLOAT")
+    files = separate_file(model, tmp_path / "song.wav", tmp_path / "out", segment=0.3)
+    assert [file.name for file in files] == ["guitar.wav", "backing.wav"]
+    expected = separate(model, audio, 11_025, segment=0.3)
+    for file in files:
+        assert soundfile.info(file).subtype == "FLOAT"
+        samples, rate = soundfile.read(file, dtype="float32")
+        assert rate == 11_025
+        torch.testing.assert_close(torch.from_numpy(samples.T), expected[file.stem], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["flac", "ogg"])
+def test_other_formats_and_a_choice_of_sources(tmp_path, format):
+    soundfile.write(tmp_path / "song.wav", 0.1 * np.random.default_rng(0).normal(size=9000), 8000)
+    (file,) = separate_file(tasnet_model(), tmp_path / "song.wav", tmp_path / "out", ["backing"], format)
+    assert file.name == f"backing.{format}" and soundfile.info(file).frames == 9000
+    assert [f.name for f in (tmp_path / "out").iterdir()] == [file.name]
+
+
+def test_nothing_is_left_half_written(tmp_path):
+    samples = np.zeros((300_000, 1), dtype=np.float32)
+    samples[290_000] = np.inf  # found in the second block, when the first is already written
+    soundfile.write(tmp_path / "song.wav", samples, 8000, "FLOAT")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "one.wav").write_text("from before")
+    with pytest.raises(UserError, match=r"song\.wav: NaN or infinite value at sample 290000"):
+        separate_file(Gains(), tmp_path / "song.wav", out, segment=1.0)
+    assert [(f.name, f.read_text()) for f in out.iterdir()] == [("one.wav", "from before")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"overlap": 1.0}, "overlap 1.0"),
+        ({"segment": 1e-9}, "shorter than a sample"),
+        ({"segment": -1.0}, "segment"),
+        ({"device": "abacus"}, "device 'abacus'"),
+    ],
+)
+def test_bad_settings_are_said_clearly(settings, said):
+    with pytest.raises(UserError, match=said):
+        separate(Gains(), torch.randn(1, 100), 8000, **settings)
+    with pytest.raises(UserError, match="NaN"):
+        separate(Gains(), torch.full((1, 5), torch.nan), 8000)
+    with pytest.raises(UserError, match="no samples"):
+        separate(Gains(), torch.zeros(1, 0), 8000)

@@ -1,0 +1,294 @@
+import csv
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import recipe_script
+
+from tasnet_attn.data import LibriMix
+from tasnet_attn.errors import UserError
+
+debian2mix, pairs = (recipe_script(f"debian2mix/local/{name}.py") for name in ("prepare", "pairs"))
+Deb = recipe_script("debian2mix/local/deb.py").Deb
+SUBSETS = debian2mix.SUBSETS
+UNSEEN = debian2mix.UNSEEN
+Prompt = debian2mix.Prompt
+build = debian2mix.build
+check = debian2mix.check
+main = debian2mix.main
+prompts_of = debian2mix.prompts_of
+speaker_of = debian2mix.speaker_of
+subset_of = debian2mix.subset_of
+SIZES = {"train": 6, "dev": 3, "test": 3, "test-speakers": 4}
+ASTERISK = "usr/share/asterisk/sounds"
+FOLDERS = {  # where each package keeps a voice, and the kind of its files
+    "asterisk-core-sounds-en-g722": [(f"{ASTERISK}/en_US_f_Allison/", ".g722")],
+    "asterisk-core-sounds-es-g722": [(f"{ASTERISK}/es_MX_f_Allison/", ".g722")],
+    "asterisk-core-sounds-it-g722": [(f"{ASTERISK}/it_IT_m_Carlo/", ".g722")],
+    "asterisk-prompt-es-co": [(f"{ASTERISK}/es/", ".wav")],
+    "asterisk-prompt-it-menardi-wav": [(f"{ASTERISK}/it_IT_f_Menardi/", ".wav")],
+    "fillets-ng-data-cs": [(f"usr/share/games/fillets-ng/sound/cave/cs/jes-{who}-", ".ogg") for who in "mv"],
+    "klettres-data": [("usr/share/klettres/en_GB/alpha/", ".ogg")],
+    "ktuberling-data": [("usr/share/ktuberling/sounds/sr@latin/", ".wav")],
+}
+
+
+def stems():
+    """Three file names for each of train, dev and test: a prompt's name decides."""
+    found = {subset: [] for subset in list(SUBSETS)[:3]}
+    for number in range(1000):
+        stem = f"prompt{number}"
+        found[subset_of(Prompt("allison", stem, np.zeros(0)), 0)].append(stem)
+    return [stem for names in found.values() for stem in names[:3]]
+
+
+def encoded(samples, suffix, rate=16_000):
+    buffer = io.BytesIO()
+    if suffix == ".g722":
+        import av
+
+        with av.open(buffer, "w", format="g722") as container:
+            stream = container.add_stream("g722", rate=rate, layout="mono")
+            frame = av.AudioFrame.from_ndarray((samples[None] * 32767).astype(np.int16), "s16", "mono")
+            frame.sample_rate = rate
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+    else:
+        soundfile.write(buffer, np.stack([samples, samples], 1), rate, format=suffix[1:].upper())
+    return buffer.getvalue()
+
+
+def tone(frequency, seconds=1.6, rate=16_000):
+    return 0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+def tar_xz(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz", preset=0) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def write_deb(folder, package, files, version="1.0-1", suffix=".xz"):
+    """A Debian package as dpkg-deb lays it out."""
+    files = {f"usr/share/doc/{package}/copyright": b"License: GPL-2\n"} | files
+    control = f"Package: {package}\nVersion: {version}\nDescription: sounds\n of a test\n".encode()
+    content = b"!<arch>\n"
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": tar_xz({"control": control}),
+        f"data.tar{suffix}": tar_xz(files),
+    }
+    for name, part in parts.items():
+        content += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(part):<10}`\n".encode() + part + b"\n" * (len(part) % 2)
+        )
+    path = folder / f"{package}_{version}_all.deb"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """Every recording a tone of its own, so that a mixture shows which ones are in it; {path: Hz} beside them."""
+    folder, tones = tmp_path_factory.mktemp("packages"), {}
+    for package, places in FOLDERS.items():
+        files = {}
+        for start, suffix in places:
+            for stem in stems():
+                tones[f"{start}{stem}{suffix}"] = frequency = 300 + 19 * len(tones)
+                files[f"{start}{stem}{suffix}"] = encoded(tone(frequency), suffix)
+        if package.startswith("asterisk-core"):
+            files[f"{places[0][0]}silence/1.g722"] = encoded(tone(0), ".g722")
+            files[f"{places[0][0]}beep.g722"] = encoded(tone(1000), ".g722")
+        write_deb(folder, package, files)
+    return folder, tones
+
+
+@pytest.fixture(scope="module")
+def corpus(packages, tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "debian2mix"
+    return out, build(packages[0], out, sizes=SIZES)
+
+
+def rows(out, subset):
+    with (out / f"wav8k/min/metadata/mixture_{subset}_mix_clean.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def speakers(row):
+    return [name.split("-")[0] for name in row["mixture_ID"].split("_")]
+
+
+def recordings(out, subset, tones):
+    """The packages' files that are heard in a subset's sources."""
+    heard = set()
+    for row in rows(out, subset):
+        for column in ("source_1_path", "source_2_path"):
+            samples, rate = soundfile.read(out / row[column])
+            spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 2 * rate))  # half a hertz
+            heard |= {path for path, hertz in tones.items() if spectrum[2 * hertz] > 0.2 * spectrum.max()}
+    return heard
+
+
+def test_the_same_packages_and_seed_give_the_same_corpus(packages, corpus, tmp_path):
+    out, digest = corpus
+    assert build(packages[0], tmp_path / "again", sizes=SIZES) == digest == check(out)
+    (tmp_path / ".other.part").mkdir()  # a killed build
+    (tmp_path / ".other.part" / "half.wav").touch()
+    with pytest.raises(
+        UserError, match="do not hold 3 s of two different speakers"
+    ):  # the names were chosen for seed 0
+        build(packages[0], tmp_path / "other", seed=1, sizes=SIZES)
+    assert not (tmp_path / "other").exists()
+
+
+def test_subsets_share_no_recording_and_no_prompt_name(corpus, packages):
+    heard = {subset: recordings(corpus[0], subset, packages[1]) for subset in SUBSETS}
+    assert min(map(len, heard.values())) >= 4
+    for one in SUBSETS:
+        for other in set(SUBSETS) - {one}:
+            assert not heard[one] & heard[other]
+            if "test-speakers" not in (one, other):
+                names = [{Path(path).stem for path in heard[subset]} for subset in (one, other)]
+                assert not names[0] & names[1]
+
+
+def test_unseen_speakers_are_unseen_and_nobody_speaks_twice(corpus):
+    found = {subset: [speakers(row) for row in rows(corpus[0], subset)] for subset in SUBSETS}
+    assert {subset: len(pairs) for subset, pairs in found.items()} == SIZES
+    assert all(first != second for pairs in found.values() for first, second in pairs)
+    assert {name for pair in found["test-speakers"] for name in pair} == {"carlo", "july"}
+    rest = {name for subset in list(SUBSETS)[:3] for pair in found[subset] for name in pair}
+    assert rest <= {"allison", "paola", "smallfish", "bigfish", "kdeenGB", "kdesr"} and not rest & set(UNSEEN)
+
+
+def test_english_and_spanish_prompts_are_one_voice():
+    for language in ("en_US", "es_MX"):
+        assert speaker_of(f"/{ASTERISK}/{language}_f_Allison/digits/1.g722") == "allison"
+    assert (
+        speaker_of("/usr/share/klettres/uk/alpha/a.ogg")
+        == speaker_of("/usr/share/ktuberling/sounds/uk/b.ogg")
+        == "kdeuk"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{ASTERISK}/it_IT_m_Carlo/silence/3.g722",
+        f"{ASTERISK}/en_US_f_Allison/beep.g722",
+        f"{ASTERISK}/en_US_f_Allison/ascending-2tone.g722",
+        f"{ASTERISK}/en_US_f_Allison/tt-monkeys.g722",
+        f"{ASTERISK}/en_US_f_Allison/confbridge-join.g722",
+        f"{ASTERISK}/fr_CA_f_June/vm-intro.g722",
+        "usr/share/games/fillets-ng/sound/share/nl/jes-m-a.ogg",
+        "usr/share/games/fillets-ng/sound/gods/cs/b1-1.ogg",  # another part, whose actor nobody names
+        "usr/share/klettres/pics/aqua/a.ogg",
+    ],
+)
+def test_tones_and_voices_that_cannot_be_told_are_left_out(path):
+    assert speaker_of(f"/{path}") is None
+
+
+def test_a_recording_that_occurs_again_is_taken_once(tmp_path):
+    sound, other = encoded(tone(500), ".wav"), encoded(tone(600), ".wav")
+    files = {"sr/a.wav": sound, "sr@latin/b.wav": sound, "de/a.wav": other}
+    files = {f"usr/share/ktuberling/sounds/{path}": content for path, content in files.items()}
+    deb = Deb(write_deb(tmp_path, "ktuberling-data", files))
+    assert [(prompt.speaker, prompt.stem) for prompt in prompts_of([deb])] == [("kdede", "a"), ("kdesr", "a")]
+
+
+def test_a_mixture_is_the_sum_and_levels_are_as_stated(corpus):
+    out = corpus[0]
+    for subset in SUBSETS:
+        for row in rows(out, subset):
+            mixture, first, second = (
+                soundfile.read(out / row[key], dtype="int16")[0]
+                for key in ("mixture_path", "source_1_path", "source_2_path")
+            )
+            np.testing.assert_array_equal(mixture.astype(int), first.astype(int) + second)
+            assert len(mixture) == int(row["length"]) >= 3 * 8000
+            for source in (first, second):
+                frames = (source[: len(source) // 160 * 160].reshape(-1, 160) / 32768.0) ** 2
+                power = frames.mean(1)[frames.mean(1) > frames.mean(1).max() * 10**-3.5].mean()
+                assert -33.1 < 10 * np.log10(power) < -24.9
+
+
+def test_librimix_reads_it(corpus):
+    settings = {"root": corpus[0], "training": "train", "segment": 1.0}
+    data = LibriMix(["a", "b"], 8000, testing="test-speakers", remix=1.0, **settings)
+    assert [len(data.tracks(split)) for split in ("train", "valid", "test")] == [6, 3, 4]
+    segments = data.segments("train")
+    for index in range(40):
+        drawn = segments.draw_remix(0, index)
+        assert len({track.speaker(which) for which, (track, _) in enumerate(drawn)}) == 2
+    mixture, references = segments[0, 0]
+    np.testing.assert_allclose(mixture, references.sum(0), atol=1e-6)
+
+
+def test_packages_kept_for_scoring_are_not_opened(packages, tmp_path, capsys):
+    folder = tmp_path / "debs"
+    folder.mkdir()
+    for deb in packages[0].glob("*.deb"):
+        (folder / deb.name).symlink_to(deb)
+    for name in ("asterisk-core-sounds-fr-g722", "asterisk-core-sounds-ru-wav", "fillets-ng-data-nl"):
+        (folder / f"{name}_1_all.deb").write_bytes(b"nobody reads this")
+    assert len(debian2mix.find(folder)) == len(debian2mix.PACKAGES)
+    assert capsys.readouterr().err.count("kept for final scoring and was not opened") == 3
+
+
+def test_lacking_and_damaged_packages_are_named(packages, tmp_path, capsys):
+    assert main(["--packages", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "apt-get download asterisk-core-sounds-en-g722" in said and said.count("\n") == 1
+    whole = next(packages[0].glob("klettres*")).read_bytes()
+    damaged = tmp_path / "klettres-data_1_all.deb"
+    for content, message in ((whole[:5000], "ends before"), (b"MZ" + whole, "not a Debian package")):
+        damaged.write_bytes(content)
+        with pytest.raises(UserError, match=f"klettres-data_1_all.deb: {message}"):
+            Deb(damaged)
+    damaged.write_bytes(whole[:2000] + bytes(400) + whole[2400:])
+    with pytest.raises(UserError, match="klettres-data_1_all.deb: cannot be unpacked"):
+        list(Deb(damaged).files())
+    with pytest.raises(UserError, match="packed as data.tar.lzma"):
+        list(Deb(write_deb(tmp_path, "klettres-data", {}, suffix=".lzma")).files())
+    text = {"usr/share/klettres/de/alpha/a.ogg": b"no sound"}
+    with pytest.raises(UserError, match="klettres/de/alpha/a.ogg: cannot be decoded"):
+        list(prompts_of([Deb(write_deb(tmp_path, "klettres-data", text))]))
+
+
+def test_check_names_a_changed_file_and_nothing_is_overwritten(packages, tmp_path, capsys):
+    arguments = ["--packages", str(packages[0]), "--out", str(tmp_path / "corpus")]
+    arguments += [f"--{subset}={size}" for subset, size in SIZES.items()]
+    assert main(arguments) == 0 and "not that of the tested package versions" in capsys.readouterr().out
+    assert "asterisk-prompt-es-co 1.0-1, GPL-2: July E. Jiménez" in (tmp_path / "corpus/CREDITS.md").read_text()
+    assert (tmp_path / "corpus/klettres-data.copyright").read_bytes() == b"License: GPL-2\n"
+    assert main(arguments) == 2 and "is there already" in capsys.readouterr().err
+    assert main([*arguments, "--check"]) == 0
+    file = next((tmp_path / "corpus").rglob("s1/*.wav"))
+    soundfile.write(file, np.zeros(8000), 8000)
+    assert main([*arguments, "--check"]) == 2 and file.name in capsys.readouterr().err
+
+
+def test_scores_by_pairs_of_speakers(tmp_path, capsys):
+    lines = ["track,source,metric,score,mean,windows,unscored,seconds"]
+    for number in range(12):
+        for source, score in (("speaker1", number), ("speaker2", number + 2)):
+            lines.append(f"paola-0-{number}_allison-0-{number},{source},SI-SNRi,{score},{score},1,0,3.0")
+    lines.append("kdehu-0-0000_paola-0-0099,speaker1,SI-SNRi,20,20,1,0,3.0")
+    (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
+    pairs.main([str(tmp_path)])
+    once = capsys.readouterr().out
+    printed = [line.split(" | ") for line in once.splitlines() if line.startswith("| ")][1:]
+    means = [("| all", "13", f"{(12 * 6.5 + 20) / 13:.2f}"), ("| allison + paola", "12", "6.50")]
+    assert [tuple(row[:3]) for row in printed] == [*means, ("| other pairs", "1", "20.00")]
+    assert printed[1][4] == "17% |"  # 1 and 2 dB
+    pairs.main([str(tmp_path), str(tmp_path)])
+    assert "'difference': 0.0, 'better': 0, 'p': 1.0" in capsys.readouterr().out and "Wilcoxon" not in once
