@@ -4,25 +4,28 @@
 #                              to one file
 #   --tag NAME                 part of the run folder's name, exp/<data set>_<model>_<tag>
 #   --id 0,1                   the GPUs to use
+#   --import MODULE            a module with classes of your own, for every stage; may be given several times
 #   --python PATH              the Python to use
 # Everything else goes to `tasnet-attn train`, for example --trainer.max_epochs 10. Run again with the same tag, stage 1
 # continues where it was.
 set -euo pipefail
 recipe=$(cd "$1" && pwd); shift
-stage=0 stop=100 tag=base python=python train=()
+stage=0 stop=100 tag=base python=python imports=() train=()
 while [ $# -gt 0 ]; do
   case $1 in
     --stage) stage=$2; shift 2 ;;
     --stop-stage) stop=$2; shift 2 ;;
     --tag) tag=$2; shift 2 ;;
     --id) export CUDA_VISIBLE_DEVICES=$2; shift 2 ;;
+    --import) imports+=(--import "$2"); shift 2 ;;
+    --import=*) imports+=("$1"); shift ;;
     --python) python=$2; shift 2 ;;
     *) train+=("$1"); shift ;;
   esac
 done
 base=$(dirname "$recipe")/base.yml
 run=exp/$(basename "$(dirname "$recipe")")_$(basename "$recipe")_$tag
-tasnet_attn() { "$python" -m tasnet_attn.cli "$@"; }
+tasnet_attn() { "$python" -m tasnet_attn.cli "$@" ${imports[@]+"${imports[@]}"}; }
 due() { [ "$stage" -le "$1" ] && [ "$stop" -ge "$1" ]; }
 
 if due 0; then
