@@ -20,6 +20,11 @@ class Separator(Configurable, nn.Module):
     given = ("n_features", "n_sources")
     causal = False
 
+    @property
+    def name(self) -> str:
+        """What tables, figures and model cards call it: the class's name, if it has no notation of its own."""
+        return type(self).__name__
+
     def forward(self, features: Tensor) -> list[Tensor]:
         """[N, F, L] -> stages, each [N, S, F, L]; the last is final, earlier ones are for deep supervision."""
         raise NotImplementedError

@@ -91,6 +91,11 @@ class LTL(Separator):
             raise ValueError(f"{name!r} is not of the form X_trans_Y, like 2_trans_0")
         return {"lstm_before": int(match[1]), "lstm_after": int(match[2])}
 
+    @property
+    def name(self) -> str:
+        """The paper's notation, like 2_trans_0."""
+        return "{}_trans_{}".format(*(lstm.num_layers if lstm else 0 for lstm in (self.before, self.after)))
+
     def forward(self, features: Tensor) -> list[Tensor]:
         return self.step(features, self.initial_state(features.shape[0]))[0]
 

@@ -164,6 +164,8 @@ def test_blocks_with_carried_state_equal_the_whole(separator):
 
 def test_parse_and_its_errors():
     assert LTL.parse("2_trans_1") == {"lstm_before": 2, "lstm_after": 1}
+    for name in ("0_trans_2", "2_trans_0"):
+        assert LTL(8, 2, **LTL.parse(name), transformer_layers=1, hidden=4, heads=2).name == name
     for bad in ("2_trans", "trans_0", "a_trans_b", "2_trans_0 "):
         with pytest.raises(ValueError, match="X_trans_Y"):
             LTL.parse(bad)
