@@ -5,7 +5,6 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tasnet_attn.metrics.bss_eval import BSSEval, silent
+from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 
 Backend = Literal["fast", "museval"]
@@ -75,20 +75,8 @@ def best_order(estimates: Tensor, references: Tensor) -> list[int]:
 
     Silent channels count with the ratio's floor, so that the order is defined for silence too.
     """
-    pairs = si_snr(estimates.double().unsqueeze(0), references.double().unsqueeze(1)).mean(
-        -1
-    )  # [references, estimates]
-    if len(pairs) <= 3:
-        sources = range(len(pairs))
-        return list(
-            max(
-                itertools.permutations(sources),
-                key=lambda order: sum(pairs[i, j] for i, j in zip(sources, order, strict=True)),
-            )
-        )
-    from scipy.optimize import linear_sum_assignment
-
-    return linear_sum_assignment(pairs.cpu().numpy(), maximize=True)[1].tolist()
+    pairs = si_snr(estimates.double().unsqueeze(0), references.double().unsqueeze(1)).mean(-1)
+    return best_permutation(pairs)
 
 
 def _mean_si_snr(estimates: Tensor, references: Tensor) -> Tensor:
