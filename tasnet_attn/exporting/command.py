@@ -13,8 +13,9 @@ from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.exporting.formats import FORMATS
 from tasnet_attn.exporting.parity import parity, table
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.storage import files, load
+from tasnet_attn.storage import load
 from tasnet_attn.storage.asteroid import AsteroidSeparator
+from tasnet_attn.storage.finding import HUB, HUB_FILES, find
 from tasnet_attn.storage.hub import write_folder
 
 HUGGINGFACE = "huggingface"
@@ -40,14 +41,14 @@ def export(
         UserError: the file would be its own source, the exporter refuses the model, or the file computes something
             else.
     """
-    source = files.find(model)
+    source = find(model)
     original = load(source)
     if isinstance(original, AsteroidSeparator):
         raise UserError(f"{source}: is Asteroid's own {original.name}; only this library's models are exported")
     if half and to not in ("safetensors", HUGGINGFACE):
         raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
     facts = facts_of(source, licence)
-    from_hub = str(model).startswith(files.HUB)  # whose cache is no place for new files
+    from_hub = str(model).startswith(HUB)  # whose cache is no place for new files
     home = Path() if from_hub else Path(model) if Path(model).is_dir() else source.parent
     if to == HUGGINGFACE:
         return _export_folder(original, out or home / "huggingface", facts, half)
@@ -76,7 +77,7 @@ def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], 
     try:
         report = _proven(model, weights, "safetensors-half" if half else "safetensors")
     except UserError:
-        for name in files.HUB_FILES:
+        for name in HUB_FILES:
             (folder / name).unlink(missing_ok=True)
         raise
     return _keep(report, weights)

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from tasnet_attn.storage import files
+from tasnet_attn.storage.checkpoints import read_checkpoint
+from tasnet_attn.storage.tensors import read_safetensors
 
 CONVENTION = "mean of medians"  # of the scores that a file carries; summary.json has the others
 SETTINGS = ("data", "task", "early_stopping", "ema", "seed_everything")  # of config.yml; of its trainer section:
@@ -20,7 +21,7 @@ def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
     """Facts for a file's header.
 
     Args:
-        file: the model file, as `files.find` returns it.
+        file: the model file, as `storage.finding.find` returns it.
         licence: under which the weights are given away; None: what an earlier export says, else "not stated".
 
     Returns:
@@ -29,16 +30,16 @@ def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
     """
     known: dict[str, Any] = {}
     if file.suffix == ".safetensors":
-        known = {**files.read_safetensors(file).facts}
+        known = {**read_safetensors(file).facts}
     elif file.suffix == ".ckpt":
         run = file.parent.parent
-        checkpoint = files.read_checkpoint(file)
+        checkpoint = read_checkpoint(file)
         training = {key: checkpoint[key] for key in ("epoch", "global_step") if key in checkpoint}
         known = {"training": {**_training(run), **training}}
         if scores := _scores(run / "evaluation" / "summary.json"):
             known["scores"] = scores
     else:
-        known = {**(files.read_checkpoint(file).get("infos") or {})}
+        known = {**(read_checkpoint(file).get("infos") or {})}
         known.pop("software_versions", None)
     known["licence"] = licence or known.get("licence") or "not stated"
     return known

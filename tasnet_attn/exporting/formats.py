@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.exporting.graph import graph
 from tasnet_attn.exporting.lstm import restore, to_onnx
 from tasnet_attn.filterbanks import STFTEncoder
 from tasnet_attn.model import SourceSeparator, segment_samples
 from tasnet_attn.storage import asteroid, save
-from tasnet_attn.storage.files import HEADER, header
+from tasnet_attn.storage.tensors import HEADER, header
 
 OPSET = 18  # 23 has attention as one operation, but not with skip attention's masks: docs/deploy.md has both measured
 ONNX_LIMIT = 2 * 10**9  # bytes of weights: protobuf's
@@ -151,8 +151,7 @@ def _quiet(to: str, model: SourceSeparator) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # whatever an exporter raises is its answer to this model
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         name = type(model.separator).__name__
-        raise UserError(f"{to}: not possible for {name}: the exporter says: {reason}") from error
+        raise UserError(f"{to}: not possible for {name}: the exporter says: {first_line(error)}") from error
     finally:
         loud.setLevel(level)

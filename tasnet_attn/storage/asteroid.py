@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tasnet_attn import compat
 from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.storage import files
-from tasnet_attn.storage.files import Described, header
+from tasnet_attn.storage.filling import fill
+from tasnet_attn.storage.tensors import Described, header
 
 OURS = "TasnetAttn"  # our class's name in Asteroid's registry
 THEIRS = ("ConvTasNet", "DPRNNTasNet", "LSTMTasNet")
@@ -68,7 +68,7 @@ def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"{file}: {name} refuses its settings: {error}") from error
 
-    return files.fill(file, arguments, {f"network.{key}": tensor for key, tensor in weights.items()}, build)
+    return fill(file, arguments, {f"network.{key}": tensor for key, tensor in weights.items()}, build)
 
 
 class _Encoder:

@@ -11,7 +11,7 @@ import yaml
 
 from tasnet_attn.files import write_text
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.storage.files import header, write_safetensors
+from tasnet_attn.storage.tensors import header, write_safetensors
 
 USE = """```python
 import tasnet_attn

@@ -11,7 +11,9 @@ import torch
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.storage import asteroid, files
+from tasnet_attn.storage import asteroid, checkpoints, tensors
+from tasnet_attn.storage.filling import fill
+from tasnet_attn.storage.finding import HUB, find
 from tasnet_attn.storage.hub import write_folder
 
 
@@ -35,7 +37,7 @@ def save(
     Raises:
         UserError: a weight is too large for `dtype`.
     """
-    return files.write_safetensors(Path(path), model.config, model.state_dict(), files.header(model, facts), dtype)
+    return tensors.write_safetensors(Path(path), model.config, model.state_dict(), tensors.header(model, facts), dtype)
 
 
 def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
@@ -49,24 +51,24 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
     Raises:
         UserError: no such file, not a model of ours, or weights that do not fit.
     """
-    file = files.find(path)
+    file = find(path)
     if file.suffix in (".onnx", ".pt2", ".ts"):
         raise UserError(
             f"{file}: a graph for other runtimes; give the model that it was exported from (docs/deploy.md)"
         )
     if file.suffix in (".safetensors", ""):
-        described = files.read_safetensors(file)
+        described = tensors.read_safetensors(file)
     else:
-        checkpoint = files.read_checkpoint(file)
+        checkpoint = checkpoints.read_checkpoint(file)
         if "model_name" in checkpoint:
             opened = asteroid.read(file, checkpoint)
             if isinstance(opened, SourceSeparator):
                 return opened
             described = opened
         else:
-            described = _of_checkpoint(file, checkpoint)
+            described = checkpoints.described(file, checkpoint)
     try:
-        return files.fill(
+        return fill(
             file,
             described.config,
             described.weights,
@@ -74,15 +76,6 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
         )
     except UserError as error:
         raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from error
-
-
-def _of_checkpoint(file: Path, checkpoint: dict[str, Any]) -> files.Described:
-    config, state = checkpoint.get("model_config"), checkpoint.get("state_dict")
-    if not isinstance(config, dict) or not isinstance(state, dict):
-        raise UserError(f"{file}: a checkpoint, but not of `tasnet-attn train`: it does not describe its model")
-    prefix = "model."
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
-    return files.Described(config, weights, {})
 
 
 def save_pretrained(
@@ -112,7 +105,7 @@ def from_pretrained(name: str | os.PathLike, classes: Iterable[type] = ()) -> So
         name: a folder, or a model's name on the Hugging Face Hub, like "user/name".
         classes: your own classes that it names.
     """
-    return load(name if Path(name).exists() else f"{files.HUB}{str(name).removeprefix(files.HUB)}", classes)
+    return load(name if Path(name).exists() else f"{HUB}{str(name).removeprefix(HUB)}", classes)
 
 
 SourceSeparator.save_pretrained = save_pretrained

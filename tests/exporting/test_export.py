@@ -22,7 +22,7 @@ from tasnet_attn.exporting.formats import FORMATS, IMPOSSIBLE, lengths
 from tasnet_attn.exporting.parity import cases, prove, table
 from tasnet_attn.filterbanks import LearnedDecoder
 from tasnet_attn.separators import Separator
-from tasnet_attn.storage.files import HEADER
+from tasnet_attn.storage.tensors import HEADER
 
 GRAPHS = ("torchscript", "torch-export", "onnx")
 FACTS = {"licence": "MIT", "training": {"data": "songs", "global_step": 7}}

@@ -18,6 +18,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.storage import asteroid as asteroid_files
 from tasnet_attn.storage.hub import card
+from tasnet_attn.storage.tensors import write_safetensors
 
 
 def refused(path, said):
@@ -47,9 +48,9 @@ def test_a_module_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
     model = tasnet_model()
     config = copy.deepcopy(model.config)
     config["separator"]["class_path"] = "trap.LTL"
-    files = tasnet_attn.storage.files
+
     refused(
-        files.write_safetensors(tmp_path / "named.safetensors", config, model.state_dict(), {}, None),
+        write_safetensors(tmp_path / "named.safetensors", config, model.state_dict(), {}, None),
         r"no class 'trap\.LTL' is known; add --import trap",
     )
     for suffix in (".ckpt", ".pth"):
@@ -66,7 +67,7 @@ def resized(tmp_path, change):
     model = tasnet_model()
     config = copy.deepcopy(model.config)
     change(config)
-    return tasnet_attn.storage.files.write_safetensors(tmp_path / "m.safetensors", config, model.state_dict(), {}, None)
+    return write_safetensors(tmp_path / "m.safetensors", config, model.state_dict(), {}, None)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +97,14 @@ def test_a_bank_that_no_file_holds_is_bounded(tmp_path):
     config["decoder"] = {"class_path": "LearnedDecoder", "init_args": {"n_filters": 10**6, "kernel_size": 10**6}}
     weights = {**model.state_dict()}
     refused(
-        tasnet_attn.storage.files.write_safetensors(tmp_path / "m.safetensors", config, weights, {}, None), "do not fit"
+        write_safetensors(tmp_path / "m.safetensors", config, weights, {}, None),
+        "do not fit",
     )
     bank = {"n_filters": 10**6, "kernel_size": 10**6, "sample_rate": 8000, "n_centres": 2}
     config = copy.deepcopy(model.config)
     config["encoder"] = {"class_path": "GammatoneEncoder", "init_args": bank}
     refused(
-        tasnet_attn.storage.files.write_safetensors(tmp_path / "n.safetensors", config, weights, {}, None),
+        write_safetensors(tmp_path / "n.safetensors", config, weights, {}, None),
         "not in the file",
     )
 
@@ -137,9 +139,7 @@ def test_weights_of_another_kind_are_one_line(tmp_path):
     ]:
         weights = {**model.state_dict(), bias: value.detach()}
         refused(
-            tasnet_attn.storage.files.write_safetensors(
-                tmp_path / f"{name}.safetensors", model.config, weights, {}, None
-            ),
+            write_safetensors(tmp_path / f"{name}.safetensors", model.config, weights, {}, None),
             said,
         )
         torch.save(

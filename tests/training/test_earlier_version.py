@@ -29,6 +29,7 @@ def test_models_load_and_compute_what_they_did(model, key):
     torch.testing.assert_close(estimates, stored[f"{key}estimates"], atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated(run, tmp_path):
     assert main(["evaluate", "--model", str(run), "--data", str(run), "--split", "test", "--out", str(tmp_path)]) == 0
     scores = json.loads((tmp_path / "summary.json").read_text())["scores"]

@@ -1,0 +1,103 @@
+"""Giving a model a file's weights, safely.
+
+What a stranger's file can ask for is bounded by what it holds: a model is first built on the meta device, where tensors
+have shapes and no memory, and must agree with the file's tensors before it is built for use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+
+from tasnet_attn.errors import UserError, first_line
+
+LARGEST = 10**6  # no setting of a model is larger, unless its file is; and no bank that a file does not hold (1 GiB):
+BUFFERS = 1 << 28
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], Model]) -> Model:
+    """Build a model and give it a file's weights, if the two agree.
+
+    Args:
+        file: for messages.
+        config: the description that `build` follows; its numbers are looked at.
+        weights: by name.
+        build: makes the model.
+
+    Raises:
+        UserError: numbers or a model out of proportion to the file, weights of other names, shapes or kinds, NaN.
+    """
+    for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor):
+            raise UserError(f"{file}: {name!r} is no tensor")
+    _check_numbers(file, config, max(LARGEST, sum(tensor.numel() for tensor in weights.values())))
+    shapes = _on_meta(file, build, len(weights))
+    expected = shapes.state_dict()
+    misfit = f"{file}: the weights do not fit the model that the file describes: "
+    for name in sorted(expected.keys() ^ weights.keys()):
+        raise UserError(f"{misfit}{name!r} is {'missing' if name in expected else 'not a part of it'}")
+    for name, tensor in expected.items():
+        given = weights[name]
+        if given.shape != tensor.shape:
+            raise UserError(f"{misfit}{name!r} is {list(given.shape)}, not {list(tensor.shape)}")
+        if given.is_floating_point() != tensor.is_floating_point() or given.is_complex() or given.is_sparse:
+            raise UserError(f"{misfit}{name!r} is {given.dtype}, not {tensor.dtype}")
+        if not given.isfinite().all():
+            raise UserError(
+                f"{file}: weights hold NaN or infinity ({name}); the training diverged or the file is damaged"
+            )
+    if sum(buffer.numel() for buffer in shapes.buffers()) > BUFFERS + sum(len(w.flatten()) for w in weights.values()):
+        raise UserError(f"{file}: describes filters of more than {BUFFERS} numbers, which are not in the file")
+    model = build()
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _check_numbers(file: Path, value: Any, largest: int, path: str = "config") -> None:
+    """Refuse numbers out of proportion, before a constructor counts to them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(file, item, largest, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_numbers(file, item, largest, f"{path}[{i}]")
+    elif isinstance(value, (int, float)) and not abs(value) <= largest:
+        raise UserError(f"{file}: {path} is {value}: no model of a file of this size; it is damaged or hostile")
+
+
+def _on_meta(file: Path, build: Callable[[], Model], tensors: int) -> Model:
+    """Build without memory, and stop as soon as there are more parameters than the file has tensors."""
+    count = 0
+
+    def more(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal count
+        count += parameter is not None
+        if count > 4 * tensors + 100:  # layers may register a parameter again, wrapped
+            raise UserError(f"{file}: the weights do not fit the model that the file describes: it has more layers")
+
+    hook = register_module_parameter_registration_hook(more)
+    try:
+        with torch.device("meta"), _NoDraws():
+            return build()
+    except (RuntimeError, OverflowError, MemoryError) as error:  # sizes beyond what even a shape can be
+        raise UserError(f"{file}: describes a model that cannot be built: {first_line(error)}") from error
+    finally:
+        hook.remove()
+
+
+class _NoDraws(TorchFunctionMode):
+    """Initial weights are not drawn: there is nothing to draw on the meta device, but trying loads torch's compiler."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)

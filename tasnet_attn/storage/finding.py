@@ -1,0 +1,50 @@
+"""Finding the file that a MODEL stands for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasnet_attn.errors import UserError, first_line
+
+HUB = "hf://"
+HUB_FILES = ("config.json", "model.safetensors", "README.md")
+
+
+def find(model: str | os.PathLike) -> Path:
+    """The file that MODEL stands for.
+
+    Args:
+        model: a model file, a Lightning checkpoint, a run folder (its best checkpoint), a folder in Hugging Face's
+            layout, or `hf://user/name` on its hub.
+
+    Raises:
+        UserError: no such file, folder or name.
+    """
+    if str(model).startswith(HUB):
+        return find(_download(str(model).removeprefix(HUB)))
+    path = Path(model)
+    if path.is_dir():
+        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "model.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise UserError(
+            f"{path}: no checkpoints/best.ckpt or last.ckpt in this folder, nor a model.safetensors; "
+            "is it a run of `tasnet-attn train`?"
+        )
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such model; give a run folder, a .ckpt, .safetensors or Asteroid .pth file, or {HUB}USER/NAME"
+        )
+    return path
+
+
+def _download(name: str) -> Path:
+    """A model's three files from the hub, or from its cache; nothing else of it is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{HUB}{name}: not to be had from the Hugging Face Hub: {first_line(error)}") from error

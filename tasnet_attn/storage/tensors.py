@@ -1,0 +1,98 @@
+"""Model files: a description and tensors in one safetensors file; reading one runs and believes nothing in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.files import whole
+from tasnet_attn.model import SourceSeparator
+
+HEADER = "tasnet_attn"
+VERSIONS = ("tasnet-attn", "torch", "asteroid-filterbanks")
+
+
+class Described(NamedTuple):
+    """What a file holds: the model's description, its weights by name, and what else its header says."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def read_safetensors(file: Path) -> Described:
+    """Read a safetensors file; without a header of ours, the `config.json` beside it describes the model."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = (opened.metadata() or {}).get(HEADER)
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: not a model file (safetensors): {first_line(error)}") from error
+    beside = file.with_name("config.json")
+    if header is None and beside.is_file():
+        header = beside.read_text(encoding="utf-8", errors="replace")
+    if header is None:
+        raise UserError(f"{file}: a safetensors file, but not one of this library: it has no {HEADER!r} header")
+    try:
+        facts = json.loads(header)
+        return Described(facts.pop("config"), weights, facts)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file}: its {HEADER!r} header is damaged: {error!r}") from error
+
+
+def write_safetensors(
+    file: Path, config: dict[str, Any], weights: dict[str, Tensor], facts: dict[str, Any], dtype: torch.dtype | None
+) -> Path:
+    """Write a description and weights; the file appears whole or not at all.
+
+    Args:
+        file: the file.
+        config: the description.
+        weights: by name.
+        facts: what else the header says.
+        dtype: store floating-point weights so (float16 halves the file); None: as they are.
+
+    Raises:
+        UserError: a weight is too large for `dtype`.
+    """
+    from safetensors.torch import save_file
+
+    stored = {}
+    for name, tensor in weights.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if dtype is not None and tensor.is_floating_point():
+            if not tensor.to(dtype).isfinite().all() and tensor.isfinite().all():
+                raise UserError(f"{name} holds a weight that is too large for {str(dtype).removeprefix('torch.')}")
+            tensor = tensor.to(dtype)
+        stored[name] = tensor
+    header = {**facts, "config": config}
+    with whole(file) as part:
+        save_file(stored, part, metadata={"format": "pt", HEADER: json.dumps(header)})
+        os.chmod(part, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
+    return file
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def header(model: SourceSeparator, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a file says beside the model's description."""
+    own = {"sources": model.sources, "sample_rate": model.sample_rate, "versions": versions()}
+    return {**(facts or {}), **own}
+
+
+def versions() -> dict[str, str]:
+    """The versions that a file records."""
+    return {name: version(name) for name in VERSIONS}
