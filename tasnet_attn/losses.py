@@ -70,9 +70,9 @@ class SISNR(Loss):
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         estimates, references = widened(separation.estimates), widened(references)
         if model.interchangeable:
-            costs = -si_snr(estimates.unsqueeze(2), references.unsqueeze(1), self.cap)  # [B, S, S, C]
+            costs = -si_snr(references.unsqueeze(1), estimates.unsqueeze(2), self.cap)  # [B, S, S, C]
         else:
-            paired = -si_snr(estimates, references, self.cap)  # [B, S, C]
+            paired = -si_snr(references, estimates, self.cap)  # [B, S, C]
             costs = torch.diag_embed(paired.transpose(1, 2)).permute(0, 2, 3, 1)
         heard = (references.amax(-1) > references.amin(-1)).to(costs)  # [B, S, C]
         counts = heard.sum(-1)

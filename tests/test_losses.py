@@ -26,8 +26,8 @@ def test_si_snr_equals_the_plain_formula_at_any_level(level):
     reference = torch.randn(200, dtype=torch.float64) + 0.3
     estimate = level * (reference + 0.2 * torch.randn(200, dtype=torch.float64) - 1)
     expected = naive_si_snr(estimate.tolist(), reference.tolist())
-    assert si_snr(estimate, reference).item() == pytest.approx(expected, abs=1e-5)
-    assert si_snr(estimate.float(), reference.float()).item() == pytest.approx(expected, abs=1e-3)
+    assert si_snr(reference, estimate).item() == pytest.approx(expected, abs=1e-5)
+    assert si_snr(reference.float(), estimate.float()).item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_si_snr_equals_asteroid():
@@ -35,7 +35,7 @@ def test_si_snr_equals_asteroid():
 
     estimates, references = torch.randn(4, 2, 300), torch.randn(4, 2, 300)
     theirs = -asteroid.losses.pairwise_neg_sisdr(estimates, references)
-    ours = si_snr(estimates.unsqueeze(2), references.unsqueeze(1))
+    ours = si_snr(references.unsqueeze(1), estimates.unsqueeze(2))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
@@ -48,7 +48,7 @@ def test_silence_is_finite_with_finite_gradients(silent, cap):
     if silent != "estimate":
         reference = torch.zeros(100)
     estimate.requires_grad_()
-    value = si_snr(estimate, reference, cap)
+    value = si_snr(reference, estimate, cap)
     value.backward()
     assert value.isfinite() and estimate.grad.isfinite().all()
 
@@ -57,7 +57,7 @@ def test_cap_bounds_the_ratio_and_changes_little_below_it():
     reference = torch.randn(1000)
     assert si_snr(reference, reference, cap=20).item() == pytest.approx(20, abs=1e-3)
     noisy = reference + 3 * torch.randn(1000)
-    assert si_snr(noisy, reference, cap=30).item() == pytest.approx(si_snr(noisy, reference).item(), abs=0.05)
+    assert si_snr(reference, noisy, cap=30).item() == pytest.approx(si_snr(reference, noisy).item(), abs=0.05)
 
 
 @pytest.mark.parametrize("sources", [1, 2, 3, 4, 5])
@@ -80,7 +80,7 @@ def separation_of(estimates):
 def test_sisnr_is_the_mean_over_sources_and_channels():
     model, references = tasnet_model(), torch.randn(3, 2, 2, 100)
     estimates = torch.randn(3, 2, 2, 100)
-    expected = -si_snr(estimates, references).mean()
+    expected = -si_snr(references, estimates).mean()
     torch.testing.assert_close(SISNR()(separation_of(estimates), references, model), expected)
 
 
@@ -100,7 +100,7 @@ def test_silent_references_are_left_out(interchangeable):
     model = tasnet_model(interchangeable=interchangeable)
     references, estimates = torch.randn(1, 2, 1, 100), torch.randn(1, 2, 1, 100)
     references[0, 1] = 0
-    heard = -si_snr(estimates[0, :, 0], references[0, 0, 0])
+    heard = -si_snr(references[0, 0, 0], estimates[0, :, 0])
     expected = heard.min() if interchangeable else heard[0]
     torch.testing.assert_close(SISNR()(separation_of(estimates), references, model), expected)
     nothing = SISNR()(separation_of(estimates.requires_grad_()), torch.zeros(1, 2, 1, 100), model)

@@ -55,8 +55,8 @@ def score(
         backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is ours in any case.
     """
     mixture, references, estimates = mixture.double(), references.double(), estimates.double()
-    snr = _mean_si_snr(estimates, references)
-    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(mixture.expand_as(references), references)}
+    snr = _mean_si_snr(references, estimates)
+    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(references, mixture.expand_as(references))}
     tool = BSSEval(references) if backend == "fast" else MusEval(references)
     frames = tool.images(estimates, window, hop)
     if v3:
@@ -75,13 +75,13 @@ def best_order(estimates: Tensor, references: Tensor) -> list[int]:
 
     Silent channels count with the ratio's floor, so that the order is defined for silence too.
     """
-    pairs = si_snr(estimates.double().unsqueeze(0), references.double().unsqueeze(1)).mean(-1)
+    pairs = si_snr(references.double().unsqueeze(1), estimates.double().unsqueeze(0)).mean(-1)  # [references, estimates]
     return best_permutation(pairs)
 
 
-def _mean_si_snr(estimates: Tensor, references: Tensor) -> Tensor:
+def _mean_si_snr(references: Tensor, estimates: Tensor) -> Tensor:
     """[S]: the mean over the channels where the reference is not constant; NaN if it is in all, or the estimate is."""
-    ratios = si_snr(estimates, references, floor=0.0)
+    ratios = si_snr(references, estimates, floor=0.0)
     heard = references.amax(-1) > references.amin(-1)
     return ratios.where(heard, 0).sum(-1) / heard.sum(-1)
 

@@ -9,17 +9,17 @@ FLOOR = 1e-8  # of the estimate's energy: ratios stay within +-80 dB, whatever t
 TINY = 1e-30
 
 
-def si_snr(estimate: Tensor, reference: Tensor, cap: float | None = None, floor: float = FLOOR) -> Tensor:
+def si_snr(references: Tensor, estimates: Tensor, cap: float | None = None, floor: float = FLOOR) -> Tensor:
     """Zero-mean scale-invariant signal-to-noise ratio in dB; finite, with finite gradients, on silence too.
 
     A silent reference or estimate gives the constant floor, about -80 dB, without gradient (0 dB if both are silent):
     mask silent references in a loss, as `tasnet_attn.losses` does, and report them apart in an evaluation.
 
     Args:
-        estimate: [..., T].
-        reference: [..., T]; leading dimensions broadcast against the estimate's.
-        cap: dB that the ratio approaches but never exceeds: a source that is nearly solved then stops to draw the
-            gradient away from the others. None: no cap.
+        references: [..., T].
+        estimates: [..., T]; leading dimensions broadcast against the references'.
+        cap: dB that the ratio approaches but never exceeds: a source that is nearly solved then stops drawing
+            the gradient away from the others. None: no cap.
         floor: part of the estimate's energy that is added to both sides of the ratio. 0 gives the exact ratio, for
             evaluation: infinite for a perfect estimate, NaN where reference or estimate is silent.
 
@@ -30,12 +30,12 @@ def si_snr(estimate: Tensor, reference: Tensor, cap: float | None = None, floor:
 
     >>> tone = torch.sin(torch.arange(8000.0))
     >>> noise = torch.cos(torch.arange(8000.0))
-    >>> round(si_snr(5 * tone + 0.5 * noise, tone).item())
+    >>> round(si_snr(tone, 5 * tone + 0.5 * noise).item())
     20
     """
     tiny = TINY if floor else 0.0
-    estimate = estimate - estimate.mean(dim=-1, keepdim=True)
-    reference = reference - reference.mean(dim=-1, keepdim=True)
+    estimate = estimates - estimates.mean(dim=-1, keepdim=True)
+    reference = references - references.mean(dim=-1, keepdim=True)
     scale = (estimate * reference).sum(-1, keepdim=True) / (reference.square().sum(-1, keepdim=True) + tiny)
     target = scale * reference
     signal, noise = target.square().sum(-1), (estimate - target).square().sum(-1)
