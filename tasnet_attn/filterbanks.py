@@ -37,18 +37,29 @@ class Encoded(NamedTuple):
 class Encoder(Configurable, nn.Module):
     """From waveform [N, T] to `Encoded`.
 
-    `n_features` is F; `latency` the samples a frame looks ahead, None if unbounded.
-    `clip_scaled`: the scale is one of a whole clip, so whoever cuts a clip measures it first and passes it on.
+    Attributes:
+        n_features: F.
+        latency: the samples that a frame looks ahead; None: unbounded.
+        clip_scaled: the scale is one of a whole clip: whoever cuts a clip measures it first by `clip_scale`.
+        framed: the clip's frames are known from its length alone (`n_frames`), so that windows of frames can be joined.
     """
 
     abstract = True
     n_features: int
     latency: int | None = None
     clip_scaled = False
+    framed = False
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         """Encode; `scale` given: divide by it instead of measuring one."""
         raise NotImplementedError
+
+    def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor:
+        """The scale of a clip of `length` samples that comes in blocks [C, t]: [C, 1, 1].
+
+        This one encodes the clip at once; an encoder that can measure it in bounded memory does so.
+        """
+        return self(torch.cat(list(blocks), dim=-1)).scale
 
 
 class Decoder(Configurable, nn.Module):
@@ -312,6 +323,23 @@ class STFTEncoder(Encoder):
     def n_frames(self, length: int) -> int:
         """Frames of a waveform of `length` samples."""
         return max(1, length // self.hop + self.last_frame)
+
+    def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor:
+        """The largest magnitude of every channel of a clip in blocks [C, t]: [C, 1, 1]."""
+        half, left = self.n_fft // 2, self.n_frames(length)
+        buffer, peaks = torch.empty(0), []
+        for block in itertools.chain(blocks, [None]):
+            if block is None:
+                buffer = F.pad(buffer, (0, half))
+            else:
+                block = block.to(self.window)
+                buffer = torch.cat([buffer, block], dim=-1) if len(buffer) else F.pad(block, (half, 0))
+            count = min(left, (buffer.shape[-1] - self.n_fft) // self.hop + 1)
+            if count > 0:
+                samples = buffer[..., : (count - 1) * self.hop + self.n_fft]
+                peaks.append(torch.linalg.vector_norm(self._stft(samples)[..., self._bins, :, :], dim=-1).amax(dim=(1, 2)))
+                buffer, left = buffer[..., count * self.hop :], left - count
+        return torch.stack(peaks).amax(dim=0).clamp_min(EPS)[:, None, None]
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         carrier = self.spectrum(waveform)
