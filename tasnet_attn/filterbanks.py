@@ -5,7 +5,9 @@ Shapes: N = batch x channels, T samples, F features, L frames, S sources.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -316,7 +318,7 @@ class STFTEncoder(Encoder):
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
         self.last_frame = last_frame
         self.n_features = n_fft // 2 + 1 - (drop is not None)
-        self.clip_scaled = normalise == "max"
+        self.clip_scaled, self.framed = normalise == "max", True
         self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)
 
@@ -337,7 +339,8 @@ class STFTEncoder(Encoder):
             count = min(left, (buffer.shape[-1] - self.n_fft) // self.hop + 1)
             if count > 0:
                 samples = buffer[..., : (count - 1) * self.hop + self.n_fft]
-                peaks.append(torch.linalg.vector_norm(self._stft(samples)[..., self._bins, :, :], dim=-1).amax(dim=(1, 2)))
+                frames = torch.view_as_real(self._frames(samples)[..., self._bins, :])
+                peaks.append(torch.linalg.vector_norm(frames, dim=-1).amax(dim=(1, 2)))
                 buffer, left = buffer[..., count * self.hop :], left - count
         return torch.stack(peaks).amax(dim=0).clamp_min(EPS)[:, None, None]
 
@@ -355,18 +358,22 @@ class STFTEncoder(Encoder):
 
     def spectrum(self, waveform: Tensor) -> Tensor:
         """[N, T] -> real and imaginary part, [N, 2, F, L]."""
-        spectrum = torch.stft(
-            F.pad(waveform, (self.n_fft // 2, self.n_fft // 2)),  # zeros: reflection fails on short inputs
-            self.n_fft, self.hop, window=self.window, center=False, return_complex=True,
-        )  # fmt: skip
-        return torch.view_as_real(self.kept(spectrum)).movedim(-1, 1)
+        padded = F.pad(waveform, (self.n_fft // 2, self.n_fft // 2))  # zeros: reflection fails on short inputs
+        return torch.view_as_real(self.kept(self._frames(padded))).movedim(-1, 1)
+
+    def _frames(self, padded: Tensor) -> Tensor:
+        """[N, T'] -> all bins of the frames that fit, complex, [N, n_fft / 2 + 1, 1 + (T' - n_fft) // hop]."""
+        return torch.stft(padded, self.n_fft, self.hop, window=self.window, center=False, return_complex=True)
 
     def kept(self, spectrum: Tensor) -> Tensor:
         """All bins and frames [..., n_fft / 2 + 1, 1 + T // hop] -> those that the settings keep, [..., F, L]."""
         if not self.last_frame and spectrum.shape[-1] > 1:
             spectrum = spectrum[..., :-1]
-        bins = {None: slice(None), "dc": slice(1, None), "nyquist": slice(None, -1)}[self.drop]
-        return spectrum[..., bins, :]
+        return spectrum[..., self._bins, :]
+
+    @property
+    def _bins(self) -> slice:
+        return {None: slice(None), "dc": slice(1, None), "nyquist": slice(None, -1)}[self.drop]
 
 
 class STFTDecoder(Decoder):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
 
@@ -38,7 +39,7 @@ def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) ->
 
     Args:
         costs: [B, S, S], estimate i (row) against reference j (column).
-        interchangeable: take the cheapest permutation (asteroid's `PITLossWrapper`: Hungarian beyond three sources).
+        interchangeable: take each item's cheapest permutation.
         counts: [B, S], weights of the references; None: all equal. A reference of weight 0 costs nothing.
 
     Returns:
@@ -47,9 +48,9 @@ def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) ->
     weights = costs.new_ones(costs.shape[::2]) if counts is None else counts.to(costs)
     costs = costs * weights[:, None, :]
     if interchangeable:
-        from tasnet_attn.compat import PITLossWrapper
-
-        matched = PITLossWrapper.find_best_perm(costs)[0] * costs.shape[-1]  # it takes the mean over the sources
+        gains = -costs.detach().transpose(1, 2).nan_to_num()  # [B, reference, estimate]; a loss of NaN stays one
+        orders = torch.tensor([best_permutation(item) for item in gains], device=costs.device)
+        matched = costs.gather(1, orders.unsqueeze(1)).sum(dim=(1, 2))
     else:
         matched = costs.diagonal(dim1=1, dim2=2).sum(-1)
     return (matched / weights.sum(-1).clamp_min(torch.finfo(costs.dtype).tiny)).mean()

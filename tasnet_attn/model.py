@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import tasnet_attn.separators  # noqa: F401  so that configurations may name them
 from tasnet_attn.config import Configurable, build, describe
 from tasnet_attn.errors import UserError
-from tasnet_attn.filterbanks import Decoder, Encoded, Encoder, STFTEncoder
+from tasnet_attn.filterbanks import Decoder, Encoded, Encoder
 from tasnet_attn.heads import Head, Mask
 from tasnet_attn.separators.base import Separator
 
@@ -30,6 +30,30 @@ class Separation(NamedTuple):
     estimates: Tensor
     predictions: list[Tensor]
     encoded: Encoded
+
+
+class Separates(Protocol):
+    """What inference and evaluation ask of a model: `SourceSeparator`, or any other `nn.Module` with these.
+
+    Attributes:
+        sources: names, in the order of the outputs.
+        sample_rate: Hz.
+        interchangeable: the sources have no fixed order.
+        segment: seconds, for models of fixed length; None: any length.
+        stitch: how segments are joined, see `SourceSeparator`.
+    """
+
+    sources: list[str]
+    sample_rate: int
+    interchangeable: bool
+    segment: float | None
+    stitch: str
+
+    def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor | None:
+        """See `SourceSeparator.clip_scale`; None for models that divide by nothing of the whole clip."""
+
+    def __call__(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
 
 
 class SourceSeparator(Configurable, nn.Module):
@@ -68,7 +92,7 @@ class SourceSeparator(Configurable, nn.Module):
         super().__init__()
         if stitch not in ("fade", "middle"):
             raise ValueError(f"stitch {stitch!r} is neither 'fade' nor 'middle'")
-        if stitch == "middle" and (segment is None or interchangeable or not isinstance(encoder, STFTEncoder)):
+        if stitch == "middle" and (segment is None or interchangeable or not encoder.framed):
             raise ValueError(
                 "stitch 'middle' needs a segment, an STFT encoder and sources that are not interchangeable"
             )
@@ -93,6 +117,10 @@ class SourceSeparator(Configurable, nn.Module):
     def latency(self) -> int | None:
         """Samples of input needed beyond an output sample; None if the model is not causal."""
         return self.encoder.latency if self.causal else None
+
+    def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor | None:
+        """What a clip of `length` samples in blocks [C, t] is divided by, [C, 1, 1]; None: nothing of the clip."""
+        return self.encoder.clip_scale(blocks, length) if self.encoder.clip_scaled else None
 
     def forward(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]; `scale` [B, C]: that of the clip which the mixture is cut out of."""
@@ -139,6 +167,6 @@ class SourceSeparator(Configurable, nn.Module):
         return build({"class_path": cls.__name__, "init_args": config}, cls, "model", classes)
 
 
-def segment_samples(model: SourceSeparator) -> int | None:
+def segment_samples(model: Separates) -> int | None:
     """The fixed length in samples, or None."""
     return None if model.segment is None else math.floor(model.segment * model.sample_rate + 0.5)

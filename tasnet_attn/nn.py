@@ -94,19 +94,27 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, L, D] -> [N, L, D]."""
-        return self.step(x, None)[0]
+        q, k, v = self._projected(x)
+        return self._finished(x, self.attend(q, k, v))
 
     def step(self, x: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
         """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; and the next cache."""
-        q, k, v = self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._projected(x)
         if cache is not None:
             k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)
-        attended = self.attend(q, k, v)
-        x = self.norm_attention(x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2))))
-        x = self.norm_ffn(x + self.dropout(self.ffn(x)))
+        x = self._finished(x, self.attend(q, k, v))
         keep = k.shape[-2] if self.window is None else min(self.window - 1, k.shape[-2])
         first = k.shape[-2] - keep
         return x, torch.stack([k[..., first:, :], v[..., first:, :]])
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """Queries, keys and values, [3, N, H, L, D/H]."""
+        return self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _finished(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention [N, H, L, D/H]: output map, residuals, norms, feed-forward."""
+        x = self.norm_attention(x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2))))
+        return self.norm_ffn(x + self.dropout(self.ffn(x)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`attend` as this layer does it."""

@@ -75,7 +75,7 @@ def best_order(estimates: Tensor, references: Tensor) -> list[int]:
 
     Silent channels count with the ratio's floor, so that the order is defined for silence too.
     """
-    pairs = si_snr(references.double().unsqueeze(1), estimates.double().unsqueeze(0)).mean(-1)  # [references, estimates]
+    pairs = si_snr(references.double().unsqueeze(1), estimates.double().unsqueeze(0)).mean(-1)
     return best_permutation(pairs)
 
 

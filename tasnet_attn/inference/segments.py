@@ -6,18 +6,20 @@ back; files and tensors take the same way.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from itertools import permutations
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasnet_attn.audio.reading import audio_info, check_finite
 from tasnet_attn.errors import UserError
-from tasnet_attn.filterbanks import STFTEncoder
-from tasnet_attn.inference.stitching import clip_scale, stitched
-from tasnet_attn.model import SourceSeparator, segment_samples
+from tasnet_attn.inference.stitching import stitched
+from tasnet_attn.metrics.matching import best_permutation
+from tasnet_attn.model import Separates, SourceSeparator, segment_samples
 
 SEGMENT = 20.0  # seconds, for models of any length
 BLOCK = 1 << 18  # samples read at once
@@ -31,12 +33,33 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
+        raise UserError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
     return device
 
 
+def on_device(model: Separates, device: torch.device) -> Separates:
+    """The model itself if it lies there, else a copy: the caller's stays where it is."""
+    assert isinstance(model, nn.Module)
+    weight = next(itertools.chain(model.parameters(), model.buffers()), None)
+    here = weight is None or weight.device.type == device.type and device.index in (None, weight.device.index)
+    return model if here else deepcopy(model).to(device)  # type: ignore[return-value]
+
+
+@contextmanager
+def evaluating(model: Separates) -> Iterator[None]:
+    """The model in evaluation mode inside the block; afterwards every part is in the mode that it was in."""
+    assert isinstance(model, nn.Module)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def separate(
-    model: SourceSeparator,
+    model: Separates,
     mixture: Tensor,
     sample_rate: int,
     segment: float | None = None,
@@ -47,7 +70,7 @@ def separate(
     """Separate audio in memory.
 
     Args:
-        model: the model.
+        model: the model; it stays on its device and in its mode.
         mixture: [C, T].
         sample_rate: Hz of the mixture; another than the model's is resampled in and back.
         segment: seconds that go through the model at once; None: the model's own, else 20.
@@ -81,9 +104,7 @@ def separate(
 class Stream:
     """One way for blocks of audio through a model; arguments as in `separate`."""
 
-    def __init__(
-        self, model: SourceSeparator, sample_rate: int, segment: float | None, overlap: float, device: str
-    ) -> None:
+    def __init__(self, model: Separates, sample_rate: int, segment: float | None, overlap: float, device: str) -> None:
         fixed = segment_samples(model)
         if segment is not None and fixed is not None and segment != model.segment:
             raise UserError(f"this model takes segments of {model.segment} s only; leave --segment out")
@@ -95,7 +116,7 @@ class Stream:
         self.hop = max(1, self.size - int(overlap * self.size))
         self.fixed, self.rate = fixed is not None, sample_rate
         self.device = pick_device(device)
-        self.model = model.to(self.device).eval()
+        self.model = on_device(model, self.device)
 
     def run(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
@@ -117,15 +138,17 @@ class Stream:
         )
         yield from _exactly(outward, length)
 
-    @torch.inference_mode()
     def _separated(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
     ) -> Iterator[Tensor]:
         """At the model's rate, by the model's way of joining segments."""
-        encoder, scale = self.model.encoder, None
-        if encoder.clip_scaled and isinstance(encoder, STFTEncoder):
-            scale = clip_scale(encoder, read(), length, self.device)
+        with torch.inference_mode(), evaluating(self.model):
+            yield from self._joined(read, length, references)
+
+    def _joined(self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None) -> Iterator[Tensor]:
+        scale = self.model.clip_scale((block.to(self.device) for block in read()), length)
         if self.model.stitch == "middle":
+            assert isinstance(self.model, SourceSeparator)  # no other model says so
             yield from stitched(self.model, read(), length, scale, self.device)
         else:
             yield from self._faded(read(), scale, references)
@@ -192,8 +215,7 @@ def _ordered(target: Tensor, estimate: Tensor) -> Tensor:
         return estimate
     head = estimate[..., : target.shape[-1]]
     gain = torch.einsum("ict,jct->ij", target.to(head), head)  # the squared distance of a pairing, up to a constant
-    order = max(permutations(range(len(gain))), key=lambda p: sum(gain[i, j].item() for i, j in enumerate(p)))
-    return estimate[list(order)]
+    return estimate[best_permutation(gain)]
 
 
 def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator[Tensor]:
@@ -234,7 +256,7 @@ SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24", "ogg": "VORBIS"}
 
 
 def separate_file(
-    model: SourceSeparator,
+    model: Separates,
     path: Path,
     out: Path,
     sources: list[str] | None = None,

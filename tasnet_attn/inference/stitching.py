@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tasnet_attn.filterbanks import EPS, Encoded, STFTEncoder
+from tasnet_attn.filterbanks import Encoded, STFTEncoder
 from tasnet_attn.model import SourceSeparator, segment_samples
-
-FRAMES = 512  # that the first pass encodes at once
 
 
 class Window(NamedTuple):
@@ -101,16 +99,6 @@ class SpectrogramReader:
         return self.buffer[..., : stop - start].to(self.device)
 
 
-def clip_scale(encoder: STFTEncoder, blocks: Iterable[Tensor], length: int, device: torch.device) -> Tensor:
-    """The largest magnitude of every channel of a clip, [C, 1, 1]: a first pass over its blocks."""
-    reader = SpectrogramReader(encoder, blocks, length, device)
-    peaks = []
-    for first in range(0, reader.frames, FRAMES):
-        carrier = reader.read(first, min(first + FRAMES, reader.frames), None).carrier
-        peaks.append(torch.linalg.vector_norm(carrier, dim=1).amax(dim=(1, 2)))
-    return torch.stack(peaks).amax(dim=0).clamp_min(EPS)[:, None, None]
-
-
 def stitched(
     model: SourceSeparator,
     blocks: Iterable[Tensor],
@@ -125,7 +113,7 @@ def stitched(
         model: its encoder is an STFT.
         blocks: the mixture, [C, t] each.
         length: samples in all.
-        scale: the clip's, see `clip_scale`; None: 1.
+        scale: the clip's, see `Encoder.clip_scale`; None: 1.
         device: where the model is.
         batch: windows that go through the network at once; None: 1 on a CPU, where more were slower, else 8.
 

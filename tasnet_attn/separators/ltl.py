@@ -97,12 +97,16 @@ class LTL(Separator):
         return "{}_trans_{}".format(*(lstm.num_layers if lstm else 0 for lstm in (self.before, self.after)))
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return self.step(features, self.initial_state(features.shape[0]))[0]
+        return self._run(features, self.initial_state(features.shape[0]), stream=False)[0]
 
     def initial_state(self, batch: int) -> dict[str, Any]:
         return {"frame": 0, "before": None, "caches": [None] * len(self.transformer), "after": None}
 
     def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+        return self._run(features, state, stream=True)
+
+    def _run(self, features: Tensor, state: dict[str, Any], stream: bool) -> tuple[list[Tensor], dict[str, Any]]:
+        """Both ways; whole signals (`stream` false) keep no keys and values."""
         frame, before, after = state["frame"], state["before"], state["after"]
         x = self.norm(features.transpose(1, 2))  # [N, L, F]
         if self.before is not None:
@@ -112,7 +116,7 @@ class LTL(Separator):
         caches = []
         for layer, cache in zip(self.transformer, state["caches"], strict=True):
             assert isinstance(layer, TransformerLayer)
-            x, cache = layer.step(x, cache)
+            x, cache = layer.step(x, cache) if stream else (layer(x), None)
             caches.append(cache)
         if self.after is not None:
             x, after = self.after(x, after)

@@ -15,7 +15,6 @@ from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.inference.segments import separate, separate_file
-from tasnet_attn.inference.stitching import clip_scale
 from tasnet_attn.storage import load
 from tasnet_attn.training.command import train
 
@@ -75,7 +74,7 @@ def test_segments_carry_the_maximum_of_their_clip(root):
     assert references.shape == (2, 1, 16_128)
     encoder = published(root).model.encoder
     whole = track.read()[0]
-    torch.testing.assert_close(scale, clip_scale(encoder, [whole], track.length, torch.device("cpu")).flatten())
+    torch.testing.assert_close(scale, encoder.clip_scale([whole], track.length).flatten())
 
 
 @pytest.mark.parametrize("sampling", ["starts", "clips"])

@@ -2,13 +2,14 @@ import functools
 
 import pytest
 import torch
+from conftest import tasnet_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
+from tasnet_attn.filterbanks import GatedEncoder, STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Mask
 from tasnet_attn.inference.segments import Stream, separate
-from tasnet_attn.inference.stitching import FRAMES, clip_scale, stitch, stitched, windows
+from tasnet_attn.inference.stitching import stitch, stitched, windows
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import Hourglass
 
@@ -106,12 +107,38 @@ def test_any_length_comes_back(model, length):
     torch.testing.assert_close(torch.stack(list(estimates.values())), whole(model, mixture), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("length", [1, 1000, 256 * FRAMES - 1, 256 * FRAMES * 2 + 700])
+@pytest.mark.parametrize("length", [1, 255, 256, 1000, 131_071, 262_844])
 def test_first_pass_finds_the_maximum_of_the_whole_clip(model, length):
     torch.manual_seed(0)
     mixture = torch.randn(2, length) * torch.linspace(0, 1, length)
-    scale = clip_scale(model.encoder, mixture.split(1000, dim=-1), length, CPU)
+    scale = model.encoder.clip_scale(mixture.split(1000, dim=-1), length)
     torch.testing.assert_close(scale, model.encoder(mixture).scale)
+
+
+def test_the_maximum_may_lie_in_the_last_block(model):
+    mixture = torch.zeros(1, 5000)
+    mixture[:, -1] = 1.0
+    torch.testing.assert_close(
+        model.encoder.clip_scale(mixture.split(4999, dim=-1), 5000), model.encoder(mixture).scale
+    )
+
+
+def test_an_own_encoder_that_divides_by_the_clip_is_asked(model):
+    asked = []
+
+    class Own(GatedEncoder):
+        clip_scaled = True
+
+        def clip_scale(self, blocks, length):
+            asked.append(torch.cat(list(blocks), dim=-1))
+            return torch.full((1, 1, 1), 2.0)
+
+    own = tasnet_model(encoder=Own(24, 16)).eval()
+    mixture = torch.randn(1, 400)
+    separated = separate(own, mixture, 8000, segment=0.05, overlap=0.0, device="cpu")
+    assert torch.equal(asked[0], mixture)
+    expected = own(mixture[None], torch.full((1, 1), 2.0))[0]
+    torch.testing.assert_close(separated["guitar"], expected[0], rtol=1e-4, atol=1e-6)
 
 
 def test_cross_faded_segments_are_divided_by_the_clips_maximum_too(model):
