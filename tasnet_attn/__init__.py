@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 from tasnet_attn.version import __version__
 
 if TYPE_CHECKING:
+    from tasnet_attn.errors import UserError
     from tasnet_attn.inference import separate
     from tasnet_attn.model import SourceSeparator
     from tasnet_attn.storage import load, save
 
-__all__ = ["SourceSeparator", "__version__", "load", "save", "separate"]
+__all__ = ["SourceSeparator", "UserError", "__version__", "load", "save", "separate"]
 
-HOMES = {"SourceSeparator": "storage.models", "load": "storage", "save": "storage", "separate": "inference"}
+HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and from_pretrained
+    "SourceSeparator": "storage.models",
+    "UserError": "errors",
+    "load": "storage",
+    "save": "storage",
+    "separate": "inference",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -22,9 +29,11 @@ def __getattr__(name: str) -> Any:
     from importlib.util import find_spec
 
     if name in HOMES:
-        return getattr(import_module(f"tasnet_attn.{HOMES[name]}"), name)
-    if not name.startswith("_") and find_spec(f"tasnet_attn.{name}"):
-        return import_module(f"tasnet_attn.{name}")
+        value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from tasnet_attn.errors import UserError
+from tasnet_attn.extras import advice
 from tasnet_attn.version import __version__
 
-# asteroid's torchmetrics and Lightning warn about libraries of their own choice: nothing that a user can mend
+# asteroid's torchmetrics and Lightning warn about libraries of their own choice: nothing that a user can fix
 OTHERS_DEPRECATIONS = ("pkg_resources is deprecated", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
@@ -49,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options) or 0
     except UserError as error:
         print(f"tasnet-attn: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        lacks = advice(error)
+        if lacks is None:
+            raise
+        print(f"tasnet-attn: {arguments[0]} {lacks}", file=sys.stderr)
         return 2
 
 

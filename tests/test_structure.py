@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "tasnet_attn"
 LEVELS = [  # a room may import from earlier levels and from itself
-    {"errors", "version", "compat"},
+    {"errors", "version", "compat", "extras"},
     {"files", "config"},
     {"audio"},
     {"filterbanks", "nn", "metrics"},

@@ -109,10 +109,8 @@ class RayPool:
     """
 
     def __init__(self, address: str, threads: int, gpus: float) -> None:
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise UserError("--ray needs the package ray: pip install 'tasnet-attn[ray]'") from error
+        import ray
+
         from tasnet_attn.ablation.worker import perform
 
         environment = {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from tasnet_attn.errors import UserError
+from tasnet_attn.extras import advice
 
 PACKAGE = __name__.partition(".")[0]
 BASES = ("torch", "pytorch_lightning", "builtins")  # whose constructors are nobody's settings
@@ -121,6 +122,8 @@ def import_modules(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
+            if lacks := advice(error):
+                raise UserError(f"--import {name}: {lacks}") from error
             if error.name is not None and name.startswith(error.name):
                 raise UserError(f"--import {name}: no such module, neither installed nor in {here}") from error
             raise UserError(f"--import {name}: {error}{place(error, name)}") from error

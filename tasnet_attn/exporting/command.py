@@ -12,6 +12,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.exporting.formats import FORMATS
 from tasnet_attn.exporting.parity import parity, table
+from tasnet_attn.extras import require
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
 from tasnet_attn.storage.asteroid import AsteroidSeparator
@@ -53,6 +54,7 @@ def export(
     if to == HUGGINGFACE:
         return _export_folder(original, out or home / "huggingface", facts, half)
     kind = "safetensors-half" if half else to
+    require(*FORMATS[kind].needs)
     file = out or home / f"model{FORMATS[kind].suffix}"
     if file.exists() and file.samefile(source):
         raise UserError(f"{file}: is the model itself; give another --out")
@@ -119,6 +121,7 @@ def check(model: str, to: str, file: Path) -> dict[str, Any]:
         to, file = "safetensors", file / "model.safetensors"
     if not file.is_file():
         raise UserError(f"{file}: no such file")
+    require(*FORMATS[to].needs)
     report = parity(load(model), file, to)
     if not report["passed"]:
         raise UserError(f"{file}: {_differs(report)}")

@@ -33,11 +33,13 @@ class Format(NamedTuple):
     """How a format is written: `write(model, file, facts)`.
 
     `tolerance`: how far an output may be from the model's, as a part of the largest output of the same input.
+    `needs`: modules, of an extra, that write the file or run it for the proof.
     """
 
     suffix: str
     tolerance: float
     write: Callable[[SourceSeparator, Path, dict[str, Any]], None]
+    needs: tuple[str, ...] = ()
 
 
 def lengths(model: SourceSeparator) -> dict[str, int | None]:
@@ -97,12 +99,8 @@ def _write_torch_export(model: SourceSeparator, file: Path, facts: dict[str, Any
 def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
     if sum(weight.nbytes for weight in model.state_dict().values()) > ONNX_LIMIT:
         raise UserError(f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}")
-    try:
-        from onnxscript import optimizer
-    except ImportError as error:
-        raise UserError(
-            "onnx: needs the packages onnx, onnxscript and onnxruntime: install tasnet-attn[onnx]"
-        ) from error
+    from onnxscript import optimizer
+
     with _quiet("onnx", model), torch.no_grad():
         written = torch.onnx.export(
             _program(model, "onnx"), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
@@ -126,10 +124,10 @@ IMPOSSIBLE = {"onnx": "its weights exceed 2 GB, and protobuf, ONNX's container, 
 FORMATS = {
     "safetensors": Format(".safetensors", 1e-6, _write_safetensors),
     "safetensors-half": Format(".half.safetensors", 2e-2, _write_half),
-    "asteroid": Format(".pth", 1e-6, asteroid.write),
+    "asteroid": Format(".pth", 1e-6, asteroid.write, ("asteroid",)),
     "torchscript": Format(".ts", 3e-5, _write_torchscript),
     "torch-export": Format(".pt2", 3e-5, _write_torch_export),
-    "onnx": Format(".onnx", 3e-5, _write_onnx),
+    "onnx": Format(".onnx", 3e-5, _write_onnx, ("onnx", "onnxscript", "onnxruntime")),
 }
 
 

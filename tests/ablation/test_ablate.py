@@ -435,7 +435,7 @@ def test_no_cluster_is_one_clear_line(unbroken, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     one = write_sweep(sweep.parent, "one.yml", axes=None, seeds=[0], claims=None)
     assert main(["ablate", str(one), "--out", str(tmp_path), "--ray", "auto"]) == 2
-    assert "--ray needs the package ray" in capsys.readouterr().err
+    assert "ablate needs ray, which is not installed" in capsys.readouterr().err
 
 
 SWEEPS = sorted(path for path in RECIPES.rglob("*.yml") if path.name != "base.yml")
