@@ -47,7 +47,7 @@ class Separates(Protocol):
     sample_rate: int
     interchangeable: bool
     segment: float | None
-    stitch: str
+    stitch: Literal["fade", "middle"]
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor | None:
         """See `SourceSeparator.clip_scale`; None for models that divide by nothing of the whole clip."""
@@ -99,7 +99,8 @@ class SourceSeparator(Configurable, nn.Module):
         if not sources or len(set(sources)) != len(sources):
             raise ValueError(f"sources must be different names, at least one; got {sources}")
         self.sources, self.sample_rate = list(sources), sample_rate
-        self.interchangeable, self.segment, self.stitch = interchangeable, segment, stitch
+        self.interchangeable, self.segment = interchangeable, segment
+        self.stitch: Literal["fade", "middle"] = stitch
         self.encoder = encoder
         self.head = head or Mask()
         self.separator = separator(encoder.n_features, self.head.n_outputs(len(sources)))

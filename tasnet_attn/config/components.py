@@ -179,7 +179,9 @@ def look_up(class_path: str, base: type, path: str, classes: Iterable[type] = ()
                 return cls, cls.parse(class_path)  # type: ignore[attr-defined]
             except ValueError:
                 continue
-    places = {f"{cls.__module__}.{cls.__name__}": cls for cls in named}  # a module imported again: its last class
+    places = {
+        f"{cls.__module__}.{cls.__name__}": cls for cls in sorted(named, key=lambda cls: cls.__module__)
+    }  # a module imported again: its last class
     if len(places) > 1:
         raise UserError(f"{path}: {name!r} is the name of several classes: {', '.join(places)}; give the full path")
     if places:
@@ -234,7 +236,7 @@ def describe(value: Any) -> Any:
 def _written(cls: type[Configurable], arguments: dict[str, Any]) -> dict[str, Any]:
     filled = {
         name: describe(arguments.get(name, setting.default))
-        for name, setting in settings(cls).items()
+        for name, setting in settings(cls).items()  # type: ignore[arg-type]
         if name not in cls.given
     }
     return {"class_path": name_of(cls), "init_args": filled}

@@ -246,7 +246,9 @@ def _wanted(allowed: list[Any]) -> str:
         elif one is not types.NoneType:
             lists = {list: "a list", tuple: "a list", Sequence: "a list", dict: "a mapping", Mapping: "a mapping"}
             words.append(str(_WORDS.get(one) or lists.get(_origin(one)) or getattr(one, "__name__", one)))
-    words += ["null"] * (types.NoneType in allowed)
-    if len(words) == 1:
-        return f"is not {words[0]}"
-    return f"is neither {words[0]} nor {words[1]}" if len(words) == 2 else f"is none of {', '.join(words)}"
+    null = ["null"] * (types.NoneType in allowed)
+    if len(words) + len(null) == 1:
+        return f"is not {[*words, *null][0]}"
+    return (
+        f"is neither {' nor '.join([*words, *null])}" if len(words) < 3 else f"is none of {', '.join([*words, *null])}"
+    )

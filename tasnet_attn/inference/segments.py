@@ -42,7 +42,7 @@ def on_device(model: Separates, device: torch.device) -> Separates:
     assert isinstance(model, nn.Module)
     weight = next(itertools.chain(model.parameters(), model.buffers()), None)
     here = weight is None or weight.device.type == device.type and device.index in (None, weight.device.index)
-    return model if here else deepcopy(model).to(device)  # type: ignore[return-value]
+    return model if here else deepcopy(model).to(device)
 
 
 @contextmanager
