@@ -127,3 +127,16 @@ def test_spectral_is_the_sum_over_stages_of_the_distance_of_features(distance):
     model.interchangeable = True
     swapped = Spectral(distance)(separation, references.flip(1), model)
     torch.testing.assert_close(swapped, Spectral(distance)(separation, references, model))
+
+
+@pytest.mark.parametrize("interchangeable", [False, True])
+@pytest.mark.parametrize("loss", [SISNR(), SISNR(cap=20), Spectral("l1"), Spectral("l2")])
+def test_a_batch_s_loss_is_the_mean_of_its_segments_(loss, interchangeable):
+    """In stereo, with a segment of one silent reference, which counts as much as the others."""
+    model, references = tasnet_model(interchangeable=interchangeable).eval(), torch.randn(3, 2, 2, 128)
+    references[1, 0] = 0
+    mixture = references.sum(1)
+    with torch.no_grad():
+        whole = loss(model.analyse(mixture), references, model)
+        each = [loss(model.analyse(mixture[b : b + 1]), references[b : b + 1], model) for b in range(3)]
+    torch.testing.assert_close(whole, torch.stack(each).mean(), rtol=1e-4, atol=1e-5)

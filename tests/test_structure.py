@@ -1,6 +1,7 @@
 """Imports run downward, inside functions and under TYPE_CHECKING too; a core that is readable in an afternoon."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "tasnet_attn"
@@ -34,6 +35,7 @@ def module(path):
 MODULES = {module(path): path for path in FILES}
 
 
+@cache
 def imported(path):
     """Dotted names that a file imports, wherever in it the import stands."""
     names = set()

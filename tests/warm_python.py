@@ -22,7 +22,7 @@ from contextlib import contextmanager
 
 IMPORTED = (
     *(
-        f"tasnet_attn.{name}" for name in ("training", "evaluation", "reporting", "checking")
+        f"tasnet_attn.{name}" for name in ("training", "evaluation", "reporting", "checking", "exporting")
     ),  # not cli: runpy runs that one
     *("torch.utils.tensorboard", "matplotlib.figure", "matplotlib.image"),  # what these import when they come to it
 )

@@ -60,6 +60,30 @@ def test_interchangeable_sources_keep_their_order_over_segments():
     torch.testing.assert_close(estimates["one"], -2 * mixture)
 
 
+class Turning(SourceSeparator):
+    """Three known sources that come one place further on in every segment: an order that is not its own inverse."""
+
+    GAINS = (1.0, -2.0, 5.0)
+
+    def __init__(self, step):
+        parts = GatedEncoder(2, 2), TasNet, LearnedDecoder(2, 2)
+        super().__init__(["one", "two", "three"], 8000, *parts, interchangeable=True)
+        self.step, self.calls = step, 0
+
+    def forward(self, mixture, scale=None):
+        self.calls += 1
+        return torch.stack([gain * mixture for gain in self.GAINS], dim=1).roll(self.step * (self.calls - 1), dims=1)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_three_sources_keep_their_order_over_segments(step):
+    model, mixture = Turning(step), torch.randn(2, 4000)
+    estimates = separate(model, mixture, 8000, segment=0.1, overlap=0.3)
+    assert model.calls > 6
+    for gain, estimate in zip(model.GAINS, estimates.values(), strict=True):
+        torch.testing.assert_close(estimate, gain * mixture)
+
+
 @pytest.mark.parametrize("length", [1, 127, 128, 1000])
 def test_models_of_fixed_length_always_get_it(length):
     model, mixture = fixed_model(), torch.randn(2, length)

@@ -1,22 +1,21 @@
-"""Every recipe builds at full size; its run.sh goes through its stages at reduced size on look-alikes of its data."""
+"""Every recipe builds; its run.sh goes through its stages at reduced size on look-alikes of its data."""
 
 import csv
-import inspect
 import json
 import os
+import re
 import subprocess
 import sys
-from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
 import yaml
-from lookalikes import write_everything
+from lookalikes import write_everything, write_stem_folders
 from warm_python import warm_python
 
-from tasnet_attn import filterbanks, heads, separators
+from tasnet_attn import config
 from tasnet_attn.compat import museval
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.command import parse
@@ -32,46 +31,25 @@ def name_of(conf):
 each_recipe = pytest.mark.parametrize("conf", CONFS, ids=name_of)
 
 
-def test_how_many_recipes_there_are():
-    assert len(CONFS) == 20
-    assert all(len(conf.relative_to(RECIPES).parts) == 3 for conf in CONFS)
-
-
-def declared(conf):
-    """The lines that say something: neither comments nor headings."""
-    lines = (" ".join(line.split("#")[0].split()) for line in conf.read_text().splitlines())
-    return {line for line in lines if line and not line.endswith(":")}
-
-
-def test_recipes_are_short_and_no_copies():
-    """Under 60 lines in a folder, its README apart; one run.sh of two lines for all.
-
-    Beside it two recipes have in common only lines that name the same published part: mir1k's hourglasses six for their
-    spectrogram, masks and windows, others three at most.
-    """
-    for conf in CONFS:
-        files = [file for file in conf.parent.rglob("*") if file.is_file() and file.name != "README.md"]
-        assert sum(len(file.read_text().splitlines()) for file in files) < 60, conf
-        assert {file.suffix for file in files} == {".sh", ".yml"}, conf
-        assert len((conf.parent / "run.sh").read_text().splitlines()) == 2 and os.access(
-            conf.parent / "run.sh", os.X_OK
-        )
-    assert len({(conf.parent / "run.sh").read_text() for conf in CONFS}) == 1
-    for one, other in combinations(CONFS, 2):
-        same_front_end = one.parts[-3] == other.parts[-3] == "mir1k" and "ltl" not in (one.parts[-2], other.parts[-2])
-        common = declared(one) & declared(other) - {"data: {init_args: {sampling: starts}}", "class_path: Hourglass"}
-        assert len(common) <= (6 if same_front_end else 3), f"{name_of(one)} and {name_of(other)}: {common}"
-
-
-def configuration(conf):
-    """The recipe's full configuration, every default included."""
-    return parse(["--config", str(conf.parents[2] / "base.yml"), "--config", str(conf)])
+def arguments(conf):
+    """The recipe's configuration files; the modules that its run.sh imports are imported."""
+    config.import_modules(re.findall(r"--import[ =](\S+)", (conf.parent / "run.sh").read_text()))
+    return ["--config", str(conf.parents[1] / "base.yml"), "--config", str(conf)]
 
 
 @each_recipe
+def test_run_sh_is_two_lines(conf):
+    script = conf.parent / "run.sh"
+    shebang, line = script.read_text().splitlines()
+    assert shebang == "#!/usr/bin/env bash" and os.access(script, os.X_OK)
+    assert line.startswith('exec "$(dirname "$0")/../../recipe.sh" "$(dirname "$0")"') and line.endswith(' "$@"')
+
+
+@pytest.mark.slow
+@each_recipe
 def test_a_recipe_parses_and_builds_at_full_size(conf):
     with torch.device("meta"):
-        model = SourceSeparator.from_config(configuration(conf)["model"])
+        model = SourceSeparator.from_config(parse(arguments(conf))["model"])
     assert all(parameter.is_meta for parameter in model.parameters())
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
     if model.segment is None:
@@ -79,23 +57,24 @@ def test_a_recipe_parses_and_builds_at_full_size(conf):
         assert model.separator(frames)[-1].shape == (1, len(model.sources), *frames.shape[1:])
 
 
-def test_configurations_state_departures_only():
+@each_recipe
+def test_configurations_state_departures_only(conf):
     """No value in a YAML file that the constructor has already."""
-    classes = {name: cls for module in (filterbanks, heads, separators) for name, cls in vars(module).items()}
-    for conf in CONFS:
-        for part in yaml.safe_load(conf.read_text())["model"].values():
-            if isinstance(part, dict) and "class_path" in part:
-                parameters = inspect.signature(classes[part["class_path"]].__init__).parameters
-                for key, value in part.get("init_args", {}).items():
-                    assert parameters[key].default != value, f"{conf}: {key} is {value} anyway"
+    components = config.read(arguments(conf)).ours["model"].values()
+    classes = {config.name_of(cls): cls for cls in config.known(config.Configurable)}
+    for part in components:
+        if isinstance(part, dict) and part.get("class_path") in classes:
+            settings = config.settings(classes[part["class_path"]])
+            for key, value in part.get("init_args", {}).items():
+                assert settings[key].default != value, f"{key} is {value} anyway"
 
 
 # ---- run.sh ---------------------------------------------------------------------------------------------------------
 
-STEPS = 24
+STEPS, ROUNDS = 24, 10  # training goes on for so many rounds of so many steps
 SEPARATOR = "model.separator.init_args"
 BRIEF = {
-    "trainer.max_steps": STEPS, "trainer.log_every_n_steps": 1, "trainer.check_val_every_n_epoch": 1,
+    "trainer.max_epochs": ROUNDS, "trainer.log_every_n_steps": 1, "trainer.check_val_every_n_epoch": 1,
     "trainer.accelerator": "cpu", "trainer.enable_progress_bar": "false",
     "data.segments_per_epoch": 2 * STEPS, "data.batch_size": 2, "data.segment": 0.5, "data.workers": 0,
     "task.optimizer": "Adam", "task.optimizer.init_args.lr": 5e-3,
@@ -109,9 +88,11 @@ def spectrogram(n_fft, hop):
     return {f"{part}.{key}": value for part in parts for key, value in (("n_fft", n_fft), ("hop", hop))}
 
 
-TINY = {  # what makes a separator small
+TINY = {  # what makes a separator small; another one stays as it is
     "LTL": {f"{SEPARATOR}.hidden": 32, f"{SEPARATOR}.heads": 2, f"{SEPARATOR}.ffn": 32},
     "TasNet": {f"{SEPARATOR}.hidden": 32},
+    "TDConvNet": {f"{SEPARATOR}.bn_chan": 32, f"{SEPARATOR}.hid_chan": 32, f"{SEPARATOR}.skip_chan": 32},
+    "DPRNN": {f"{SEPARATOR}.bn_chan": 32, f"{SEPARATOR}.hid_size": 32},
     "Hourglass": spectrogram(256, 64) | {
         f"{SEPARATOR}.n_stacks": 1, f"{SEPARATOR}.n_poolings": 2,
         f"{SEPARATOR}.channels": 32, f"{SEPARATOR}.stem": "[8]",
@@ -126,23 +107,24 @@ TINY = {  # what makes a separator small
         f"{SEPARATOR}.encoder.init_args.blocks": "[1,1,1,1]", f"{SEPARATOR}.encoder.init_args.groups": 4,
         f"{SEPARATOR}.slots": "QueryTransformer", f"{SEPARATOR}.slots.init_args.width": 64,
         f"{SEPARATOR}.slots.init_args.n_layers": 1, f"{SEPARATOR}.decoder_hidden": 32,
-        "task.lr_scheduler.init_args.warmup_steps": 2, "task.lr_scheduler.init_args.total_steps": STEPS,
+        "task.lr_scheduler.init_args.warmup_steps": 2, "task.lr_scheduler.init_args.total_steps": ROUNDS * STEPS,
     },
 }  # fmt: skip
 TINY["SkipAttentionHourglass"] = TINY["Hourglass"]
-ELSEWHERE = {  # the bundled songs take long to score; and one recipe reads MUSDB18's other layout
-    "demo/ltl_gammatone": {"data.root": "data/own_stems"},
-    "demo/tasnet": {"data.root": "data/own_stems"},
-    "musdb18/ltl_gammatone": {"data.root": "data/MUSDB18-HQ"},
-}
 PLAIN = "demo/ltl"  # the one that gets an ordinary Python, the bundled songs and the last stage
+ELSEWHERE = {"musdb18/ltl_gammatone": {"data.root": "data/MUSDB18-HQ"}}  # MUSDB18's other layout
+ELSEWHERE |= {  # the bundled songs take long to score
+    name_of(conf): {"data.root": "data/own_stems"}
+    for conf in CONFS
+    if conf.parts[-3] == "demo" and name_of(conf) != PLAIN
+}
 
 
 def options(conf):
     """The command line that makes a recipe small and short."""
     model = yaml.safe_load(conf.read_text())["model"]
     kind = model["separator"] if isinstance(model["separator"], str) else model["separator"]["class_path"]
-    chosen = BRIEF | TINY[kind] | ELSEWHERE.get(name_of(conf), {})
+    chosen = BRIEF | TINY.get(kind, {}) | ELSEWHERE.get(name_of(conf), {})
     if "LearnedDecoder" in str(model.get("decoder")):
         chosen |= LEARNED
     return [f"--{key}={value}" for key, value in chosen.items()]
@@ -168,43 +150,90 @@ def python(tmp_path_factory):
         yield executable
 
 
-@each_recipe
-def test_a_recipe_from_run_sh(conf, folder, request):
-    """Data checked, loss fallen, scores and page written."""
-    plain = name_of(conf) == PLAIN
-    python, stop = (sys.executable, "4") if plain else (request.getfixturevalue("python"), "3")
-    finished, run = run_sh(name_of(conf), folder, "--python", python, "--stop-stage", stop, *options(conf))
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    for stage in ("data", "train into", "evaluate", "report"):
-        assert f": {stage}" in finished.stdout
-    config = yaml.safe_load((run / "config.yml").read_text())
-
+def losses(run):
     with (run / "metrics.csv").open() as file:
-        losses = [float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]]
-    assert len(losses) == STEPS
-    before, after = mean(losses[:6]), mean(losses[-6:])
-    print(*(f"{loss:.3g}" for loss in losses))  # pytest shows it of a failure
-    if "Spectral" in str(config["task"]["loss"]):
-        assert after < 0.9 * before
-    else:
-        assert after < before - 3  # dB
+        return [float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]]
 
+
+def has_learned(run):
+    """By 3 dB, or a tenth of a spectral loss."""
+    spectral = "Spectral" in (run / "config.yml").read_text()
+    before, after = (mean(part) for part in (losses(run)[:6], losses(run)[-6:]))
+    return after < 0.9 * before if spectral else after < before - 3
+
+
+def train_by_run_sh(recipe, folder, *options):
+    """Data checked, trained; run again, as one continues a run, until it has learned. Returns the run folder."""
+    for number in range(1, ROUNDS + 1):
+        finished, run = run_sh(recipe, folder, *options, "--stop-stage", "1", f"--trainer.max_steps={number * STEPS}")
+        assert finished.returncode == 0, finished.stderr[-2000:]
+        assert ": data" in finished.stdout and ": train into" in finished.stdout
+        assert len(losses(run)) == number * STEPS
+        if has_learned(run):
+            return run
+    pytest.fail(f"has not learned: {' '.join(f'{loss:.3g}' for loss in losses(run))}")
+
+
+def assert_scored_and_shown(run):
+    """museval reads the scores; tables, summary and page are there."""
+    sources = yaml.safe_load((run / "config.yml").read_text())["model"]["sources"]
     evaluation = run / "evaluation"
     tracks = {path.stem: json.loads(path.read_text()) for path in evaluation.glob("*.json") if path.stem != "summary"}
     store = museval.EvalStore()
     for track, document in tracks.items():
         store.add_track(museval.json2df(document, track))
-    assert set(store.df.target) == set(config["model"]["sources"])
+    assert set(store.df.target) == set(sources)
     assert set(store.df.metric) == {"SDR", "SIR", "SAR", "ISR"}
     assert store.df.score.notna().all()
     with (evaluation / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {(row["track"], row["source"]) for row in rows} == {
-        (t, s) for t in tracks for s in config["model"]["sources"]
-    }
-    assert set(json.loads((evaluation / "summary.json").read_text())["scores"]) == set(config["model"]["sources"])
+    assert {(row["track"], row["source"]) for row in rows} == {(t, s) for t in tracks for s in sources}
+    assert set(json.loads((evaluation / "summary.json").read_text())["scores"]) == set(sources)
     assert 'class="player"' in (evaluation / "report.html").read_text()
+
+
+@pytest.mark.slow
+@each_recipe
+def test_a_recipe_from_run_sh(conf, folder, request):
+    plain = name_of(conf) == PLAIN
+    python = sys.executable if plain else request.getfixturevalue("python")
+    run = train_by_run_sh(name_of(conf), folder, "--python", python, *options(conf))
+    finished, _ = run_sh(
+        name_of(conf), folder, "--python", python, "--stage", "2", "--stop-stage", "4" if plain else "3"
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert ": evaluate" in finished.stdout and ": report" in finished.stdout
+    assert_scored_and_shown(run)
     assert (run / "model.safetensors").is_file() == plain
+
+
+def test_a_small_recipe_from_data_to_model_file(tmp_path, python):
+    """Every stage of PLAIN, on a second of generated stems."""
+    for split in ("train", "valid", "test"):
+        write_stem_folders(tmp_path / "stems", [8000], split)
+    small = {"data.root": "stems", "model.sample_rate": 8000, "trainer.max_steps": 4, "data.segments_per_epoch": 8}
+    small |= {"task.optimizer.init_args.lr": 1e-3}
+    settings = [*options(RECIPES / PLAIN / "conf.yml"), *(f"--{key}={value}" for key, value in small.items())]
+    finished, run = run_sh(PLAIN, tmp_path, "--python", python, *settings)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert [line[:10] for line in finished.stdout.splitlines() if line[:2] == "=="] == [
+        f"== stage {n}" for n in range(5)
+    ]
+    assert len(losses(run)) == 4
+    assert_scored_and_shown(run)
+    assert (run / "model.safetensors").is_file()
+
+
+def test_every_stage_imports_the_user_s_modules(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\necho "$*"\n')
+    stub.chmod(0o755)
+    finished, _ = run_sh(PLAIN, tmp_path, "--python", stub, "--import", "mine", "--import=other", "--ema=0.9")
+    commands = [line.split() for line in finished.stdout.splitlines() if not line.startswith("==")]
+    assert [command[2] for command in commands] == ["check-data", "train", "evaluate", "report", "export"]
+    for command in commands:
+        assert " --import mine --import=other" in " ".join(command)
+        assert ("--ema=0.9" in command) == (command[2] in ("check-data", "train"))
 
 
 def test_no_stage_is_due(tmp_path):

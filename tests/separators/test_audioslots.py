@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from conftest import train_until
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -436,8 +437,9 @@ def test_overlap_avoids_the_errors_at_the_borders_of_chunks():
 # ---- whole systems --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "mask", "steps"), [("transformer", "wiener", 190), ("slot_attention", "binary", 140)])
-def test_learns_a_mixture_of_two_voices_to_within_3_db_of_its_mask_oracle(kind, mask, steps):
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "mask"), [("transformer", "wiener"), ("slot_attention", "binary")])
+def test_learns_a_mixture_of_two_voices_to_within_3_db_of_its_mask_oracle(kind, mask):
     """Half a second of two generated, speech-like voices; a small network."""
     references = two_voices()
     mixture = references.sum(0)
@@ -446,19 +448,14 @@ def test_learns_a_mixture_of_two_voices_to_within_3_db_of_its_mask_oracle(kind, 
         AudioSlots, encoder=ResNet(8, [1, 1, 1, 1], 4), slots=slots, decoder_hidden=128, decoder_layers=3
     )
     model = tiny_model(mask=mask, separator=separator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.1)
-    for _ in range(steps):
-        loss = Spectral("l2")(model.analyse(mixture[None]), references[None], model)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    estimates = separate(model, mixture, 16000, overlap=0.0, device="cpu", references=references)
-    reached = si_snr(references, torch.stack(list(estimates.values())))
     oracle = si_snr(references, ModelOracle(model, mask)(mixture, references))
     assert (oracle > 8).all()  # there is something to learn
-    assert (reached > oracle - 3).all(), (reached, oracle)
+
+    def reached(model):
+        estimates = separate(model, mixture, 16000, overlap=0.0, device="cpu", references=references)
+        return (si_snr(references, torch.stack(list(estimates.values()))) > oracle - 3).all()
+
+    train_until(model, Spectral("l2"), (mixture[None], references[None]), reached, steps=1500, lr=1e-3)
 
 
 def test_train_separate_and_evaluate_need_no_special_case(tmp_path):

@@ -121,6 +121,7 @@ def two(config):
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_on_the_same_global_batch(two, config, tmp_path):
     """To 1e-10: the first gradients, in both processes; to 1e-8: every loss, the gain, the weights after 6 steps."""
     arguments = ["--config", str(config), "--data.batch_size=4", "--data.segments_per_epoch=12"]
@@ -135,11 +136,13 @@ def test_two_processes_train_as_one_on_the_same_global_batch(two, config, tmp_pa
     assert_close(ours, theirs, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_two_processes_leave_one_run_folder(two):
     assert sorted(path.name for path in (two / "run/checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert (two / "run/config.yml").is_file() and len(list((two / "run/tensorboard").glob("events*"))) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_resume_to_the_same_weights(two):
     """Broken off in mid-epoch and resumed, with dropout and averaged weights: bit for bit."""
     assert metrics(two / "broken", "train_loss_step") == metrics(two / "whole", "train_loss_step")

@@ -121,6 +121,7 @@ def assert_same_end(ours, theirs):
 FALLING = ["--task.lr_scheduler.init_args.patience=0", "--task.lr_scheduler.init_args.threshold=1000"]  # every epoch
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path):
     """SIGKILL to a run in a process of its own, with all that a run may have.
 
@@ -167,8 +168,11 @@ class Interruption(Exception):
 
 @pytest.mark.parametrize(
     ("saves", "stops_at", "resumes_at"),
-    [(["--checkpoint.every_n_train_steps=4"], 10, 8), ([], 7, 6), (["--checkpoint.every_n_train_steps=4"], 4, 4)],
-    ids=["in mid-epoch", "after an epoch", "at once"],
+    [
+        pytest.param(["--checkpoint.every_n_train_steps=4"], 10, 8, id="in mid-epoch"),
+        pytest.param([], 7, 6, id="after an epoch", marks=pytest.mark.slow),
+        pytest.param(["--checkpoint.every_n_train_steps=4"], 4, 4, id="at once", marks=pytest.mark.slow),
+    ],
 )
 def test_broken_off_and_resumed_equals_an_unbroken_run(config, tmp_path, saves, stops_at, resumes_at, monkeypatch):
     """Epochs of 6 steps; the segments that are read again are those after the checkpoint."""
