@@ -25,16 +25,15 @@ def _replaced(name: str, module: ModuleType | None) -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
-    """`PITLossWrapper`, `asteroid` or `museval`, imported on first use."""
+    """`asteroid` or `museval`, imported on first use."""
     if name == "museval":
         # museval -> musdb -> stempeg raises without ffmpeg and ffprobe; scoring needs neither of them
         with _replaced("musdb", ModuleType("musdb")):
             import museval
         return museval
-    if name in ("PITLossWrapper", "asteroid"):
+    if name == "asteroid":
         # asteroid.losses -> torch_stoi -> torchaudio, which links CUDA; asteroid goes on without its STOI loss
         with _replaced("torch_stoi", None):
-            import asteroid
-            from asteroid.losses import PITLossWrapper
-        return asteroid if name == "asteroid" else PITLossWrapper
+            import asteroid.losses
+        return asteroid
     raise AttributeError(name)

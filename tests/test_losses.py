@@ -39,6 +39,17 @@ def test_si_snr_equals_asteroid():
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("sources", [2, 3, 5])  # asteroid tries all permutations up to three
+def test_the_cheapest_permutation_is_that_of_asteroids_wrapper(sources):
+    from tasnet_attn.compat import asteroid
+
+    costs = torch.randn(6, sources, sources, requires_grad=True)
+    theirs = asteroid.losses.PITLossWrapper.find_best_perm(costs)[0].mean()
+    ours = match(costs, interchangeable=True)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, costs)[0] for loss in (ours, theirs)))
+
+
 @pytest.mark.parametrize("cap", [None, 20.0])
 @pytest.mark.parametrize("silent", ["estimate", "reference", "both"])
 def test_silence_is_finite_with_finite_gradients(silent, cap):
