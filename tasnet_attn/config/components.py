@@ -22,6 +22,10 @@ PACKAGE = __name__.partition(".")[0]
 BASES = ("torch", "pytorch_lightning", "builtins")  # whose constructors are nobody's settings
 IMPORTED: list[str] = []  # what `import_modules` imported: other processes of ours need it too
 MOVED = {"tasnet_attn.schedules": "tasnet_attn.training.schedules"}  # modules that files of earlier versions name
+OPTIONAL = {  # classes of ours that need more than this library does, and the module that brings them
+    name: "tasnet_attn.separators.asteroid"
+    for name in ("DPRNN", "DPTransformer", "LSTMMasker", "SuDORMRF", "TDConvNet")
+}
 
 
 class Configurable:
@@ -141,8 +145,17 @@ def known(base: type, classes: Iterable[type] = ()) -> list[type]:
         cls = todo.pop()
         todo += cls.__subclasses__()
         found[cls] = None
-    named = [cls for cls in [*found, base] if not cls.__dict__.get("abstract") and not cls.__name__.startswith("_")]
+    named = [
+        cls
+        for cls in [*found, base]
+        if not cls.__dict__.get("abstract") and not cls.__name__.startswith("_") and not _is_a_double(cls)
+    ]
     return sorted(dict.fromkeys(named), key=lambda cls: (not is_ours(cls), cls.__name__))
+
+
+def _is_a_double(cls: type) -> bool:
+    """Whether a class goes by the name of one that it derives from: torch.export leaves such for every module."""
+    return any((cls.__module__, cls.__qualname__) == (of.__module__, of.__qualname__) for of in cls.__mro__[1:])
 
 
 def is_ours(cls: type) -> bool:
@@ -186,11 +199,13 @@ def look_up(class_path: str, base: type, path: str, classes: Iterable[type] = ()
         raise UserError(f"{path}: {name!r} is the name of several classes: {', '.join(places)}; give the full path")
     if places:
         return next(iter(places.values())), {}
-    if module and not module.startswith(PACKAGE):
+    if module and not f"{module}.".startswith(f"{PACKAGE}."):
         raise UserError(
             f"{path}: no class {class_path!r} is known; add --import {module} (in Python: import {module} first) "
             "if you trust it"
         )
+    if name in OPTIONAL and module in ("", OPTIONAL[name]):
+        raise UserError(f"{path}: {name!r} is not imported by itself; add --import {OPTIONAL[name]}")
     names = [cls.__name__ for cls in candidates]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"

@@ -72,13 +72,22 @@ RUNNERS: dict[str, Callable[[str], Run]] = {
     "torch-export": _torch_export,
 }
 
+DESCRIBE = ("safetensors", "safetensors-half", "asteroid")
 
-def main(jobs: list[dict[str, Any]], threads: int) -> None:
-    """Do the jobs, one after the other; the first file that cannot be run ends it with the traceback."""
+
+def main(jobs: list[dict[str, Any]], threads: int, imports: list[str]) -> None:
+    """Do the jobs, one after the other; the first file that cannot be run ends it with the traceback.
+
+    `imports`: the user's modules; only a file that describes its model needs them.
+    """
     if any(job["format"] != "onnx" for job in jobs):
         import torch
 
         torch.set_num_threads(threads)
+    if any(job["format"] in DESCRIBE for job in jobs):
+        from tasnet_attn.config import import_modules
+
+        import_modules(imports)
     for job in jobs:
         run = _onnx(job["file"], threads) if job["format"] == "onnx" else RUNNERS[job["format"]](job["file"])
         with np.load(job["inputs"]) as mixtures:
@@ -88,4 +97,4 @@ def main(jobs: list[dict[str, Any]], threads: int) -> None:
 if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as opened:
         todo = json.load(opened)
-    main(todo["jobs"], todo["threads"])
+    main(todo["jobs"], todo["threads"], todo["imports"])

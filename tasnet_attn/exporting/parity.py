@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from tasnet_attn.audio.reading import read_audio
+from tasnet_attn.config import IMPORTED
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.formats import FORMATS, lengths
 from tasnet_attn.inference.segments import resampled
@@ -85,7 +86,9 @@ def prove(files: Sequence[tuple[SourceSeparator, Path, str]]) -> list[dict[str, 
             np.savez(paths["inputs"], **inputs)  # type: ignore[arg-type]
             jobs.append({"format": to, "file": str(Path(file).resolve()), **paths})
         todo = Path(folder) / "jobs.json"
-        todo.write_text(json.dumps({"jobs": jobs, "threads": torch.get_num_threads()}), encoding="utf-8")
+        todo.write_text(
+            json.dumps({"jobs": jobs, "threads": torch.get_num_threads(), "imports": IMPORTED}), encoding="utf-8"
+        )
         command = [sys.executable, "-m", "tasnet_attn.exporting.fresh", str(todo)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -161,6 +161,12 @@ def test_ours_win_over_a_users_class_of_the_same_name_and_two_of_a_users_are_an_
     assert config.describe(one()) == {"class_path": "a_module.Twin", "init_args": {}}
 
 
+def test_a_subclass_that_goes_by_its_base_s_own_name_stands_for_nothing():
+    """torch.export traces modules as such subclasses, and leaves them behind."""
+    double = type("GatedEncoder", (GatedEncoder,), {"__module__": GatedEncoder.__module__})
+    assert double not in config.known(Encoder) and GatedEncoder in config.known(Encoder)
+
+
 def test_classes_of_earlier_places_are_found():
     for path in ("tasnet_attn.filterbanks.GatedEncoder", "GatedEncoder", "tasnet_attn.GatedEncoder"):
         made = built({"class_path": path, "init_args": {"n_filters": 4, "kernel_size": 2}}, Encoder)
