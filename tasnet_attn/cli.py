@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import advice
@@ -91,11 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default: demo)")
     demo.add_argument("--steps", type=int, help="training steps, if not the recipe's (a look at the machinery)")
 
-    add(
-        "train",
-        _demo,
-        "train a model: --config A.yml [--config B.yml] [--key value ...] [--out DIR] [--ckpt_path last]",
-    )
+    about = "train a model: --config A.yml [--config B.yml] [--key value ...] [--out DIR] [--ckpt_path last]"
+    commands.add_parser("train", help=about)  # for the list: `main` hands its arguments on
 
     separate = add("separate", _separate, "separate audio files: DIR/<input's stem>/<source>.<format>")
     separate.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="audio files, or folders of them")
@@ -167,54 +164,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    return {key: value for key, value in vars(options).items() if key != "run"}
+
+
 def _demo(options: argparse.Namespace) -> None:
     from tasnet_attn.demo import demo
 
-    demo(options.out, options.steps)
+    demo(**_given(options))
 
 
 def _separate(options: argparse.Namespace) -> int:
-    from tasnet_attn.audio.reading import find_audio
-    from tasnet_attn.inference.segments import separate_file
-    from tasnet_attn.storage import load
+    from tasnet_attn.inference.command import separate_files
 
-    inputs = find_audio(options.inputs)
-    model = load(options.model)
-    failed = []
-    for name, path in inputs.items():
-        try:
-            files = separate_file(
-                model, path, options.out / name, options.sources, options.format, options.segment, options.overlap,
-                options.device,
-            )  # fmt: skip
-        except UserError as error:
-            if len(inputs) == 1:
-                raise
-            failed.append(error)
-            continue
-        print(f"{path} -> {options.out / name}: {', '.join(file.name for file in files)}")
-    for failure in failed:
-        print(f"tasnet-attn: failed: {failure}", file=sys.stderr)
-    return 1 if failed else 0
+    return separate_files(**_given(options))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from tasnet_attn.evaluation.command import run
 
-    settings = {key: value for key, value in vars(options).items() if key != "run"}
-    run(**settings)
+    run(**_given(options))
 
 
 def _report(options: argparse.Namespace) -> None:
     from tasnet_attn.reporting.command import report
 
-    print(report(**{key: value for key, value in vars(options).items() if key != "run"}))
+    print(report(**_given(options)))
 
 
 def _ablate(options: argparse.Namespace) -> int:
     from tasnet_attn.ablation.command import ablate
 
-    return ablate(**{key: value for key, value in vars(options).items() if key != "run"})
+    return ablate(**_given(options))
 
 
 def _check_data(options: argparse.Namespace) -> int:

@@ -1,13 +1,15 @@
-"""SI-SNRi by pairs of speakers: `python recipes/debian2mix/local/pairs.py FOLDER [FOLDER ...]`, folders of `evaluate`.
+"""SI-SNRi by pairs of speakers.
 
 A mixture's value is the mean of its two speakers'; intervals are 95 % bootstraps over mixtures.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.results import read_table
 from tasnet_attn.evaluation.summary import compare, summarise
 
@@ -33,9 +35,16 @@ def groups(scores: dict[str, float]) -> dict[str, list[float]]:
     return pairs | ({"other pairs": others} if others else {})
 
 
-def main(folders: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> int:
     """Print a table for each folder, and the first compared with each other one of the same mixtures."""
-    found = {folder: mixtures(Path(folder)) for folder in folders}
+    parser = argparse.ArgumentParser(prog="python recipes/debian2mix/local/pairs.py", description=__doc__)
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of `tasnet-attn evaluate`")
+    folders = parser.parse_args(arguments).folders
+    try:
+        found = {folder: mixtures(Path(folder)) for folder in folders}
+    except UserError as error:
+        print(f"pairs: {error}", file=sys.stderr)
+        return 2
     for folder, scores in found.items():
         print(f"\n{folder}\n\n| pair | mixtures | SI-SNRi, dB | 95 % | below 3 dB |\n|---|---|---|---|---|")
         for pair, values in groups(scores).items():
@@ -47,7 +56,8 @@ def main(folders: list[str]) -> None:
         if set(found[folders[0]]) == set(found[other]):
             paired = compare(found[folders[0]], found[other])
             print(f"\n{folders[0]} minus {other}, median over mixtures, Wilcoxon: {paired}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())
