@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         parser = _parser()
         options, rest = parser.parse_known_args(arguments)
-        if options.run is _check_data:
+        if options.run is _check_data or (options.run is _evaluate and rest[:1] and rest[0].startswith("--data.")):
             options.overrides = rest
         elif rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -108,18 +108,23 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = add("evaluate", _evaluate, "score a model on a data set: BSSEval v4 and SI-SNR, museval's JSON, tables")
     evaluate.add_argument("--model", required=True, help="a run folder, a checkpoint or a model file")
-    evaluate.add_argument("--data", required=True, help="a YAML file with a data section, or a run folder")
+    help = "a YAML file with a data section, or a run folder; --data.key value overrides what it says"
+    evaluate.add_argument("--data", required=True, help=help)
     evaluate.add_argument("--out", help="folder to write (default: evaluation in the run folder)")
     evaluate.add_argument("--split", choices=("train", "valid", "test"), default="test")
-    evaluate.add_argument("--backend", choices=("fast", "museval"), default="fast", help="who computes BSSEval")
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    suppress = argparse.SUPPRESS  # the default is the function's
+    suppress = argparse.SUPPRESS  # the default is the run's configuration's, else the function's
+    help = "who computes BSSEval (default: fast)"
+    evaluate.add_argument("--backend", choices=("fast", "museval"), default=suppress, help=help)
+    evaluate.add_argument("--device", default=suppress, help="auto, cpu, cuda, ... (default: auto)")
+    help = "classes of your own, a Metric each (with --import), scored besides"
+    evaluate.add_argument("--metrics", nargs="+", default=suppress, metavar="CLASS", help=help)
     evaluate.add_argument("--overlap", type=float, default=suppress, help="part of a segment shared with the next one")
     help = "order interchangeable sources by the references in every segment, as AudioSlots' paper scores"
     evaluate.add_argument("--order-by-references", action="store_true", default=suppress, help=help)
     help = "also NSDR, SIR and SAR of BSSEval v3 (summary.json has GNSDR, GSIR, GSAR: their length-weighted means)"
     evaluate.add_argument("--v3", action="store_true", default=suppress, help=help)
-    evaluate.add_argument("--audio", choices=("wav", "flac", "ogg"), help="keep the audio, for the report")
+    help = "keep the audio, for the report"
+    evaluate.add_argument("--audio", choices=("wav", "flac", "ogg"), default=suppress, help=help)
 
     baselines = ("mixture", "oracle-binary", "oracle-ratio", "oracle-wiener")
     help = "also score these on the same tracks, into DIR/baselines/"

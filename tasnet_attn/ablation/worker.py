@@ -99,10 +99,9 @@ def _score(folder: Path, split: str) -> dict[str, dict[str, float]]:
     from tasnet_attn.evaluation.results import read_table
 
     run(str(folder), str(folder), str(folder / split), split=split)
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in read_table(folder / split):
-        values.setdefault(row["metric"], {}).setdefault(row["track"], []).append(row["score"])
-    return {m: {track: sum(v) / len(v) for track, v in tracks.items()} for m, tracks in values.items()}
+    table = read_table(folder / split)
+    means = table.groupby(["metric", "track"], sort=False)["score"].agg(lambda scores: scores.mean(skipna=False))
+    return {metric: tracks.droplevel("metric").to_dict() for metric, tracks in means.groupby("metric", sort=False)}
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from tasnet_attn.config import build, read_yaml
+from tasnet_attn.config import build, read
 from tasnet_attn.data.base import SegmentedData, Split, Track
 from tasnet_attn.data.librimix import LibriMix
 from tasnet_attn.data.mir1k import MIR1K
@@ -15,18 +16,19 @@ from tasnet_attn.errors import UserError
 __all__ = ["MIR1K", "MUSDB18", "LibriMix", "SegmentedData", "Split", "StemFolders", "Track", "from_config"]
 
 
-def from_config(path: Path, sources: list[str], sample_rate: int) -> SegmentedData:
+def from_config(path: Path, sources: list[str], sample_rate: int, overrides: Sequence[str] = ()) -> SegmentedData:
     """Build the data set that the `data` section of a YAML file describes.
 
     Args:
         path: a run's or a recipe's YAML file, or a run folder.
         sources: the model's.
         sample_rate: the model's, Hz.
+        overrides: `--data.key value` on top of it.
 
     Raises:
         UserError: no such file, no `data` section, an unknown class or key; names file and key.
     """
-    section = read_yaml(path).get("data")
+    section = read([f"--config={path}", *overrides]).ours.get("data")
     if section is None:
         raise UserError(f"{path}: has no `data` section")
     try:

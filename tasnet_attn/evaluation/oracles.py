@@ -5,10 +5,17 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from tasnet_attn.filterbanks import Decoder, Encoded, STFTDecoder, STFTEncoder
+from tasnet_attn.heads import Magnitude
+from tasnet_attn.model import SourceSeparator, segment_samples
+
+MaskKind = Literal["binary", "ratio", "wiener"]
 
 
 class Mixture:
@@ -24,8 +31,55 @@ class Mixture:
         return "Mixture()"
 
 
-class OracleMask:
-    """The best that a mask of the short-time spectrum of the mixture can do, made from the references.
+class MaskOracle:
+    """Separates a mixture by masks that are made of the references' spectrograms.
+
+    Args:
+        encoder: an STFT.
+        decoder: its inverse.
+        mask: "binary", "ratio" or "wiener", see `heads.Magnitude`.
+        size: samples of the chunks that it goes through on its own, the end filled up with zeros; None: in one piece.
+
+    Raises:
+        ValueError: another encoder or mask.
+    """
+
+    sources: list[str]
+
+    def __init__(self, encoder: STFTEncoder, decoder: Decoder, mask: MaskKind, size: int | None = None) -> None:
+        if not isinstance(encoder, STFTEncoder):
+            raise ValueError(f"masks need an STFT encoder; this model has a {type(encoder).__name__}")
+        if mask not in ("binary", "ratio", "wiener"):
+            raise ValueError(f"mask {mask!r} is none of binary, ratio, wiener")
+        self.encoder, self.decoder, self.mask, self.size = encoder, decoder, mask, size
+        self.head = Magnitude(mask, encoder.power)
+
+    @torch.inference_mode()
+    def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
+        """Mixture [C, T], references [S, C, T] -> estimates [S, C, T]."""
+        length = mixture.shape[-1]
+        size = self.size or length
+        signals = torch.cat([mixture[None], references]).to(self.encoder.window)
+        signals = pad(signals, (0, -length % size)).unflatten(-1, (-1, size))
+        chunks = [self._chunk(chunk[0], chunk[1:]) for chunk in signals.unbind(-2)]
+        return torch.cat(chunks, dim=-1)[..., :length].to(references)
+
+    def _chunk(self, mixture: Tensor, references: Tensor) -> Tensor:
+        encoded = self.encoder(mixture)
+        own = self.encoder(references.flatten(0, 1), encoded.scale.repeat(len(references), 1, 1))
+        stage = self.spectrograms(own).unflatten(0, (-1, len(mixture))).transpose(0, 1)  # [C, S, F, L]
+        return self.decoder(self.head.apply(stage, encoded), mixture.shape[-1]).transpose(0, 1)
+
+    def spectrograms(self, clean: Encoded) -> Tensor:
+        """What the masks are made of: [N, F, L] for N clean signals."""
+        return clean.features
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.mask!r}, {self.encoder._arguments}, {self.size})"
+
+
+class OracleMask(MaskOracle):
+    """The best that a mask of the short-time spectrum of the mixture can do.
 
     Args:
         mask: "binary", one where a source is loudest; "ratio", |s_i| / sum |s_j|; "wiener", |s_i|**2 / sum |s_j|**2.
@@ -35,34 +89,50 @@ class OracleMask:
     Source: the oracles of SiSEC 2018 (Stoeter, Liutkus & Ito 2018), section 3.
     """
 
-    sources: list[str]
+    def __init__(self, mask: MaskKind, n_fft: int = 2048, hop: int = 512) -> None:
+        super().__init__(STFTEncoder(n_fft, hop), STFTDecoder(n_fft, hop), mask)
 
-    def __init__(self, mask: Literal["binary", "ratio", "wiener"], n_fft: int = 2048, hop: int = 512) -> None:
-        if mask not in ("binary", "ratio", "wiener"):
-            raise ValueError(f"mask {mask!r} is none of binary, ratio, wiener")
-        self.mask, self.n_fft, self.hop = mask, n_fft, hop
 
-    def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
-        """Mixture [C, T], references [S, C, T] -> [S, C, T]."""
-        window = torch.hann_window(self.n_fft, dtype=mixture.dtype, device=mixture.device)
-        options: dict[str, Any] = {"n_fft": self.n_fft, "hop_length": self.hop, "window": window}
-        every = torch.cat([mixture[None], references]).flatten(0, 1)
-        spectra = torch.stft(every, **options, pad_mode="constant", return_complex=True)
-        spectra = spectra.unflatten(0, (-1, len(mixture)))  # [1 + S, C, F, L]
-        size = spectra[1:].abs()
-        if self.mask == "binary":
-            weight = torch.zeros_like(size).scatter(0, size.argmax(0, keepdim=True), 1.0)
-        else:
-            weight = size if self.mask == "ratio" else size.square()
-            weight = weight / weight.sum(0, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-        masked = (weight * spectra[0]).flatten(0, 1)
-        return torch.istft(masked, **options, length=mixture.shape[-1]).view_as(references)
+class ModelOracle(MaskOracle):
+    """The best that a spectrogram model could reach: masks by its own encoder and decoder, in its own segments.
+
+    Args:
+        model: its encoder is an STFT.
+        mask: see `MaskOracle`.
+    """
+
+    def __init__(self, model: SourceSeparator, mask: MaskKind = "wiener") -> None:
+        super().__init__(model.encoder, model.decoder, mask, segment_samples(model))  # type: ignore[arg-type]
+        self.model = model
+
+
+class Autoencoder(ModelOracle):
+    """AudioSlots' autoencoder as an oracle: each clean source goes alone through one slot.
+
+    What it loses against `ModelOracle`, slot and decoder lose; what the separator loses against it, slot finding does.
+
+    Args:
+        model: trained on clean sources, with one source.
+        mask: see `MaskOracle`.
+
+    Source: Reddy et al. 2023, section 3.
+    """
+
+    def __init__(self, model: SourceSeparator, mask: MaskKind = "wiener") -> None:
+        super().__init__(model, mask)
+        if len(model.sources) != 1:
+            raise ValueError(f"an autoencoder has one source; this model has {len(model.sources)}")
+        model.eval()
+
+    def spectrograms(self, clean: Encoded) -> Tensor:
+        return self.model.separator(clean.features)[-1][:, 0]
 
     def __repr__(self) -> str:
-        return f"OracleMask({self.mask!r}, {self.n_fft}, {self.hop})"
+        weights = sum(weight.double().sum().item() for weight in self.model.state_dict().values())
+        return f"{super().__repr__()[:-1]}, weights {weights!r})"
 
 
-BASELINES: dict[str, Mixture | OracleMask] = {
+BASELINES: dict[str, Mixture | MaskOracle] = {
     "mixture": Mixture(),
     "oracle-binary": OracleMask("binary"),
     "oracle-ratio": OracleMask("ratio"),

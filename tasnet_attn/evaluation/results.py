@@ -6,22 +6,21 @@ silent, and the stamp of model, settings and audio that says whether the scores 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tasnet_attn import files
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.scores import FRAMES, TrackScores
-from tasnet_attn.evaluation.summary import CONVENTIONS, finite, summarise, track_value
+from tasnet_attn.evaluation.summary import CONVENTIONS, summarise
 from tasnet_attn.files import write_text
+from tasnet_attn.version import __version__
 
 OURS = "tasnet_attn"
 COLUMNS = ("track", "source", "metric", "score", "mean", "windows", "unscored", "seconds")
@@ -63,7 +62,7 @@ def document(
         targets.append({"name": source, "frames": frames})
     ours = {
         **facts,
-        "version": version("tasnet-attn"),
+        "version": __version__,
         "sample_rate": sample_rate,
         "length": length,
         "whole": {source: {m: x[i].item() for m, x in scores.whole.items()} for i, source in enumerate(sources)},
@@ -94,55 +93,51 @@ def read_document(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and OURS in found else None
 
 
-def track_rows(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a track: {"track", "source", "metric", "values" (of the windows), "seconds"}."""
-    seconds = found[OURS]["length"] / found[OURS]["sample_rate"]
-    rows = []
-    for target in found["targets"]:
-        values = {metric: [frame["metrics"][metric] for frame in target["frames"]] for metric in FRAMES}
-        values |= {metric: [score] for metric, score in found[OURS]["whole"][target["name"]].items()}
-        for metric, scores in values.items():
-            row = {"track": name, "source": target["name"], "metric": metric, "values": scores, "seconds": seconds}
-            rows.append(row)
-    return rows
-
-
 def write_tables(out: Path, documents: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
     """Write `scores.csv` and `summary.json` of {track: its file}; returns the summary."""
-    rows = [row for name, found in documents.items() for row in track_rows(name, found)]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        scores = row["values"]
-        values = (track_value(scores, convention) for convention in ("median of medians", "mean of means"))
-        counts = len(scores), len(scores) - len(finite(scores))
-        writer.writerow([row["track"], row["source"], row["metric"], *map(_cell, values), *counts, row["seconds"]])
-    write_text(out / "scores.csv", table.getvalue())
-    summary = {**facts, "version": version("tasnet-attn"), **_summary(rows, documents)}
+    table = _table(documents)
+    write_text(out / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
+    summary = {**facts, "version": __version__, **_summary(table, documents)}
     write_text(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     return summary
 
 
-def _summary(rows: list[dict[str, Any]], documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    grouped: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
-        grouped.setdefault(row["source"], {}).setdefault(row["metric"], []).append(row)
-    scores = {
-        source: {
-            m: summarise([r["values"] for r in group], [r["seconds"] for r in group]) for m, group in metrics.items()
-        }
-        for source, metrics in grouped.items()
-    }
+def _table(documents: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """A row for each track, source and metric: COLUMNS. NaN (silence) and infinite windows (nothing left) count not."""
+    windows = []
+    for track, found in documents.items():
+        seconds = found[OURS]["length"] / found[OURS]["sample_rate"]
+        for target in found["targets"]:
+            scores = {metric: [frame["metrics"][metric] for frame in target["frames"]] for metric in FRAMES}
+            scores |= {metric: [score] for metric, score in found[OURS]["whole"][target["name"]].items()}
+            windows += [(track, target["name"], m, value, seconds) for m, values in scores.items() for value in values]
+    table = pd.DataFrame(windows, columns=["track", "source", "metric", "value", "seconds"])
+    table["value"] = table["value"].where(np.isfinite(table["value"]))
+    grouped = table.groupby(["track", "source", "metric"], sort=False, as_index=False)
+    rows = grouped.agg(
+        score=("value", "median"),
+        mean=("value", "mean"),
+        windows=("value", "size"),
+        unscored=("value", lambda values: values.isna().sum()),
+        seconds=("seconds", "first"),
+    )
+    return rows[list(COLUMNS)]
+
+
+def _summary(table: pd.DataFrame, documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    scores: dict[str, dict[str, Any]] = {}
+    for (source, metric), tracks in table.groupby(["source", "metric"], sort=False):
+        scores.setdefault(source, {})[metric] = summarise(tracks)
     silence: dict[str, dict[str, int]] = {}
-    for source, metrics in grouped.items():
-        sdr = metrics["SDR"]
-        counts = {"windows": sum(len(r["values"]) for r in sdr)}
-        counts["unscored"] = counts["windows"] - sum(len(finite(r["values"])) for r in sdr)
-        counts["tracks without score"] = sum(not len(finite(r["values"])) for r in sdr)
+    for source, sdr in table[table["metric"] == "SDR"].groupby("source", sort=False):
+        counts = {
+            "windows": sdr["windows"].sum(),
+            "unscored": sdr["unscored"].sum(),
+            "tracks without score": (sdr["unscored"] == sdr["windows"]).sum(),
+        }
         for key in ("reference", "estimate", "infinite"):
             counts[key] = sum(found[OURS]["silence"].get(source, {}).get(key, 0) for found in documents.values())
-        silence[source] = counts
+        silence[source] = {key: int(count) for key, count in counts.items()}
     return {
         "tracks": list(documents),
         "seconds": sum(found[OURS]["length"] / found[OURS]["sample_rate"] for found in documents.values()),
@@ -153,23 +148,18 @@ def _summary(rows: list[dict[str, Any]], documents: dict[str, dict[str, Any]]) -
     }
 
 
-def _mean_over_sources(scores: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, float | None]]:
+def _mean_over_sources(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
     """{metric: {convention: mean of the sources' values}}; None if a source has none."""
     means: dict[str, dict[str, float | None]] = {}
     for metric in dict.fromkeys(metric for metrics in scores.values() for metric in metrics):
         for convention in CONVENTIONS:
-            values = [metrics[metric][convention]["value"] for metrics in scores.values()]
-            known = None not in values
-            means.setdefault(metric, {})[convention] = float(np.mean(values)) if known else None
+            values = [metrics[metric][convention]["value"] for metrics in scores.values() if metric in metrics]
+            means.setdefault(metric, {})[convention] = None if None in values else float(np.mean(values))
     return means
 
 
-def _cell(value: float) -> str:
-    return repr(float(value)) if math.isfinite(value) else ""
-
-
-def read_table(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a folder's `scores.csv`; "score" and "mean" are NaN where nothing was scored.
+def read_table(folder: Path) -> pd.DataFrame:
+    """A folder's `scores.csv`: COLUMNS; "score" and "mean" are NaN where nothing was scored.
 
     Raises:
         UserError: no such file, or not such a file.
@@ -177,12 +167,31 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
     path = folder / "scores.csv"
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {folder} a folder of `tasnet-attn evaluate`?")
-    with path.open(encoding="utf-8", newline="") as opened:
-        rows: Sequence[dict[str, Any]] = list(csv.DictReader(opened))
+    kinds = {name: str for name in COLUMNS[:3]} | {"windows": int, "unscored": int, "seconds": float}
+    empty = {"score": [""], "mean": [""]}  # a track may be called "NA"
     try:
-        for row in rows:
-            row |= {key: float(row[key]) if row[key] else math.nan for key in ("score", "mean", "seconds")}
-            row |= {key: int(row[key]) for key in ("windows", "unscored")}
-    except (KeyError, TypeError, ValueError) as error:
+        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=empty, float_precision="round_trip")[
+            list(COLUMNS)
+        ].astype({"score": float, "mean": float})
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path}: not a table of `tasnet-attn evaluate`: {error!r}") from error
-    return list(rows)
+
+
+def shown(out: Path, summary: dict[str, Any]) -> str:
+    """For the terminal: the median of medians with its interval, metrics by sources, and where the files are."""
+    cells = {
+        source: {
+            metric: "no score" if (found := by["median of medians"])["value"] is None else _with_bounds(found)
+            for metric, by in metrics.items()
+        }
+        for source, metrics in summary["scores"].items()
+    }
+    tracks = len(summary["tracks"])
+    about = f"dB, median over {tracks} track{'s' * (tracks != 1)} of the median over windows [95 % interval]"
+    files = f"{out}: scores.csv, summary.json, <track>.json; a page: tasnet-attn report {out}"
+    return f"{pd.DataFrame(cells).to_string()}\n{about}\n{files}"
+
+
+def _with_bounds(found: dict[str, Any]) -> str:
+    bounds = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{found['value']:.2f}{bounds}"

@@ -5,19 +5,22 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tasnet_attn.errors import UserError
+from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.bss_eval import BSSEval, silent
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 
 Backend = Literal["fast", "museval"]
 FRAMES = ("SDR", "ISR", "SIR", "SAR")  # BSSEval v4, a score for each window
-WHOLE = ("SI-SNR", "SI-SNRi", "NSDR", "SIR v3", "SAR v3")  # one score for the track
+WHOLE = ("SI-SNR", "SI-SNRi", "NSDR", "SIR v3", "SAR v3")  # one score for the track; the user's own besides
 
 
 class TrackScores(NamedTuple):
@@ -42,6 +45,8 @@ def score(
     hop: int | None,
     v3: bool = False,
     backend: Backend = "fast",
+    metrics: Sequence[Metric] = (),
+    sample_rate: int = 1,
 ) -> TrackScores:
     """Score one track.
 
@@ -53,6 +58,11 @@ def score(
         hop: samples between windows.
         v3: also NSDR, SIR and SAR of BSSEval v3, about as costly again.
         backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is ours in any case.
+        metrics: the user's own, scored besides.
+        sample_rate: Hz; for these metrics.
+
+    Raises:
+        UserError: one of the user's metrics gives other than {name: [S]}, or a name that is taken.
     """
     mixture, references, estimates = mixture.double(), references.double(), estimates.double()
     snr = _mean_si_snr(references, estimates)
@@ -62,12 +72,28 @@ def score(
     if v3:
         sources, before = tool.sources(estimates), tool.sources(mixture.expand_as(references))
         whole |= {"NSDR": sources["SDR"] - before["SDR"], "SIR v3": sources["SIR"], "SAR v3": sources["SAR"]}
+    for metric in metrics:
+        _add(whole, metric, metric(mixture, references, estimates, sample_rate), len(references))
     length = references.shape[-1]
     size = length if window is None else min(window, length)
-    both = torch.stack([references, estimates]).unfold(
-        -1, size, size if hop is None else hop
-    )  # [2, S, C, windows, size]
-    return TrackScores(frames, whole, silent(both.transpose(2, 3)))
+    windows = torch.stack([references, estimates]).unfold(-1, size, hop or size)  # [2, S, C, windows, size]
+    return TrackScores(frames, whole, silent(windows.transpose(2, 3)))
+
+
+def _add(whole: dict[str, Tensor], metric: Metric, found: Any, count: int) -> None:
+    """Add the scores [S] of a metric of the user's own."""
+    owner = type(metric).__name__
+    if not isinstance(found, dict):
+        raise UserError(f"metric {owner}: gave a {type(found).__name__}, not {{name: scores of the sources}}")
+    for name, scores in found.items():
+        if name in whole or name in FRAMES:
+            raise UserError(f"metric {owner}: {name!r} is the name of another metric; call it something else")
+        if not isinstance(scores, Tensor) or scores.shape != (count,):
+            shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise UserError(
+                f"metric {owner}: {name!r} is {shape}; a tensor [{count}] is wanted, a score for each source"
+            )
+        whole[name] = scores.detach().double()
 
 
 def best_order(estimates: Tensor, references: Tensor) -> list[int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,23 +22,25 @@ class Listening:
 
     Args:
         seconds: of an excerpt; the part where the quietest source is loudest is taken.
+
+    Attributes:
+        audio: {key: {"rate", "flac" (base64)}}.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.audio: dict[str, dict[str, Any]] = {}
 
-    def script(self) -> str:
-        """The audio as a script element."""
-        return f'<script type="application/json" id="audio">{json.dumps(self.audio)}</script>'
-
-    def player(self, track: str, folders: dict[str, Path], sources: Sequence[str]) -> str:
+    def player(self, track: str, folders: dict[str, Path], sources: Sequence[str]) -> dict[str, Any]:
         """A player for a track: mixture, and for each source the reference and every system's estimate.
 
         Args:
             track: its name.
             folders: {system: folder of an evaluation} that kept the track's audio.
             sources: their names.
+
+        Returns:
+            "track", "seconds" (of the excerpt), "signals" ("key" in `audio`, "label", "picture"), "about".
         """
         first = next(iter(folders.values()))
         files = {"mixture": _file(first, track, "mixture")}
@@ -52,25 +52,14 @@ class Listening:
         rate, signals = _read(files)
         start, stop = self._excerpt([x for label, x in signals.items() if label.endswith(": reference")], rate)
         peak = max(1.0, max(float(np.abs(x[start:stop]).max()) for x in signals.values()))
-        buttons, images = [], []
+        shown = []
         for label, signal in signals.items():
             key, part = str(len(self.audio)), signal[start:stop] / peak
             self.audio[key] = {"rate": rate, "flac": _flac(part, rate)}
-            name = html.escape(label)
-            buttons.append(f'<button type="button" data-signal="{key}">{name}</button>')
-            images.append(
-                f'<img data-of="{key}" alt="spectrogram, {name}" src="data:image/png;base64,{_spectrogram(part)}">'
-            )
-        length = (stop - start) / rate
+            shown.append({"key": key, "label": label, "picture": _spectrogram(part)})
         about = f"{start / rate:.1f} to {stop / rate:.1f} s; spectrogram 0 to {rate / 2000:g} kHz, dark is {FLOOR:g} dB"
         about += f"; turned down by {20 * np.log10(peak):.1f} dB, so that nothing clips" if peak > 1 else ""
-        return (
-            f'<section class="player" data-seconds="{length}"><h3>{html.escape(track)}</h3>'
-            f'<div class="choices">{"".join(buttons)}</div>'
-            f'<div class="picture">{"".join(images)}<div class="cursor"></div></div>'
-            f'<p><button type="button" class="play">Play</button><span class="time"></span></p>'
-            f'<p class="note">{about}</p></section>'
-        )
+        return {"track": track, "seconds": (stop - start) / rate, "signals": shown, "about": about}
 
     def _excerpt(self, references: Sequence[np.ndarray], rate: int) -> tuple[int, int]:
         """Start and end, samples: where the quietest reference is loudest."""

@@ -16,7 +16,7 @@ from tasnet_attn.separators.slots import QueryTransformer, Slots
 class AudioSlots(Separator):
     """ResNet encoder, slots, spatial broadcast decoder; the stages are magnitudes in the encoder's domain, |X|**0.3.
 
-    One source and clean speech in make the autoencoder of the paper (`evaluation.model_oracles.Autoencoder`). Any F and
+    One source and clean speech in make the autoencoder of the paper (`evaluation.oracles.Autoencoder`). Any F and
     L go through; the paper's are 256 x 64 (0.5 s) and 256 x 128 (1 s).
 
     Args:

@@ -27,6 +27,7 @@ import tasnet_attn.training.schedules  # noqa: F401  so that configurations may 
 from tasnet_attn import config
 from tasnet_attn.data import SegmentedData
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation import command as evaluation
 from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
@@ -118,7 +119,7 @@ def _full(ours: dict[str, Any], cli: TrainCLI) -> dict[str, Any]:
         "model": model,
         "task": {"loss": config.complete(loss, Loss | None, "task.loss"), **theirs.pop("task")},
         "data": config.complete(ours["data"], SegmentedData, "data", **given),
-        **({"evaluation": ours["evaluation"]} if "evaluation" in ours else {}),
+        **({"evaluation": evaluation.complete(ours["evaluation"])} if "evaluation" in ours else {}),
         **theirs,
     }
 

@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,22 +14,27 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 import torch
 
+from tasnet_attn import config
+from tasnet_attn.cli import main
 from tasnet_attn.compat import museval
 from tasnet_attn.data.base import Track
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.command import default_out, evaluate, run
+from tasnet_attn.evaluation.command import complete, default_out, evaluate, run
 from tasnet_attn.evaluation.oracles import BASELINES, OracleMask
 from tasnet_attn.evaluation.results import file_name, read_table
 from tasnet_attn.evaluation.scores import score
 from tasnet_attn.files import write_text
 from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
 from tasnet_attn.inference.segments import separate
+from tasnet_attn.metrics import Metric
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import TasNet
-from tasnet_attn.storage import save
+from tasnet_attn.storage import load, save
 
 RATE = 8000
 
@@ -56,6 +63,17 @@ class Counted(OracleMask):
     def __call__(self, mixture, references):
         self.calls += 1
         return super().__call__(mixture, references)
+
+
+class Level(Metric):
+    """A metric of the user's own: the estimates' level in dB."""
+
+    def __init__(self, offset: float = 0.0):
+        self.offset = offset
+
+    def __call__(self, mixture, references, estimates, sample_rate):
+        assert mixture.shape == references.shape[1:] and references.shape == estimates.shape and sample_rate == RATE
+        return {"level": 10 * estimates.square().mean((1, 2)).log10() + self.offset}
 
 
 def tracks(count=3):
@@ -109,9 +127,7 @@ def test_museval_reads_the_track_files(tmp_path):
 def test_backends_and_processes_give_the_same_scores(tmp_path):
     evaluate(OracleMask("ratio"), tracks(2), tmp_path / "fast")
     evaluate(OracleMask("ratio"), tracks(2), tmp_path / "museval", backend="museval", jobs=2)
-    rows = zip(read_table(tmp_path / "fast"), read_table(tmp_path / "museval"), strict=True)
-    for ours, theirs in rows:
-        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-8)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "fast"), read_table(tmp_path / "museval"), rtol=0, atol=1e-8)
 
 
 def test_baselines_are_evaluated_beside_the_system(tmp_path):
@@ -119,7 +135,7 @@ def test_baselines_are_evaluated_beside_the_system(tmp_path):
     assert summary["baselines"] == ["mixture", "oracle-binary"]
     for name in summary["baselines"]:
         assert (tmp_path / "baselines" / name / "scores.csv").is_file()
-    mixture = {(r["source"], r["metric"]): r["score"] for r in read_table(tmp_path / "baselines" / "mixture")}
+    mixture = read_table(tmp_path / "baselines" / "mixture").set_index(["source", "metric"])["score"]
     assert mixture["one", "SI-SNRi"] == pytest.approx(0.0, abs=1e-9)
 
 
@@ -154,9 +170,7 @@ def test_silence_is_counted_and_does_not_raise(tmp_path):
     }  # fmt: skip
     assert summary["silence"]["two"]["unscored"] == 1  # where the other one is silent, as in museval
     assert summary["scores"]["one"]["SDR"]["mean of means"]["tracks"] == 1
-    row = next(
-        r for r in read_table(tmp_path) if (r["track"], r["source"], r["metric"]) == ("instrumental", "one", "SDR")
-    )
+    row = read_table(tmp_path).set_index(["track", "source", "metric"]).loc["instrumental", "one", "SDR"]
     assert math.isnan(row["score"]) and row["unscored"] == row["windows"] == 2
 
 
@@ -168,6 +182,49 @@ def test_a_perfect_system_is_reported_as_infinite(tmp_path):
     summary = evaluate(Perfect("ratio"), tracks(1), tmp_path)
     assert summary["scores"]["one"]["SDR"]["median of medians"]["value"] is None
     assert summary["silence"]["one"]["infinite"] >= 2
+
+
+# ---- metrics of the user's own ---------------------------------------------------------------------------------------
+
+
+def test_a_metric_of_the_users_own_is_in_every_file(tmp_path):
+    evaluate(OracleMask("ratio"), tracks(2), tmp_path, metrics=[Level(3.0)], baselines=["mixture"])
+    table = read_table(tmp_path).set_index(["track", "source", "metric"])["score"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for track in tracks(2):
+        estimates = OracleMask("ratio")(*track.read())
+        whole = json.loads((tmp_path / f"{track.name}.json").read_text())["tasnet_attn"]["whole"]
+        for source, estimate in zip(track.sources, estimates, strict=True):
+            expected = 10 * math.log10(estimate.double().square().mean()) + 3.0
+            assert whole[source]["level"] == pytest.approx(expected)
+            assert table[track.name, source, "level"] == pytest.approx(expected)
+    mean = table[:, "one", "level"].mean()
+    assert summary["scores"]["one"]["level"]["mean of means"]["value"] == pytest.approx(mean)
+    assert "level" in set(read_table(tmp_path / "baselines" / "mixture")["metric"])
+
+
+class Says(Metric):
+    """A metric that returns whatever it is told."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def __call__(self, mixture, references, estimates, sample_rate):
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (3.0, "metric Says: gave a float"),
+        ({"mine": torch.zeros(3)}, r"metric Says: 'mine' is \[3\]; a tensor \[2\] is wanted"),
+        ({"mine": 1.0}, "metric Says: 'mine' is float"),
+        ({"SDR": torch.zeros(2)}, "metric Says: 'SDR' is the name of another metric"),
+    ],
+)
+def test_what_a_metric_must_give(tmp_path, what, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(OracleMask("ratio"), tracks(1), tmp_path, metrics=[Says(what)])
 
 
 # ---- resuming --------------------------------------------------------------------------------------------------------
@@ -183,18 +240,23 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert len(json.loads((tmp_path / "summary.json").read_text())["tracks"]) == 3
 
 
-@pytest.mark.parametrize("change", ["system", "settings", "audio"])
-def test_what_changed_is_done_again(tmp_path, change):
+@pytest.mark.parametrize("change", ["system", "settings", "audio", "metrics", "version"])
+def test_what_changed_is_done_again(tmp_path, change, monkeypatch):
     evaluate(Counted("ratio"), tracks(2), tmp_path)
     system, songs, settings = Counted("ratio"), tracks(2), {}
     if change == "system":
         system = Counted("wiener")
     elif change == "settings":
         settings = {"window": 0.5}
+    elif change == "metrics":
+        settings = {"metrics": [Level()]}
+    elif change == "version":
+        monkeypatch.setattr("tasnet_attn.evaluation.command.__version__", "another")
     else:
         songs[1] = Tones("song 1", seed=99)
-    evaluate(system, songs, tmp_path, **settings)
-    assert system.calls == (1 if change == "audio" else 2)
+    for _ in range(2):  # the second time, nothing has changed any more
+        evaluate(system, songs, tmp_path, **settings)
+        assert system.calls == (1 if change == "audio" else 2)
 
 
 SCRIPT = """
@@ -255,8 +317,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 @pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
 def test_audio_is_kept_on_request(tmp_path, format):
-    import soundfile
-
     evaluate(OracleMask("ratio"), tracks(1), tmp_path, audio=format)
     files = sorted(path.name for path in (tmp_path / "audio" / "song 0").iterdir())
     assert files == sorted(f"{n}.{format}" for n in ("mixture", "one", "one.reference", "two", "two.reference"))
@@ -274,16 +334,16 @@ def test_audio_is_kept_on_request(tmp_path, format):
 
 
 def test_names_that_no_file_can_have(tmp_path):
-    names = ["AC/DC: live?", "summary", ".hidden", "Ünïcode – ok"]
+    names = ["AC/DC: live?", "summary", ".hidden", "Ünïcode – ok", "NA", "007"]
     evaluate(OracleMask("ratio"), [Tones(name) for name in names], tmp_path)
-    assert {row["track"] for row in read_table(tmp_path)} == set(names)
+    assert set(read_table(tmp_path)["track"]) == set(names)
     assert file_name("AC/DC: live?") == "AC%2FDC%3A live%3F" and file_name(names[3]) == names[3]
     assert (tmp_path / "%summary.json").is_file()
 
 
 def test_a_track_shorter_than_a_window_is_one_window(tmp_path):
     evaluate(OracleMask("ratio"), [Tones("short", length=3000)], tmp_path)
-    assert all(row["windows"] == 1 for row in read_table(tmp_path))
+    assert (read_table(tmp_path)["windows"] == 1).all()
 
 
 class Bad:
@@ -319,8 +379,8 @@ class Longer(Tones):
         (Bad(lambda x: x[..., :-1]), [Tones("a")], {}, r"a: the system's estimates are \[2, 1, 16076\]"),
         (Bad(lambda x: x / 0), [Tones("a")], {}, "a: the system's estimates hold NaN"),
         (Bad(lambda x: x), tracks(1), {"backend": "mir_eval"}, "neither 'fast' nor 'museval'"),
-        (Bad(lambda x: x), tracks(1), {"baselines": ["best"]}, "'best' is none of mixture, oracle-binary"),
-        (Bad(lambda x: x), tracks(1), {"audio": "mp3"}, "'mp3' is none of wav, flac, ogg"),
+        (Bad(lambda x: x), tracks(1), {"baselines": ["best"]}, "'best' is none of 'mixture', 'oracle-binary'"),
+        (Bad(lambda x: x), tracks(1), {"audio": "mp3"}, "'mp3' is none of 'wav', 'flac', 'ogg'"),
         (Bad(lambda x: x), tracks(1), {"jobs": 0}, "jobs 0 must be at least 1"),
     ],
 )
@@ -356,26 +416,129 @@ def test_default_folders(tmp_path):
     assert default_out(tmp_path / "model.safetensors") == tmp_path / "model.evaluation"
 
 
-def test_a_saved_model_is_evaluated_by_name(tmp_path):
-    import soundfile
-    import yaml
+METRICS = """
+from tasnet_attn.metrics import Metric
 
+class {name}(Metric):
+    def __init__(self, offset: float = 0.0):
+        self.offset = offset
+    def __call__(self, mixture, references, estimates, sample_rate):
+        return {{"gain of {name}": estimates.square().sum((1, 2)) / references.square().sum((1, 2)) + self.offset}}
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run folder with a tiny model, whose configuration has an evaluation section, and a data set in `songs`."""
+    folder = tmp_path_factory.mktemp("saved")
     encoder, decoder = GatedEncoder(16, 160), LearnedDecoder(16, 160)
     model = SourceSeparator(["one", "two"], RATE, encoder, partial(TasNet, hidden=4, n_layers=1), decoder)
-    file = save(model, tmp_path / "model.safetensors")
-    folder = tmp_path / "songs" / "test" / "a song"
-    folder.mkdir(parents=True)
-    _, references = Tones("a song").read()
-    for source, reference in zip(model.sources, references, strict=True):
-        soundfile.write(folder / f"{source}.wav", reference.T.numpy(), RATE, "FLOAT")
-    data = {"class_path": "StemFolders", "init_args": {"root": str(tmp_path / "songs")}}
-    (tmp_path / "data.yml").write_text(yaml.safe_dump({"data": data}))
-    summary = run(str(file), str(tmp_path / "data.yml"), split="test")
-    assert json.loads((tmp_path / "model.evaluation" / "summary.json").read_text()) == summary
+    save(model, folder / "model.safetensors")
+    for name, sources in (("songs", ("one", "two")), ("turned", ("two", "one"))):
+        track = Tones("a song", length=RATE + 50)
+        (folder / name / "test" / "a song").mkdir(parents=True)
+        for source in sources:
+            reference = track.read()[1][track.sources.index(source)]
+            soundfile.write(folder / name / "test" / "a song" / f"{source}.wav", reference.T.numpy(), RATE, "FLOAT")
+    data = {"class_path": "StemFolders", "init_args": {"root": str(folder / "songs")}}
+    (folder / "data.yml").write_text(config.write_yaml({"data": data}))
+    return folder
+
+
+def arguments(saved, out):
+    return [
+        "evaluate",
+        "--model",
+        str(saved / "model.safetensors"),
+        "--data",
+        str(saved / "data.yml"),
+        "--out",
+        str(out),
+    ]
+
+
+def test_a_saved_model_is_evaluated_by_name(saved, capsys):
+    summary = run(str(saved / "model.safetensors"), str(saved / "data.yml"), split="test")
+    assert json.loads((saved / "model.evaluation" / "summary.json").read_text()) == summary
     assert summary["tracks"] == ["a song"] and set(summary["scores"]) == {"one", "two"}
+    _, references = Tones("a song", length=RATE + 50).read()
+    model = load(saved / "model.safetensors")
     estimates = torch.stack(list(separate(model, references.sum(0), RATE).values()))
     expected = score(references.sum(0), references, estimates, RATE, RATE).whole["SI-SNRi"][1].item()
     assert summary["scores"]["two"]["SI-SNRi"]["mean of means"]["value"] == pytest.approx(expected, abs=1e-9)
+    printed = capsys.readouterr().out
+    assert re.search(r"^ +one +two$", printed, re.M) and str(saved / "model.evaluation") in printed
+    row = re.search(r"^SI-SNRi +(\S+) +(\S+)$", printed, re.M)
+    assert float(row[2]) == pytest.approx(expected, abs=0.006)
+
+
+def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch):
+    """And a user's metrics are found by `--import`, in the processes that score too."""
+    (tmp_path / "run").mkdir()
+    shutil.copy(saved / "model.safetensors", tmp_path / "run")
+    (tmp_path / "my_metrics.py").write_text(METRICS.format(name="GainA") + METRICS.format(name="GainB"))
+    section = {"window": 0.5, "metrics": [{"class_path": "GainA", "init_args": {"offset": 100.0}}], "v3": True}
+    (tmp_path / "run" / "config.yml").write_text(config.write_yaml({"evaluation": section}))
+    command = ["evaluate", "--model", str(tmp_path / "run"), "--data", str(saved / "data.yml")]
+
+    def metrics():
+        return set(read_table(tmp_path / "run" / "evaluation")["metric"])
+
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--import", "my_metrics", "--jobs", "2"]) == 0
+    assert {"gain of GainA", "NSDR"} <= metrics() and "gain of GainB" not in metrics()
+    summary = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())
+    assert summary["window"] == 0.5
+    assert summary["scores"]["one"]["gain of GainA"]["mean of means"]["value"] >= 100.0
+    assert main([*command, "--import", "my_metrics", "--metrics", "GainA", "GainB", "--window", "0.25"]) == 0
+    assert {"gain of GainA", "gain of GainB", "NSDR"} <= metrics()
+    assert json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())["window"] == 0.25
+    assert main([*command, "--metrics", "GainC"]) == 2
+    assert "evaluation.metrics[0]: no class 'GainC'; did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"windw": 2.0}, "evaluation.windw: evaluate has no such setting; did you mean 'window'?"),
+        ({"window": "long"}, "evaluation.window: 'long' is neither a finite number nor null"),
+        ({"audio": "mp3"}, "evaluation.audio: 'mp3' is none of 'wav', 'flac', 'ogg', null"),
+        ({"tracks": []}, "evaluation.tracks: evaluate has no such setting"),
+    ],
+)
+def test_a_wrong_section_is_one_line(section, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        complete(section)
+
+
+def test_a_section_is_completed_and_stays_as_it_is_then():
+    full = complete({"window": 2, "baselines": ["mixture"]})
+    assert full["window"] == 2.0 and full["baselines"] == ["mixture"] and full["backend"] == "fast"
+    assert complete(full) == full
+
+
+def test_data_are_overridden_on_the_command_line(saved, tmp_path, capsys):
+    assert main([*arguments(saved, tmp_path), "--data.root", str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err
+    assert main([*arguments(saved, tmp_path), "--data.root", str(saved / "turned")]) == 0
+    with pytest.raises(SystemExit):
+        main([*arguments(saved, tmp_path), "--dta.root", "x"])
+
+
+def test_tracks_in_another_order_of_sources_give_the_same_scores_by_name(tmp_path):
+    class Turned(Tones):
+        sources = property(lambda self: ["two", "one"], lambda self, value: None)
+
+        def read(self, start=0, length=None):
+            mixture, references = Tones("song 0").read()
+            return mixture, references.flip(0)
+
+    scores = []
+    for songs in (tracks(1), [Turned("song 0")]):
+        system = OracleMask("ratio")
+        system.sources = ["one", "two"]
+        scores.append(evaluate(system, songs, tmp_path / str(len(scores)))["scores"])
+    assert scores[0] == scores[1] and scores[0]["one"] != scores[0]["two"]
 
 
 def test_the_command_offers_every_baseline():

@@ -74,7 +74,7 @@ def test_the_page_has_every_part_and_asks_for_nothing(page):
 
 
 def test_published_figures_are_marked(page):
-    rows = re.findall(r"<tr class=published>(.*?)</tr>", page.read_text())
+    rows = re.findall(r'<tr class="published">(.*?)</tr>', page.read_text())
     assert rows and all('<span class="tag">published</span>' in row for row in rows)
     assert any("Open-Unmix" in row and "6.32" in row and "vocals" in row for row in rows)
     assert not any("drums" in row for row in rows)  # nothing that was not evaluated

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tasnet_attn import load, separate
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluate
-from tasnet_attn.evaluation.model_oracles import Autoencoder, ModelOracle
+from tasnet_attn.evaluation.oracles import Autoencoder, ModelOracle
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Magnitude
 from tasnet_attn.losses import Spectral

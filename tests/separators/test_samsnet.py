@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tasnet_attn.data.stem_folders import SONGS, StemTrack
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.model_oracles import ModelOracle
+from tasnet_attn.evaluation.oracles import ModelOracle
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Mask
 from tasnet_attn.losses import Spectral

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.results import read_table
@@ -18,11 +19,8 @@ FEW = 10  # mixtures: pairs with fewer are counted together
 
 def mixtures(folder: Path) -> dict[str, float]:
     """{mixture: SI-SNRi, dB}."""
-    scores: dict[str, list[float]] = {}
-    for row in read_table(folder):
-        if row["metric"] == "SI-SNRi":
-            scores.setdefault(row["track"], []).append(row["mean"])
-    return {name: float(np.mean(values)) for name, values in scores.items()}
+    table = read_table(folder)
+    return table[table["metric"] == "SI-SNRi"].groupby("track", sort=False)["mean"].mean().to_dict()
 
 
 def groups(scores: dict[str, float]) -> dict[str, list[float]]:
@@ -48,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     for folder, scores in found.items():
         print(f"\n{folder}\n\n| pair | mixtures | SI-SNRi, dB | 95 % | below 3 dB |\n|---|---|---|---|---|")
         for pair, values in groups(scores).items():
-            mean = summarise([[value] for value in values], [1.0] * len(values))["mean of means"]
+            mean = summarise(pd.DataFrame({"score": values, "mean": values, "seconds": 1.0}))["mean of means"]
             interval = f"{mean['low']:.1f} to {mean['high']:.1f}" if mean["low"] is not None else ""
             low = np.mean(np.array(values) < 3)
             print(f"| {pair} | {len(values)} | {mean['value']:.2f} | {interval} | {low:.0%} |")
