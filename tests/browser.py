@@ -10,6 +10,12 @@ from pathlib import Path
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 
+SWITCHES = (  # it runs as root too, has no GPU, and asks the network for nothing of its own accord
+    *("no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio", "no-first-run", "disable-quic"),
+    *("autoplay-policy=no-user-gesture-required", "disable-background-networking", "disable-component-update"),
+    "disable-sync",
+)
+
 
 class Browser:
     """One page; collects what the console and the network saw. A context manager."""
@@ -23,15 +29,7 @@ class Browser:
             os.dup2(ours, 3)
             os.dup2(theirs, 4)
 
-        command = [
-            CHROMIUM,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--mute-audio",
-            "--disable-dev-shm-usage",
-        ]
-        command += ["--autoplay-policy=no-user-gesture-required", "--disable-background-networking", "--no-first-run"]
+        command = [CHROMIUM, "--headless=new", *(f"--{name}" for name in SWITCHES)]
         command += [f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         self.process = subprocess.Popen(
             command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -6,6 +6,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two busy cores oth
 
 import importlib.util
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tasnet_attn.filterbanks import GammatoneEncoder, GatedEncoder, LearnedDecod
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, TasNet
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 ROOT = Path(__file__).parents[1]
 
 
@@ -31,6 +32,15 @@ def recipe_script(name):
         sys.modules[module_name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[module_name])
     return sys.modules[module_name]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say loudly what could not be tested on this machine, each reason once."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    if reasons:
+        terminalreporter.section("NOT TESTED HERE", red=True, bold=True)
+        for reason, number in reasons.items():
+            terminalreporter.line(f"{number} tests: {reason.removeprefix('Skipped: ')}", red=True)
 
 
 @pytest.fixture(autouse=True)

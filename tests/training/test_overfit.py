@@ -30,7 +30,7 @@ def all_above(decibels, batch):
 def test_a_tiny_model_learns_a_twentieth_of_a_second(name):
     """To 5 dB, where the mixture has -10 for the guitar."""
     batch, model = excerpt(0.05), SMALL[name]()
-    train_until(model, SISNR(), batch, all_above(5, batch), steps=300, lr=1e-2)
+    train_until(model, SISNR(), batch, all_above(5, batch), steps=480, lr=1e-2)
 
 
 @pytest.mark.slow

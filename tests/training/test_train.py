@@ -135,7 +135,7 @@ def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path
 
     script = textwrap.dedent("""
         import sys, time, torch
-        torch.set_num_threads(2)  # as in the other run: sums in another order differ in the last bit
+        torch.set_num_threads(int(sys.argv[2]))  # as in the other run: sums in another order differ in the last bit
         from tasnet_attn.training.task import SeparationTask
         from tasnet_attn.training.command import train
         step = SeparationTask.training_step
@@ -145,11 +145,12 @@ def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path
                 time.sleep(60)
             return step(self, batch, index)
         SeparationTask.training_step = slow
-        train(sys.argv[2:])
+        train(sys.argv[3:])
     """)
     flag, broken = tmp_path / "flag", tmp_path / "broken"
+    command = [sys.executable, "-W", "ignore", "-c", script, str(flag)]
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, str(flag), *settings, "--out", str(broken)],
+        [*command, str(torch.get_num_threads()), *settings, "--out", str(broken)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.time() + 90
