@@ -198,7 +198,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from tasnet_attn.ablation.command import ablate
+    from tasnet_attn.ablation import ablate
 
     return ablate(**_given(options))
 

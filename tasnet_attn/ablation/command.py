@@ -7,19 +7,23 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from tasnet_attn import config
 from tasnet_attn.ablation import sweep as sweeps
 from tasnet_attn.ablation.cost import real_time_factor
 from tasnet_attn.ablation.display import Display
 from tasnet_attn.ablation.figures import draw
-from tasnet_attn.ablation.pools import LocalPool, Pool, RayPool
+from tasnet_attn.ablation.pools import LocalPool, RayPool
 from tasnet_attn.ablation.runner import Status, perform_all
-from tasnet_attn.ablation.sweep import Sweep
+from tasnet_attn.ablation.sweep import Run, Sweep
 from tasnet_attn.ablation.tables import collect, write
 from tasnet_attn.errors import UserError
+from tasnet_attn.extras import require
 from tasnet_attn.files import write_text
 
 
@@ -49,26 +53,31 @@ def ablate(
     """
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
+    require("matplotlib")  # not only when days of training are over
     checked = sweeps.read(sweep)
     out = out or Path("exp") / f"{sweep.absolute().parent.name}_{sweep.stem}"
     _print_cells(checked)
     if dry_run:
+        imports = [part for module in config.IMPORTED for part in ("--import", module)]
         for run in checked.runs(out):
-            threads = f"OMP_NUM_THREADS={checked.settings.threads}"
-            print(f"{threads} tasnet-attn train {shlex.join(run.arguments)}")
+            command = ["tasnet-attn", "train", *imports, *run.arguments]
+            print(f"OMP_NUM_THREADS={checked.settings.threads} {shlex.join(command)}")
         return 0
     with _held(out):
-        pool: Pool = RayPool(ray, checked.settings.threads, gpus) if ray else LocalPool(jobs, checked.settings.threads)
-        began = time.time()
+        runs = checked.runs(out)
+        threads = checked.settings.threads
+        pool = RayPool(ray, threads, gpus) if ray else LocalPool(jobs, threads)
+        began, display = time.time(), Display()
         try:
-            statuses = perform_all(checked, out, pool, Display())
+            statuses = perform_all(runs, checked.settings, pool, display)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
             return 130
         finally:
+            display.close()
             pool.close()
         _print_end(statuses, time.time() - began)
-        _report(checked, out, statuses)
+        _report(checked, runs, out, statuses)
     return int(any(status.state == "failed" for status in statuses.values()))
 
 
@@ -78,6 +87,10 @@ def _print_cells(sweep: Sweep) -> None:
     width = max(len(cell.name) for cell in sweep.cells)
     for cell in sweep.cells:
         print(f"  {cell.name:{width}}  {cell.parameters:12,} parameters  {cell.key}")
+    uncounted = [cell for cell in sweep.cells if cell.uncounted]
+    if uncounted:
+        names = "; ".join(cell.name for cell in uncounted)
+        print(f"note: the multiply-accumulates of {names} cannot be counted ({uncounted[0].uncounted})")
 
 
 def _print_end(statuses: dict[str, Status], seconds: float) -> None:
@@ -90,13 +103,12 @@ def _print_end(statuses: dict[str, Status], seconds: float) -> None:
     )
 
 
-def _report(sweep: Sweep, out: Path, statuses: dict[str, Status]) -> None:
-    finished = {name for name, status in statuses.items() if status.state == "finished"}
-    done = {run.cell.name for run in sweep.runs(out) if run.name in finished}
-    found = collect(sweep, out, statuses, _speeds(sweep, out, done))
+def _report(sweep: Sweep, runs: Sequence[Run], out: Path, statuses: dict[str, Status]) -> None:
+    done = {run.cell.name for run in runs if statuses[run.name].state == "finished"}
+    found = collect(sweep, runs, out, statuses, _speeds(sweep, out, done))
     write(found, out)
     figures = draw(found, out)
-    print((out / "table.md").read_text())
+    print((out / "table.md").read_text(encoding="utf-8"))
     print(*(out / name for name in ("cells.csv", "table.md", "times.md")), *figures, sep="\n")
 
 
@@ -114,18 +126,15 @@ def _speeds(sweep: Sweep, out: Path, done: set[str]) -> dict[str, list[float]]:
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Hold a sweep's folder: it can be written, and no other `ablate` works in it."""
-    import fcntl
-
+    lock = FileLock(out / ".lock", blocking=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{out}: another `ablate` is at work in this folder; wait for it, or give another --out"
+        ) from None
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {os.strerror(error.errno or 0)}; give another --out") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{out}: another `ablate` is at work in this folder; wait for it, or give another --out"
-            ) from None
         yield

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasnet_attn.model import SourceSeparator, segment_samples
@@ -15,33 +15,53 @@ from tasnet_attn.model import SourceSeparator, segment_samples
 SPEED_SECONDS = 2  # of audio that the real-time factor is measured on
 
 
+def build_on_meta(config: dict[str, Any]) -> SourceSeparator:
+    """A model without weights, from its configuration; one whose constructor looks at values is built first.
+
+    Raises:
+        UserError: as `SourceSeparator.from_config`.
+    """
+    try:
+        with torch.device("meta"):
+            return SourceSeparator.from_config(config)
+    except RuntimeError:
+        return SourceSeparator.from_config(config).to("meta")
+
+
 def macs_per_second(model: SourceSeparator) -> float:
     """Multiply-accumulates of matrix products and convolutions for one second of one channel.
 
-    Counted on the `meta` device, where attention consists of products (the fused kernels of a CPU are not counted); an
-    LSTM takes 4 * hidden * (inputs + hidden) for each frame, layer and direction. Causal attention without a window
-    counts as full attention: its mask saves no product here. The transform of an STFT is not counted.
+    Counted on the `meta` device, where attention consists of products (the fused kernels of a CPU are not counted).
+    Causal attention without a window counts as full attention: its mask saves no product here. The transform of an STFT
+    is not counted.
 
     Args:
         model: on the `meta` device; it is of no use afterwards.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: a user's own module that needs the values of tensors.
     """
     length = segment_samples(model) or model.sample_rate
-    of_lstms: list[int] = []
-    for module in model.modules():
-        if isinstance(module, nn.LSTM):  # on `meta` its frames would be counted one by one, which takes seconds
-            module.forward = partial(_count, module, of_lstms)  # type: ignore[method-assign,assignment]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    model.requires_grad_(False)  # the counter's hooks do not get on with weights that want a gradient under `no_grad`
+    with FlopCounterMode(display=False) as products, _Recurrent() as recurrent:
         model(torch.zeros(1, 1, length, device="meta"))
-    return (counter.get_total_flops() / 2 + sum(of_lstms)) / length * model.sample_rate
+    return (products.get_total_flops() / 2 + recurrent.macs) / length * model.sample_rate
 
 
-def _count(lstm: nn.LSTM, counts: list[int], x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """In place of an LSTM's `forward`, x [N, L, D]: the shape of its output, and how many products it takes."""
-    directions = 1 + lstm.bidirectional
-    for layer in range(lstm.num_layers):
-        inputs = lstm.hidden_size * directions if layer else lstm.input_size
-        counts.append(x.shape[0] * x.shape[1] * directions * 4 * lstm.hidden_size * (inputs + lstm.hidden_size))
-    return x.new_empty(*x.shape[:-1], lstm.hidden_size * directions), state
+class _Recurrent(TorchFunctionMode):
+    """Counts recurrent layers by a formula, every weight once a frame: on `meta` each frame would take its own time."""
+
+    macs = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ not in ("lstm", "gru", "rnn_tanh", "rnn_relu") or not isinstance(args[3], bool):  # or packed
+            return func(*args, **(kwargs or {}))
+        x, state, weights, both = *args[:3], args[7]
+        self.macs += x[..., 0].numel() * sum(weight.numel() for weight in weights if weight.dim() == 2)
+        states = state if func.__name__ == "lstm" else [state]
+        return x.new_empty(*x.shape[:-1], states[0].shape[-1] * (1 + both)), *states
 
 
 def real_time_factor(config: dict[str, Any]) -> list[float]:

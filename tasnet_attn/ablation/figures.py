@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from tasnet_attn.ablation.statistics import label
 from tasnet_attn.ablation.sweep import is_si_snr
@@ -22,7 +22,7 @@ LINES = ("-", "--", ":", "-.")
 
 def draw(found: Found, out: Path) -> list[Path]:
     """Draw all that the sweep's results allow; returns the files."""
-    if not found.epochs:
+    if found.epochs.empty:
         return []
     metric = found.sweep.settings.metric
     paths = [curves(found, out / "curves.png")]
@@ -40,23 +40,18 @@ def curves(found: Found, path: Path) -> Path:
 
     figure, axis = _figure(9, 5)
     for cell in found.sweep.cells:
-        runs = found.epochs.get(cell.name, [])
-        if not runs:
+        epochs = found.epochs[found.epochs["cell"] == cell.name]
+        seeds = epochs.pivot_table("valid_loss", "epoch", "seed", "last").dropna()  # while all seeds still train
+        if seeds.empty:
             continue
-        by_epoch: dict[int, list[float]] = {}
-        for run in runs:
-            for number, loss in {epoch["epoch"]: epoch["valid_loss"] for epoch in run}.items():
-                by_epoch.setdefault(number, []).append(loss)
-        numbers = [number for number, losses in sorted(by_epoch.items()) if len(losses) == len(runs)]  # all still train
-        means = [statistics.fmean(by_epoch[number]) for number in numbers]
         style = _style(found, cell.name)
-        axis.plot(numbers, means, label=cell.name, marker="o", markersize=3, **style)
-        lowest, highest = ([edge(by_epoch[n]) for n in numbers] for edge in (min, max))
-        axis.fill_between(numbers, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
-    seeds = len(found.sweep.settings.seeds)
+        axis.plot(seeds.index, seeds.mean(axis=1), label=cell.name, marker="o", markersize=3, **style)
+        lowest, highest = seeds.min(axis=1), seeds.max(axis=1)
+        axis.fill_between(seeds.index, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
+    count = len(found.sweep.settings.seeds)
     decibels = all(is_si_snr(cell.config) for cell in found.sweep.cells)
     axis.set(xlabel="epoch", ylabel="validation loss" + (" (negative SI-SNR, dB)" if decibels else ""))
-    axis.set_title(found.sweep.path.stem + (f" (mean and range of {seeds} seeds)" if seeds > 1 else ""), fontsize=11)
+    axis.set_title(found.sweep.path.stem + (f" (mean and range of {count} seeds)" if count > 1 else ""), fontsize=11)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper", fontsize=8)
     return _save(figure, path)
@@ -83,26 +78,23 @@ def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
 def heat_map(found: Found, down: str, right: str, metric: str, path: Path) -> Path:
     """The metric over two axes of the grid, with half the width of the 95 % interval."""
     cells = [cell for cell in found.sweep.cells if cell.coordinates]
-    rows = list(dict.fromkeys(cell.coordinates[down] for cell in cells))
-    columns = list(dict.fromkeys(cell.coordinates[right] for cell in cells))
-    values = np.full((len(rows), len(columns)), np.nan)
-    texts = np.full(values.shape, "", dtype=object)
-    for cell in cells:
-        place = rows.index(cell.coordinates[down]), columns.index(cell.coordinates[right])
-        value = found.estimate(cell.name, metric)
-        values[place] = value.mean
-        half = "" if math.isnan(value.low) else f"\n± {value.high - value.mean:.2f}"
-        texts[place] = "failed" if math.isnan(value.mean) else f"{value.mean:.2f}{half}"
-    figure, axis = _figure(2.5 + 1.4 * len(columns), 1.8 + 0.9 * len(rows))
+    estimates = {cell.name: found.estimate(cell.name, metric) for cell in cells}
+    grid = pd.DataFrame([cell.coordinates | {"cell": cell.name} for cell in cells])
+    grid = grid.pivot(index=down, columns=right, values="cell").loc[grid[down].unique(), grid[right].unique()]
+    values = grid.map(lambda name: estimates[name].mean).to_numpy()
+    figure, axis = _figure(2.5 + 1.4 * len(grid.columns), 1.8 + 0.9 * len(grid))
     picture = axis.imshow(values, cmap="viridis", aspect="auto")
-    axis.set_xticks(range(len(columns)), columns)
-    axis.set_yticks(range(len(rows)), rows)
+    axis.set_xticks(range(len(grid.columns)), grid.columns)
+    axis.set_yticks(range(len(grid)), grid.index)
     axis.set(xlabel=right, ylabel=down)
     axis.set_title(f"{found.sweep.path.stem} (± 95 % interval)", fontsize=11)
     middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
-    for (row, column), text in np.ndenumerate(texts):
-        dark = values[row, column] < middle
-        axis.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+    for (row, column), name in np.ndenumerate(grid.to_numpy()):
+        value = estimates[name]
+        half = "" if math.isnan(value.low) else f"\n± {value.high - value.mean:.2f}"
+        text = "failed" if math.isnan(value.mean) else f"{value.mean:.2f}{half}"
+        color = "white" if value.mean < middle else "black"
+        axis.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
     figure.colorbar(picture, label=label(metric))
     return _save(figure, path)
 

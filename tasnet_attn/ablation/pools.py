@@ -10,21 +10,11 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 from tasnet_attn.errors import UserError
 
 Task = dict[str, Any]
-
-
-class Pool(Protocol):
-    """Performs tasks, see `worker.perform`."""
-
-    def submit(self, task: Task) -> Future[dict[str, Any]]:
-        """The answer to come; an exception in it means that the worker died."""
-
-    def close(self) -> None:
-        """End every worker at once."""
 
 
 class WorkerDied(Exception):
@@ -32,7 +22,7 @@ class WorkerDied(Exception):
 
 
 class LocalPool:
-    """Worker processes on this machine; one that dies is replaced.
+    """Worker processes on this machine, each served by a thread; one that dies is replaced. Tasks: `worker.perform`.
 
     Args:
         jobs: how many.
@@ -40,42 +30,43 @@ class LocalPool:
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
-        # busy waiting of OpenMP's threads would take time from the other workers
-        self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}
-        self.closed = False
+        self.environment = os.environ | _environment(threads)
         self.lock = threading.Lock()
-        self.idle: list[subprocess.Popen[str]] = []
-        self.busy: list[subprocess.Popen[str]] = []
+        self.closed = False
+        self.workers: dict[int, subprocess.Popen[str]] = {}  # by the threads that serve them
         self.executor = ThreadPoolExecutor(jobs)
-        for _ in range(jobs):  # they import while the tasks are prepared
-            self.idle.append(self._start())
 
     def submit(self, task: Task) -> Future[dict[str, Any]]:
+        """The answer to come; an exception in it means that the worker died."""
         return self.executor.submit(self._perform, task)
 
     def close(self) -> None:
+        """End every worker at once."""
         with self.lock:
             self.closed = True
-            for worker in self.idle + self.busy:
+            for worker in self.workers.values():
                 worker.kill()
         self.executor.shutdown(cancel_futures=True)
-        for worker in self.idle + self.busy:
+        for worker in self.workers.values():
             worker.wait()
 
-    def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tasnet_attn.ablation.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment,
-            start_new_session=True,  # Ctrl-C is the runner's to handle
-        )  # fmt: skip
-
-    def _perform(self, task: Task) -> dict[str, Any]:
+    def _worker(self) -> subprocess.Popen[str]:
+        """This thread's worker."""
         with self.lock:
+            worker = self.workers.get(threading.get_ident())
             if self.closed:
                 raise WorkerDied("stopped")
-            self.idle = [worker for worker in self.idle if worker.poll() is None]
-            worker = self.idle.pop() if self.idle else self._start()
-            self.busy.append(worker)
+            if worker is None or worker.poll() is not None:
+                worker = subprocess.Popen(
+                    [sys.executable, "-W", "ignore", "-m", "tasnet_attn.ablation.worker"],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment,
+                    start_new_session=True,  # Ctrl-C is the runner's to handle
+                )  # fmt: skip
+                self.workers[threading.get_ident()] = worker
+            return worker
+
+    def _perform(self, task: Task) -> dict[str, Any]:
+        worker = self._worker()
         assert worker.stdin is not None and worker.stdout is not None
         try:
             worker.stdin.write(json.dumps(task) + "\n")
@@ -83,20 +74,22 @@ class LocalPool:
             answer = worker.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        with self.lock:
-            self.busy.remove(worker)
-            if answer and not self.closed:
-                self.idle.append(worker)
         if not answer:
             raise WorkerDied(_ending(worker.wait()))
         return json.loads(answer)
 
 
+def _environment(threads: int) -> dict[str, str]:
+    """Of a worker: busy waiting of OpenMP's threads would take time from the others."""
+    return {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}
+
+
 def _ending(status: int) -> str:
     if status >= 0:
         return f"the worker ended with status {status}"
-    hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
-    return f"the worker was ended by {signal.Signals(-status).name}{hint}"
+    name = signal.Signals(-status).name
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"the worker was ended by {name}{hint}"
 
 
 class RayPool:
@@ -113,9 +106,9 @@ class RayPool:
 
         from tasnet_attn.ablation.worker import perform
 
-        environment = {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}
+        environment = {"env_vars": _environment(threads)}
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment})
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
         except (ConnectionError, ValueError, RuntimeError) as error:
             hint = "if it asks for a token, set RAY_AUTH_MODE=token"
             raise UserError(f"--ray {address}: no cluster answers ({' '.join(str(error).split())}); {hint}") from error
@@ -128,7 +121,9 @@ class RayPool:
         self.remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(perform)
 
     def submit(self, task: Task) -> Future[dict[str, Any]]:
+        """As `LocalPool.submit`."""
         return self.remote.remote(task).future()
 
     def close(self) -> None:
+        """Leave the cluster, which ends its work for us."""
         self.ray.shutdown()

@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from tasnet_attn.ablation.pools import Pool
-from tasnet_attn.ablation.sweep import Run, Sweep
+from tasnet_attn import config
+from tasnet_attn.ablation.pools import LocalPool, RayPool, Task
+from tasnet_attn.ablation.sweep import Run, Settings
 from tasnet_attn.ablation.worker import LOG, RESULT, read_epochs
 from tasnet_attn.errors import UserError
 
@@ -26,15 +26,13 @@ class Status:
     Attributes:
         state: "waiting", "running", "finished", or "failed".
         epochs: as `read_epochs`.
-        began: when it was first seen running.
         seconds: that it took.
         error: why it failed, one line.
         new: it was performed, not found finished.
     """
 
     state: str = "waiting"
-    epochs: list[dict[str, Any]] | None = None
-    began: float = 0.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     error: str = ""
     new: bool = False
@@ -58,50 +56,55 @@ def read_result(run: Run) -> dict[str, Any] | None:
         raise UserError(f"{file}: damaged ({error}); remove it, and the run is scored again") from error
 
 
-def perform_all(sweep: Sweep, out: Path, pool: Pool, show: Show) -> dict[str, Status]:
+def perform_all(runs: Sequence[Run], settings: Settings, pool: LocalPool | RayPool, show: Show) -> dict[str, Status]:
     """Perform every run that has no result; returns how each ended, by its name."""
-    runs = {run.name: run for run in sweep.runs(out)}
-    statuses = {name: Status() for name in runs}
+    named = {run.name: run for run in runs}
+    statuses = {name: Status() for name in named}
     futures: dict[Future[dict[str, Any]], str] = {}
     began = time.time()
-    for name, run in runs.items():
-        if _scored(run, sweep.settings.evaluate):
+    for name, run in named.items():
+        result = read_result(run)
+        if result is not None and set(settings.evaluate) <= set(result["scores"]):
             statuses[name] = Status("finished", _epochs(run))
-            continue
-        task: dict[str, Any] = {"cwd": os.getcwd(), "folder": str(run.folder.absolute()), "arguments": run.arguments}
-        task |= {"key": run.cell.key, "threads": sweep.settings.threads, "evaluate": sweep.settings.evaluate}
-        futures[pool.submit(task)] = name
-    show(runs, statuses)
+        else:
+            futures[pool.submit(_task(run, settings))] = name
+    show(named, statuses)
     while futures:
         done, _ = wait(futures, LOOK, FIRST_COMPLETED)
         for future in done:
             name = futures.pop(future)
-            statuses[name] = _ended(runs[name], future)
+            statuses[name] = _ended(named[name], future)
         for name in futures.values():
-            _look(runs[name], statuses[name], began)
-        show(runs, statuses)
+            _look(named[name], statuses[name], began)
+        show(named, statuses)
     return statuses
 
 
-def _scored(run: Run, splits: Sequence[str]) -> bool:
-    result = read_result(run)
-    return result is not None and set(splits) <= set(result["scores"])
+def _task(run: Run, settings: Settings) -> Task:
+    """See `worker.perform`."""
+    return {
+        "cwd": os.getcwd(),
+        "imports": config.IMPORTED,
+        "folder": str(run.folder.absolute()),
+        "arguments": run.arguments,
+        "key": run.cell.key,
+        "threads": settings.threads,
+        "evaluate": settings.evaluate,
+    }
 
 
 def _ended(run: Run, future: Future[dict[str, Any]]) -> Status:
     error = future.exception()
     answer: dict[str, Any] = {"error": str(error) or type(error).__name__, "seconds": 0.0} if error else future.result()
     state = "failed" if "error" in answer else "finished"
-    return Status(state, _epochs(run), seconds=answer["seconds"], error=answer.get("error", ""), new=True)
+    return Status(state, _epochs(run), answer["seconds"], answer.get("error", ""), new=True)
 
 
 def _look(run: Run, status: Status, began: float) -> None:
     """A run is running if its log has been written since the sweep began; so it is known of every kind of pool."""
     log = run.folder / LOG
     if log.is_file() and log.stat().st_mtime >= began:
-        status.state, status.new = "running", True
-        status.began = status.began or time.time()
-        status.epochs = _epochs(run)
+        status.state, status.new, status.epochs = "running", True, _epochs(run)
 
 
 def _epochs(run: Run) -> list[dict[str, Any]]:

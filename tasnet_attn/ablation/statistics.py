@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 # column of cells.csv: (what figures and tables call it, whether more is better); metrics of tracks are SPLIT:METRIC
 QUANTITIES = {
@@ -46,21 +47,17 @@ class Estimate:
     count: int
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     """The mean of independent values and Student's t-interval around it.
 
     >>> round(estimate([1.0, 2.0, 3.0]).high, 3)  # 2 + 4.303 / sqrt(3)
     4.484
     """
-    from scipy.stats import t
-
-    finite = np.array([value for value in values if math.isfinite(value)])
-    if not len(finite):
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(finite.mean())
+    array = np.asarray(values, dtype=float)
+    finite = array[np.isfinite(array)]
     if len(finite) < 2:
-        return Estimate(mean, math.nan, math.nan, 1)
-    half = float(t.ppf(0.975, len(finite) - 1) * finite.std(ddof=1) / math.sqrt(len(finite)))
+        return Estimate(float(finite[0]) if len(finite) else math.nan, math.nan, math.nan, len(finite))
+    mean, half = float(finite.mean()), float(stats.t.ppf(0.975, len(finite) - 1) * stats.sem(finite))
     return Estimate(mean, mean - half, mean + half, len(finite))
 
 
@@ -96,26 +93,21 @@ def compare(ours: dict[Any, float], theirs: dict[Any, float], paired: str, more:
         more: larger values are better.
     """
     common = [key for key in ours if key in theirs and math.isfinite(ours[key]) and math.isfinite(theirs[key])]
-    a, b = [ours[key] for key in common], [theirs[key] for key in common]
-    difference = estimate([x - y for x, y in zip(a, b, strict=True)])
+    a, b = (np.array([values[key] for key in common], dtype=float) for values in (ours, theirs))
+    difference = estimate(a - b)
     decided = not overlap(estimate(a), estimate(b)) and not difference.low <= 0 <= difference.high
     verdict = "undecided" if not decided else "better" if (difference.mean > 0) == more else "worse"
-    return Comparison(difference, _p(a, b, paired), paired, verdict)
+    return Comparison(difference, _p(a - b, paired), paired, verdict)
 
 
-def _p(a: list[float], b: list[float], paired: str) -> float:
-    if len(a) < 2:
+def _p(differences: np.ndarray, paired: str) -> float:
+    if len(differences) < 2:
         return math.nan
+    if not differences.any():
+        return 1.0
     if paired == "tracks":
-        from tasnet_attn.evaluation.summary import compare as wilcoxon
-
-        tracks = [str(i) for i in range(len(a))]
-        return float(wilcoxon(dict(zip(tracks, a, strict=True)), dict(zip(tracks, b, strict=True)))["p"])
-    from scipy.stats import ttest_rel
-
-    if np.ptp(np.subtract(a, b)) == 0:  # t is 0 / 0 or infinite
-        return 1.0 if a == b else 0.0
-    return float(ttest_rel(a, b).pvalue)
+        return float(stats.wilcoxon(differences).pvalue)
+    return float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(differences) else 0.0  # else t is infinite
 
 
 def judge(kind: str, comparisons: Sequence[Comparison], within: float) -> str:
@@ -126,10 +118,8 @@ def judge(kind: str, comparisons: Sequence[Comparison], within: float) -> str:
         comparisons: of the claim's cell with each of the others.
         within: the margin of "equal".
     """
-    answers = [_answer(kind, comparison, within) for comparison in comparisons]
-    if "disagrees" in answers:
-        return "disagrees"
-    return "agrees" if all(answer == "agrees" for answer in answers) else "undecided"
+    answers = {_answer(kind, comparison, within) for comparison in comparisons}
+    return "disagrees" if "disagrees" in answers else "agrees" if answers == {"agrees"} else "undecided"
 
 
 def _answer(kind: str, comparison: Comparison, within: float) -> str:

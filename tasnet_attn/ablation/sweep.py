@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,17 +14,20 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from tasnet_attn import config
-from tasnet_attn.ablation.cost import macs_per_second
+from tasnet_attn.ablation.cost import build_on_meta, macs_per_second
 from tasnet_attn.ablation.statistics import QUANTITIES
+from tasnet_attn.data import SegmentedData
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import digest
+from tasnet_attn.files import digest, file_name
+from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.command import parse
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+# what says nothing about a run's results
+ASIDE = ("out", "checkpoint", "ckpt_path", "seed_everything", "evaluation")
+ASIDE_IN_TRAINER = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "logger", "default_root_dir")
 
 
 @dataclass
@@ -48,9 +53,9 @@ class Claim:
     quantity: str | None = None
 
     @property
-    def cell(self) -> str | None:
+    def cell(self) -> str:
         """The cell that the statement is about."""
-        return self.better or self.equal
+        return self.better or self.equal or ""
 
     @property
     def others(self) -> list[str]:
@@ -95,9 +100,11 @@ class Cell:
         coordinates: {axis: value's name}; empty for a named cell.
         overrides: {key: value} on the base.
         config: the full configuration.
-        key: its hash, without seed, folder and checkpoints.
+        key: its identity.
+        separator: the separator's name, like 2_trans_0.
         parameters: trainable ones.
-        macs: multiply-accumulates for a second of one channel.
+        macs: multiply-accumulates for a second of one channel; NaN if a user's own module does not let them be counted.
+        uncounted: why not.
     """
 
     name: str
@@ -105,8 +112,10 @@ class Cell:
     overrides: dict[str, Any]
     config: dict[str, Any]
     key: str
+    separator: str
     parameters: int
     macs: float
+    uncounted: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,12 +146,13 @@ class Sweep:
 
     def runs(self, out: Path) -> list[Run]:
         """Every cell and seed; seed by seed, so that a broken sweep has all cells."""
+        named = {f"{cell.key}-s{seed}": (cell, seed) for seed in self.settings.seeds for cell in self.cells}
+        kept = _kept(out / "runs", set(named))
         runs = []
-        for seed in self.settings.seeds:
-            for cell in self.cells:
-                folder = out / "runs" / f"{cell.key}-s{seed}"
-                arguments = [*_arguments(self.path, self.settings, cell.overrides), f"--seed_everything={seed}"]
-                runs.append(Run(cell, seed, folder, [*arguments, "--out", str(folder), "--ckpt_path", "last"]))
+        for name, (cell, seed) in named.items():
+            folder = kept.get(name, out / "runs" / f"{file_name(cell.separator)}-{name}")
+            arguments = [*_arguments(self.path, self.settings, cell.overrides), f"--seed_everything={seed}"]
+            runs.append(Run(cell, seed, folder, [*arguments, "--out", str(folder), "--ckpt_path", "last"]))
         return runs
 
 
@@ -153,23 +163,66 @@ def read(path: Path) -> Sweep:
         UserError: an unknown key, an empty axis, cells that are the same, a cell that does not parse or build, ...
     """
     settings = _settings(path)
-    cells: list[Cell] = []
-    names: dict[str, str] = {}
-    for name, coordinates, overrides in _combinations(path, settings):
-        cell = _check(path, settings, name, coordinates, overrides)
-        if cell.key in names:
-            raise UserError(f"{path}: cells {names[cell.key]!r} and {name!r} are the same configuration; remove one")
-        names[cell.key] = name
-        cells.append(cell)
-    _check_names(path, settings, [cell.name for cell in cells])
-    _check_metric(path, settings, cells)
-    return Sweep(path, settings, cells)
+    combinations = list(_combinations(path, settings))
+    _check(path, settings, [name for name, _, _ in combinations])
+    cells: dict[str, Cell] = {}
+    for name, coordinates, overrides in combinations:
+        cell = _cell(path, settings, name, coordinates, overrides)
+        if cell.key in cells:
+            raise UserError(
+                f"{path}: cells {cells[cell.key].name!r} and {name!r} are the same configuration; remove one"
+            )
+        if settings.metric == "valid_si_snr" and not is_si_snr(cell.config):
+            raise UserError(f"{path}: cell {name!r}: its loss is not SI-SNR; take metric: valid_loss")
+        cells[cell.key] = cell
+    return Sweep(path, settings, list(cells.values()))
 
 
 def identity(full: dict[str, Any]) -> str:
-    """The hash of a run's full configuration, without its seed, its folder and how often it is saved."""
-    left_out = ("out", "checkpoint", "ckpt_path", "seed_everything", "evaluation")
-    return digest([json.dumps({k: v for k, v in full.items() if k not in left_out}, sort_keys=True)], 6)
+    """The hash of what decides a run's results, its seed apart.
+
+    However it is written: classes by bare name or full path, of earlier versions too, defaults written out or not.
+
+    Args:
+        full: a run's configuration, as `parse` returns it or as its `config.yml` holds it.
+
+    Raises:
+        UserError: it is none, or names a class that is not known here.
+    """
+    rest = {key: value for key, value in config.moved(full).items() if key not in ASIDE}
+    model = config.complete_arguments(rest.pop("model", {}), SourceSeparator, "model")
+    given = {"sources": model["sources"], "sample_rate": model["sample_rate"], "seed": full.get("seed_everything")}
+    data = config.complete(rest.pop("data", None), SegmentedData, "data", **given)
+    loss = config.complete(rest.get("task", {}).get("loss"), Loss | None, "task.loss")
+    trainer = {key: value for key, value in rest.pop("trainer", {}).items() if key not in ASIDE_IN_TRAINER}
+    parts = _without_nulls([model, data, loss, trainer, rest | {"task": rest.get("task", {}) | {"loss": None}}])
+    return digest([json.dumps(parts, sort_keys=True)], 6)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A setting that is null is one that nobody has set: a new version has new ones."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _kept(runs: Path, wanted: set[str]) -> dict[str, Path]:
+    """Which folders hold the wanted runs, KEY-sSEED: by their names, or, of earlier versions, by their config.yml."""
+    kept: dict[str, Path] = {}
+    others = []
+    for folder in sorted(runs.glob("*")):
+        name = "-".join(folder.name.split("-")[-2:])
+        if name in wanted:
+            kept[name] = folder
+        else:
+            others.append(folder)
+    for folder in others if len(kept) < len(wanted) else ():
+        try:
+            full = config.read_yaml(folder)
+            kept.setdefault(f"{identity(full)}-s{full.get('seed_everything')}", folder)
+        except UserError:
+            continue  # no run yet, or one of classes that this sweep does not know
+    return kept
 
 
 def _settings(path: Path) -> Settings:
@@ -194,16 +247,28 @@ def _combinations(path: Path, settings: Settings) -> Iterator[tuple[str, dict[st
             axes.append([(key, str(name), overrides) for name, overrides in values.items()])
         else:
             label = key.rpartition(".")[2]
-            axes.append([(label, _text(value), {key: value}) for value in values])
+            axes.append([(label, _shown(value), {key: value}) for value in values])
     if not axes and not settings.cells:
         raise UserError(f"{path}: no cells; give axes, cells or both")
     if axes:
         for point in product(*axes):
             coordinates = {label: value for label, value, _ in point}
             overrides = {key: value for _, _, part in point for key, value in part.items()}
-            yield ", ".join(f"{label}={value}" for label, value in coordinates.items()), coordinates, overrides
+            yield ", ".join(_coordinate(*each) for each in coordinates.items()), coordinates, overrides
     for name, overrides in settings.cells.items():
         yield name, {}, overrides
+
+
+def _coordinate(label: str, value: str) -> str:
+    return value if label == "separator" else f"{label}={value}"  # 2_trans_0 says what it is
+
+
+def _shown(value: Any) -> str:
+    """A value in a cell's name; a component as its class's name, then its settings."""
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+        settings = value.get("init_args") or {}
+        return ", ".join([value["class_path"].rpartition(".")[2], *(f"{k}={_shown(v)}" for k, v in settings.items())])
+    return _text(value)
 
 
 def _text(value: Any) -> str:
@@ -217,19 +282,23 @@ def _arguments(path: Path, settings: Settings, overrides: dict[str, Any]) -> lis
     return [*arguments, *QUIET, *(f"--{key}={_text(value)}" for key, value in overrides.items())]
 
 
-def _check(path: Path, settings: Settings, name: str, coordinates: dict[str, str], overrides: dict[str, Any]) -> Cell:
+def _cell(path: Path, settings: Settings, name: str, coordinates: dict[str, str], overrides: dict[str, Any]) -> Cell:
     for key in overrides:
         if key in ("out", "seed_everything", "ckpt_path", "config") or key.startswith("checkpoint"):
             raise UserError(f"{path}: cell {name!r}: {key} is not a cell's to set")
     try:
         with _no_seed_messages():
             parsed = parse(_arguments(path, settings, overrides))
-        with torch.device("meta"):
-            model = SourceSeparator.from_config(parsed["model"])
+        model = build_on_meta(parsed["model"])
     except UserError as error:
         raise UserError(f"{path}: cell {name!r}: {error}") from error
+    separator = model.separator.name
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Cell(name, coordinates, overrides, parsed, identity(parsed), parameters, macs_per_second(model))
+    try:
+        macs, uncounted = macs_per_second(model), ""
+    except (RuntimeError, TypeError, ValueError) as error:  # a user's module that needs the values of its tensors
+        macs, uncounted = math.nan, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return Cell(name, coordinates, overrides, parsed, identity(parsed), separator, parameters, macs, uncounted)
 
 
 @contextmanager
@@ -244,41 +313,36 @@ def _no_seed_messages() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _check_names(path: Path, settings: Settings, names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path}: two cells are named {twice!r}; rename one")
+def _check(path: Path, settings: Settings, names: list[str]) -> None:
+    """Find what is wrong with a sweep apart from its cells' configurations."""
+
+    def wrong(what: str) -> UserError:
+        return UserError(f"{path}: {what}")
+
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise wrong(f"two cells are named {name!r}; rename one")
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
-        raise UserError(f"{path}: seeds {settings.seeds} must be different numbers, at least one, none negative")
+        raise wrong(f"seeds {settings.seeds} must be different numbers, at least one, none negative")
     if settings.threads < 1:
-        raise UserError(f"{path}: threads {settings.threads} must be at least 1")
-    mentioned: list[tuple[str, str | None]] = [("baseline", settings.baseline)] if settings.baseline is not None else []
+        raise wrong(f"threads {settings.threads} must be at least 1")
+    split, _, score = settings.metric.partition(":")
+    if score and split not in settings.evaluate:
+        raise wrong(f"metric {settings.metric!r} needs `evaluate: [{split}]`")
+    if not score and split not in ("valid_si_snr", "valid_loss"):
+        raise wrong(f"metric {split!r} is neither valid_si_snr, valid_loss nor like test:SI-SNRi")
+    mentioned = [("baseline", settings.baseline)] if settings.baseline is not None else []
     for i, claim in enumerate(settings.claims):
-        if (claim.better is None) == (claim.equal is None) or bool(claim.than) == bool(claim.to) or not claim.others:
-            raise UserError(f"{path}: claims[{i}]: give better and than, or equal and to")
+        if (claim.better is None) == (claim.equal is None) or bool(claim.than) == bool(claim.to):
+            raise wrong(f"claims[{i}]: give better and than, or equal and to")
         if (claim.better is None) != (not claim.than):
-            raise UserError(f"{path}: claims[{i}]: than belongs to better, to belongs to equal")
+            raise wrong(f"claims[{i}]: than belongs to better, to belongs to equal")
         if claim.quantity is not None and claim.quantity not in QUANTITIES:
-            known = ", ".join(QUANTITIES)
-            raise UserError(f"{path}: claims[{i}].quantity: {claim.quantity!r} is none of {known}")
+            raise wrong(f"claims[{i}].quantity: {claim.quantity!r} is none of {', '.join(QUANTITIES)}")
         mentioned += [(f"claims[{i}]", cell) for cell in (claim.cell, *claim.others)]
-    for where, name in mentioned:
-        if name not in names:
-            raise UserError(f"{path}: {where}: no cell is named {name!r}; there are {'; '.join(names)}")
-
-
-def _check_metric(path: Path, settings: Settings, cells: list[Cell]) -> None:
-    metric = settings.metric
-    split, _, score = metric.partition(":")
-    if score:
-        if split not in settings.evaluate:
-            raise UserError(f"{path}: metric {metric!r} needs `evaluate: [{split}]`")
-    elif metric not in ("valid_si_snr", "valid_loss"):
-        raise UserError(f"{path}: metric {metric!r} is neither valid_si_snr, valid_loss nor like test:SI-SNRi")
-    if metric == "valid_si_snr":
-        for cell in cells:
-            if not is_si_snr(cell.config):
-                raise UserError(f"{path}: cell {cell.name!r}: its loss is not SI-SNR; take metric: valid_loss")
+    for where, cell in mentioned:
+        if cell not in names:
+            raise wrong(f"{where}: no cell is named {cell!r}; there are {'; '.join(names)}")
 
 
 def is_si_snr(full: dict[str, Any]) -> bool:

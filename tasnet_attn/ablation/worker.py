@@ -28,7 +28,8 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
     """Train a run, or continue it, score it, and write `result.json` into its folder.
 
     Args:
-        task: "cwd", "folder", "arguments" (of `train`), "key" (of the cell), "threads", "evaluate" (splits).
+        task: "cwd", "imports" (modules of the user's), "folder", "arguments" (of `train`), "key" (of the cell),
+            "threads", "evaluate" (splits).
 
     Returns:
         {"seconds": how long it took}, and "error", one line, if it failed.
@@ -53,10 +54,12 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 def _perform(task: dict[str, Any], folder: Path) -> None:
     import torch
 
+    from tasnet_attn.config import import_modules
     from tasnet_attn.files import write_text
     from tasnet_attn.training.command import FINISHED, train
 
     torch.set_num_threads(task["threads"])
+    import_modules(task["imports"])
     _check_folder(folder, task["key"])
     if not (folder / FINISHED).exists():
         train(task["arguments"])
@@ -68,12 +71,10 @@ def _perform(task: dict[str, Any], folder: Path) -> None:
 
 def _check_folder(folder: Path, key: str) -> None:
     """A run that somebody started here by hand, with other settings, is not this cell's."""
-    import yaml
-
     from tasnet_attn.ablation.sweep import identity
+    from tasnet_attn.config import read_yaml
 
-    config = folder / "config.yml"
-    if config.is_file() and identity(yaml.safe_load(config.read_text())) != key:
+    if (folder / "config.yml").is_file() and identity(read_yaml(folder)) != key:
         raise ValueError(f"{folder} holds a run of another configuration; remove it, and it is trained anew")
 
 

@@ -1,0 +1,169 @@
+"""Sweep files: what they mean, what is wrong with them, and which run is whose."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import ONE, write_sweep
+
+from tasnet_attn.ablation.sweep import identity, read
+from tasnet_attn.cli import main
+from tasnet_attn.training.command import parse
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "ablations"
+VERSION_0_1_0 = Path(__file__).parents[1] / "golden" / "version_0.1.0" / "run"
+SWEEPS = sorted(path for path in RECIPES.rglob("*.yml") if path.name != "base.yml")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweeps")
+    write_sweep(folder, axes={"model.separator": ["0_trans_0", "1_trans_0"], "model.separator.ffn": [8]}, claims=None)
+    return folder
+
+
+def test_a_separator_s_name_is_a_value_of_an_axis_and_what_the_cell_is_called(folder):
+    """It keeps the other settings of the base's LTL, and is the same cell as its numbers of layers."""
+    sweep = read(folder / "sweep.yml")
+    assert [cell.name for cell in sweep.cells] == ["0_trans_0, ffn=8", "1_trans_0, ffn=8", "TasNet"]
+    assert sweep.cells[1].coordinates == {"separator": "1_trans_0", "ffn": "8"}
+    assert sweep.cells[1].config["model"]["separator"]["init_args"]["dropout"] == 0.1
+    folders = {run.folder.name for run in sweep.runs(folder / "out")}
+    assert {re.sub("-[0-9a-f]+-", "-", name) for name in folders} == {
+        f"{name}-s{seed}" for name in ("0_trans_0", "1_trans_0", "TasNet") for seed in (0, 1)
+    }
+    layers = write_sweep(
+        folder, "layers.yml", axes={"model.separator.lstm_before": [0, 1]}, cells=None, baseline=None, claims=None
+    )
+    assert {cell.key for cell in read(layers).cells} == {cell.key for cell in sweep.cells if cell.coordinates}
+
+
+def test_a_component_as_a_value_is_called_by_its_class_and_settings(folder):
+    values = [{"class_path": "1_trans_0", "init_args": {"bidirectional": True}}, "TasNet"]
+    file = write_sweep(
+        folder, "components.yml", axes={"model.separator": values}, cells=None, baseline="TasNet", claims=None
+    )
+    assert [cell.name for cell in read(file).cells] == ["1_trans_0, bidirectional=true", "TasNet"]
+
+
+def test_named_axis_values_set_several_keys(folder):
+    sizes = {"small": {"model.separator.hidden": 8, "model.separator.ffn": 4}, "large": {"model.separator.hidden": 16}}
+    axes = {"size": sizes, "model.separator.lstm_after": [0]}
+    found = read(write_sweep(folder, "named.yml", axes=axes, baseline=None, claims=None))
+    assert [cell.name for cell in found.cells] == ["size=small, lstm_after=0", "size=large, lstm_after=0", "TasNet"]
+    assert found.cells[0].coordinates == {"size": "small", "lstm_after": "0"}
+    assert found.cells[0].config["model"]["separator"]["init_args"]["ffn"] == 4
+    assert found.baseline.name == "size=small, lstm_after=0"
+
+
+def test_identity_is_what_decides_a_run_s_results_however_it_is_written(folder):
+    base = ["--config", str(folder / "base.yml")]
+    key = identity(parse(base))
+    for same in (
+        ["--out=elsewhere", "--seed_everything=5", "--checkpoint.every_n_train_steps=9"],
+        ["--model.separator=tasnet_attn.separators.ltl.LTL", "--task.optimizer=torch.optim.Adam"],
+        ["--model.separator=1_trans_0", "--model.interchangeable=false", "--task.optimizer.init_args.eps=1e-8"],
+        ["--evaluation.window=2", "--trainer.enable_progress_bar=false"],
+    ):
+        assert identity(parse([*base, *same])) == key, same
+    for other in ("--trainer.max_epochs=4", "--model.separator.hidden=16", "--data.gain=3", "--task.optimizer.lr=1e-4"):
+        assert identity(parse([*base, other])) != key
+
+
+def test_a_run_of_the_previous_version_is_recognised_by_its_configuration(tmp_path):
+    """Its folder has another name, and its config.yml has class paths and defaults of its time."""
+    sweep = tmp_path / "sweep.yml"
+    sweep.write_text(f"base: [{VERSION_0_1_0}/config.yml]\ncells: {{a: {{}}, b: {{trainer.max_epochs: 99}}}}")
+    shutil.copytree(VERSION_0_1_0, tmp_path / "runs" / "8fe58ac64f0b-s0")
+    (tmp_path / "runs" / "empty-s0").mkdir()
+    (tmp_path / "runs" / "notes.txt").touch()
+    a, b = read(sweep).runs(tmp_path)
+    assert a.folder == tmp_path / "runs" / "8fe58ac64f0b-s0" and not b.folder.exists()
+
+
+def test_a_cell_says_add_import_for_a_class_that_is_not_known(folder, tmp_path, capsys):
+    file = write_sweep(
+        folder, "strange.yml", **ONE | {"cells": {"a": {"model.separator": "strange_nets.Net"}}, "baseline": "a"}
+    )
+    assert main(["ablate", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "add --import strange_nets" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sede": [1]}, "sede: Settings has no such setting; did you mean 'seeds'?"),
+        ({"claims": [{"sais": "x"}]}, "claims[0].sais: Claim has no such setting"),
+        (
+            {"axes": {"model.separator.hiden": [1]}},
+            "cell 'hiden=1': model.separator.hiden: LTL has no such setting; did you",
+        ),
+        ({"axes": {"model.separator.hidden": ["many"]}}, "cell 'hidden=many': "),
+        ({"axes": {"model.separator.heads": [3]}}, "heads 3 must divide"),
+        ({"axes": {"model.separator.hidden": []}}, "axis 'model.separator.hidden' is empty"),
+        ({"axes": {"width": {"small": 8}}}, "axes: width: 'small' must be a mapping"),
+        ({"axes": None, "cells": None}, "no cells; give axes, cells or both"),
+        (
+            {"cells": {"same": {"model.separator.lstm_before": 0}}, "baseline": None},
+            "0' and 'same' are the same configuration",
+        ),
+        ({"cells": {"a": {"out": "elsewhere"}}, "baseline": "a"}, "cell 'a': out is not a cell's to set"),
+        ({"baseline": "TosNet"}, "baseline: no cell is named 'TosNet'; there are lstm_before=0, lstm_after=0; "),
+        ({"seeds": [1, 1]}, "seeds [1, 1] must be different numbers"),
+        ({"seeds": "few"}, "seeds"),
+        ({"threads": 0}, "threads 0 must be at least 1"),
+        ({"metric": "accuracy"}, "metric 'accuracy' is neither"),
+        ({"metric": "valid:SDR"}, "metric 'valid:SDR' needs `evaluate: [valid]`"),
+        ({"base": ["nowhere.yml"]}, "nowhere.yml"),
+        ({"claims": [{"says": "x", "better": "TasNet"}]}, "claims[0]: give better and than, or equal and to"),
+        ({"claims": [{"says": "x", "better": "TasNet", "to": ["TasNet"]}]}, "claims[0]: than belongs to better"),
+        ({"claims": [{"says": "x", "better": "TasNet", "than": ["TosNet"]}]}, "no cell is named 'TosNet'"),
+        (
+            {"claims": [{"says": "x", "equal": "TasNet", "to": ["TasNet"], "quantity": "beauty"}]},
+            "'beauty' is none of valid_si_snr",
+        ),
+        (
+            {"cells": {"a": {"task.loss": {"class_path": "Spectral"}}}, "baseline": "a"},
+            "cell 'a': its loss is not SI-SNR",
+        ),
+    ],
+)
+def test_a_bad_sweep_file_is_one_clear_line(folder, tmp_path, changes, said, capsys):
+    axes = {"axes": {"model.separator.lstm_before": [0], "model.separator.lstm_after": [0]}}
+    claims = {"claims": None}
+    file = write_sweep(folder, "bad.yml", **axes | claims | changes)
+    assert main(["ablate", str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and "bad.yml" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_sweep_has_a_small_twin():
+    names = [path.name for path in SWEEPS if path.parent == RECIPES]
+    assert names and names == [path.name for path in SWEEPS if path.parent.name == "small"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_sweep_of_the_recipes_is_sound(path):
+    sweep = read(path)
+    assert len(sweep.cells) >= 4 and sweep.settings.claims
+    assert all(cell.parameters > 50_000 and cell.macs > 1e7 for cell in sweep.cells)
+    assert len(sweep.settings.seeds) >= 2
+
+
+def test_the_published_counts_are_in_the_sweeps():
+    counts = {cell.name: cell.parameters for cell in read(RECIPES / "ltl_configuration.yml").cells}
+    assert counts["TasNet"] == 8_848_000 and counts["lstm_before=1, lstm_after=0"] == 7_878_024
+    counts = {cell.name: cell.parameters for cell in read(RECIPES / "bidirectional.yml").cells}
+    assert counts["system=3_trans_0, fraction=1.0"] == 33_569_096
+    assert counts["system=TasNet, fraction=0.1"] == 23_364_000
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    """At most ten lines; seven cells."""
+    root = RECIPES.parents[1]
+    block = (root / "docs" / "ablations.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "width.yml").write_text(block.replace("recipes/", f"{root}/recipes/"))
+    assert block.count("\n") <= 10 and len(read(tmp_path / "width.yml").cells) == 7
