@@ -46,7 +46,7 @@ def module(requirement):
     name = requirement
     for end in "[<>=;, ":
         name = name.partition(end)[0]
-    return {"PyYAML": "yaml", "Jinja2": "jinja2"}.get(name, name.replace("-", "_"))
+    return name.lower().replace("-", "_")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,7 @@ def test_the_base_install_separates_and_other_commands_name_their_extra(project,
         (["evaluate", "--model", model, "--data", recipe[0], *out], ("pytorch_lightning", "train")),
         (["check-data", recipe[0]], ("pytorch_lightning", "train")),
         (["ablate", str(ROOT / "recipes/ablations/small/ffn_width.yml"), *out], ("jsonargparse", "train")),
+        (["report", str(tmp_path)], ("pandas", "train")),
         (["export", model, "--to", "onnx"], ("onnx", "onnx")),
         (["export", model, "--to", "asteroid"], ("asteroid", "asteroid")),
         (["separate", str(tmp_path / "song.wav"), "--model", "hf://nobody/nothing", *out], ("huggingface_hub", "hub")),
