@@ -43,10 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         parser = _parser()
         options, rest = parser.parse_known_args(arguments)
-        if options.run is _check_data or (options.run is _evaluate and rest[:1] and rest[0].startswith("--data.")):
-            options.overrides = rest
-        elif rest:
+        takes = {_check_data: "--", _evaluate: "--data."}.get(options.run)  # --key value that argparse does not know
+        if rest and (takes is None or any(word.startswith("--") and not word.startswith(takes) for word in rest)):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        if takes:
+            options.overrides = rest
         return options.run(options) or 0
     except UserError as error:
         print(f"tasnet-attn: {error}", file=sys.stderr)

@@ -60,7 +60,7 @@ def about(systems: Sequence[System]) -> Table:
     rows = []
     for system in systems:
         facts = system.summary
-        window = "whole tracks" if facts["window"] is None else f"{facts['window']} s"
+        window = "whole tracks" if facts["window"] is None else f"{facts['window']:g} s"
         seconds, rate = f"{facts['seconds']:.0f} s", f"{facts['sample_rate']} Hz"
         rows.append([system.label, len(facts["tracks"]), seconds, window, facts["backend"], rate, facts["version"]])
     return Table(["system", "tracks", "audio", "BSSEval v4 windows", "backend", "sample rate", "version"], rows)

@@ -124,9 +124,10 @@ def test_museval_reads_the_track_files(tmp_path):
             assert methods.agg_frames_tracks_scores()["ratio"][source][metric] == pytest.approx(expected, abs=1e-9)
 
 
-def test_backends_and_processes_give_the_same_scores(tmp_path):
-    evaluate(OracleMask("ratio"), tracks(2), tmp_path / "fast")
-    evaluate(OracleMask("ratio"), tracks(2), tmp_path / "museval", backend="museval", jobs=2)
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_backends_and_processes_give_the_same_scores(tmp_path, jobs):
+    evaluate(OracleMask("ratio"), tracks(jobs), tmp_path / "fast")
+    evaluate(OracleMask("ratio"), tracks(jobs), tmp_path / "museval", backend="museval", jobs=jobs)
     pd.testing.assert_frame_equal(read_table(tmp_path / "fast"), read_table(tmp_path / "museval"), rtol=0, atol=1e-8)
 
 
@@ -149,6 +150,57 @@ def test_interchangeable_sources_are_matched(tmp_path):
     found = evaluate(Swapped("ratio"), tracks(1), tmp_path / "swapped")["scores"]
     assert found == evaluate(OracleMask("ratio"), tracks(1), tmp_path / "plain")["scores"]
     assert json.loads((tmp_path / "swapped" / "song 0.json").read_text())["tasnet_attn"]["order"] == [1, 0]
+
+
+class Bands(torch.nn.Module):
+    """What inference and evaluation ask of a model, and no more: three bands, in another order at every call."""
+
+    sources, sample_rate, interchangeable, segment, stitch = ["low", "middle", "high"], RATE, True, None, "fade"
+    edges = (0, 1000, 2200, RATE)
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def clip_scale(self, blocks, length):
+        return None
+
+    def forward(self, mixture, scale=None):
+        self.calls += 1
+        return self.bands(mixture).roll(self.calls % 3, dims=1)
+
+    def bands(self, mixture):
+        """[B, C, T] -> [B, 3, C, T]."""
+        spectrum, frequencies = torch.fft.rfft(mixture), torch.fft.rfftfreq(mixture.shape[-1], 1 / RATE)
+        bands = [
+            spectrum * ((a <= frequencies) & (frequencies < b))
+            for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)
+        ]
+        return torch.fft.irfft(torch.stack(bands, dim=1), n=mixture.shape[-1])
+
+
+class ThreeBands(Tones):
+    """What `Bands` separates."""
+
+    def __init__(self):
+        super().__init__("bands", length=2 * RATE, sources=Bands.sources)
+
+    def read(self, start=0, length=None):
+        references = Bands().bands(torch.randn(1, 1, self.length, generator=torch.Generator().manual_seed(0)))[0]
+        return references.sum(0), references
+
+
+@pytest.mark.parametrize("by_references", [False, True])
+def test_three_sources_keep_their_order_over_segments(tmp_path, by_references):
+    """And whatever offers what inference asks is a model, not an oracle."""
+    options = {"segment": 0.5, "order_by_references": by_references}
+    scores = evaluate(Bands(), [ThreeBands()], tmp_path, **options)["scores"]
+    assert list(scores) == Bands.sources
+    for metrics in scores.values():
+        assert metrics["SI-SNR"]["mean of means"]["value"] > 15
+    evaluate(Bands(), [ThreeBands()], tmp_path / "whole", segment=2.0)
+    order = json.loads((tmp_path / "whole" / "bands.json").read_text())["tasnet_attn"]["order"]
+    assert order == [1, 2, 0]  # rolled by one
 
 
 def test_silence_is_counted_and_does_not_raise(tmp_path):
@@ -280,6 +332,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_and_continued_gives_the_unbroken_runs_files(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(here=[str(Path(__file__).parent), str(Path(__file__).parents[1])]))
@@ -445,6 +498,14 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def imports():
+    """What a test imports by `--import`, other processes of later tests do not import."""
+    before = list(config.IMPORTED)
+    yield
+    config.IMPORTED[:] = before
+
+
 def arguments(saved, out):
     return [
         "evaluate",
@@ -472,7 +533,7 @@ def test_a_saved_model_is_evaluated_by_name(saved, capsys):
     assert float(row[2]) == pytest.approx(expected, abs=0.006)
 
 
-def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch):
+def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch, imports):
     """And a user's metrics are found by `--import`, in the processes that score too."""
     (tmp_path / "run").mkdir()
     shutil.copy(saved / "model.safetensors", tmp_path / "run")
@@ -517,12 +578,22 @@ def test_a_section_is_completed_and_stays_as_it_is_then():
     assert complete(full) == full
 
 
+def test_a_run_keeps_the_checked_section():
+    from tasnet_attn.training.command import parse
+
+    recipe = Path(__file__).parents[2] / "recipes" / "demo"
+    files = ["--config", str(recipe / "base.yml"), "--config", str(recipe / "ltl" / "conf.yml")]
+    assert parse([*files, "--evaluation.window", "0.5"])["evaluation"] == complete({"window": 0.5})
+    with pytest.raises(UserError, match="evaluation.hopp: .* did you mean 'hop'?"):
+        parse([*files, "--evaluation.hopp", "0.5"])
+
+
 def test_data_are_overridden_on_the_command_line(saved, tmp_path, capsys):
     assert main([*arguments(saved, tmp_path), "--data.root", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
     assert main([*arguments(saved, tmp_path), "--data.root", str(saved / "turned")]) == 0
     with pytest.raises(SystemExit):
-        main([*arguments(saved, tmp_path), "--dta.root", "x"])
+        main([*arguments(saved, tmp_path), "--data.root", "x", "--dta.root", "x"])
 
 
 def test_tracks_in_another_order_of_sources_give_the_same_scores_by_name(tmp_path):

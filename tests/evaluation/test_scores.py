@@ -83,6 +83,14 @@ def test_the_best_order_undoes_a_permutation(sources):
     assert shuffled[best_order(estimates, references)].tolist() == list(range(sources))
 
 
+@pytest.mark.parametrize("silent", [[0, 0], [1, 1], [0, slice(None)], [2, slice(None)]])
+def test_the_best_order_is_defined_where_a_channel_is_silent(silent):
+    _, references, _ = signals(3, 2, 4000)
+    references[tuple(silent)] = 0.0
+    estimates = references + 0.1 * torch.randn_like(references)
+    assert best_order(estimates.flip(0), references) == [2, 1, 0]
+
+
 def test_oracles_are_better_than_doing_nothing_and_masks_add_up():
     time = torch.arange(16000) / 8000
     references = torch.stack([torch.sin(2 * torch.pi * f * time) for f in (400.0, 1500.0)])[:, None]

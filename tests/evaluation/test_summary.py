@@ -40,7 +40,7 @@ def test_what_has_no_score_does_not_count():
 
 def test_intervals_cover_the_mean_as_often_as_they_claim():
     rng = np.random.default_rng(0)
-    hits, trials = 0, 200
+    hits, trials = 0, 100
     for _ in range(trials):
         row = summarise(table([[x] for x in rng.normal(5.0, 2.0, size=40)]))["mean of means"]
         hits += row["low"] <= 5.0 <= row["high"]
