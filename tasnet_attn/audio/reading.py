@@ -1,65 +1,242 @@
-"""Reading audio by segment; every failure names the file."""
+"""One reader of sound files.
+
+Its contract: a file is what its content says, not its ending. Samples come in blocks, in memory that does not depend on
+the length. All that is handed out was decoded: no stale buffer, no zeros in the place of what is missing. Encoder delay
+and padding are taken off. A header's length is a hint; a file that ends before its header says is an error, unless
+`partial` takes what is there. Whatever is wrong is one line that names the file.
+"""
 
 from __future__ import annotations
 
-import re
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import soundfile
 import torch
 from torch import Tensor
 
+from tasnet_attn.audio.kinds import Kind, kind_of, ogg_pages
 from tasnet_attn.errors import UserError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+BLOCK = 1 << 16  # samples read at once
+TAIL = 1 << 18  # bytes at the end of an Ogg file that hold its last pages
+ALSO_FFMPEG = ("wav", "w64", "aiff", "au", "caf", "ogg")
+SLACK = 2048  # samples: a codec's frame, by which a container's length may be off
 
 
 class AudioInfo(NamedTuple):
-    """What a file holds: Hz, samples, channels."""
+    """What a file holds: Hz, samples by its header, channels."""
 
     sample_rate: int
     length: int
     channels: int
 
 
+class Sound:
+    """A sound file: its rate and channels, a hint of its length, and its samples in blocks.
+
+    Args:
+        path: a regular file.
+        track: which of several audio tracks of a video or stem file, from 1.
+        partial: take what is there of a file that ends before its header says, or that is damaged further on.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: how many.
+        tracks: audio tracks in the file.
+        hint: samples, for a progress bar; None: unknown.
+        missing: after a pass over `blocks` with `partial`: samples that the header promises and that are not there.
+
+    Raises:
+        UserError: missing, no regular file, not audio, damaged, no such track.
+    """
+
+    def __init__(self, path: Path, track: int = 1, partial: bool = False) -> None:
+        self.path, self.track, self.partial, self.missing, self.tracks = path, track, partial, 0, 1
+        self.kind = _checked(path)
+        if partial and self.kind.name == "flac":  # libsndfile loses the block in which a FLAC file breaks off
+            self.kind = self.kind._replace(demuxer="flac")
+        self.hint: int | None
+        if self.kind.demuxer is None:
+            try:
+                with _sndfile(path) as file:
+                    self.sample_rate, self.channels, frames = file.samplerate, file.channels, file.frames
+                self.promised = self.kind.promised
+                self.hint = frames if self.promised is None else self.promised
+            except UserError:
+                if self.kind.name not in ALSO_FFMPEG:
+                    raise
+                self.kind = self.kind._replace(demuxer=self.kind.name)  # a coding that libsndfile lacks
+        if self.kind.demuxer is not None:
+            with _container(path, self.kind) as container:
+                self.tracks = len(container.streams.audio)
+                stream = _stream(path, container, track)
+                self.sample_rate, self.channels = stream.rate, stream.channels
+                length = _duration(stream)
+            self.promised = length if self.kind.claims else self.kind.promised
+            self.hint = length
+        if track > self.tracks or track < 1:
+            raise UserError(f"{path}: has no audio track {track}; it has {self.tracks}")
+        if not 1 <= self.sample_rate <= 10**7 or self.channels < 1:
+            raise UserError(f"{path}: {self.sample_rate} Hz, {self.channels} channels: its header is damaged")
+
+    @property
+    def info(self) -> AudioInfo:
+        """Rate, hint of the length, channels."""
+        return AudioInfo(self.sample_rate, self.hint or 0, self.channels)
+
+    def blocks(self, check: bool = True) -> Iterator[Tensor]:
+        """The samples from the start, float32 [C, t] each, t > 0; every call is a pass of its own.
+
+        Args:
+            check: NaN and infinity are an error.
+
+        Raises:
+            UserError: the file ends early or is damaged (without `partial`), or holds NaN.
+        """
+        decoded = 0
+        for block in self._sndfile_blocks() if self.kind.demuxer is None else self._ffmpeg_blocks():
+            if self.promised is not None and self.kind.claims:
+                block = block[:, : max(0, self.promised - decoded)]  # padding behind the sound
+            if check:
+                check_finite(block, self.path, decoded)
+            decoded += block.shape[-1]
+            if block.shape[-1]:
+                yield block
+        slack = SLACK if self.kind.demuxer == "mov" else 0
+        self.missing = max(0, (self.promised or 0) - decoded)
+        if (self.missing > slack or self.kind.cut) and not self.partial:
+            lack = f"{self.missing} of {self.promised} samples are missing" if self.missing else "no end of the stream"
+            raise UserError(f"{self.path}: ends before its header says: {lack}; --partial takes what is there")
+
+    def _sndfile_blocks(self) -> Iterator[Tensor]:
+        import soundfile
+
+        for link in self.kind.links if len(self.kind.links) > 1 else [None]:
+            with _sndfile(self.path, link) as file:
+                if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
+                    raise self._changes()
+                while True:
+                    try:
+                        samples = file.read(BLOCK, dtype="float32", always_2d=True)
+                    except (soundfile.SoundFileError, RuntimeError) as error:
+                        if not self.partial:
+                            raise self._damaged(error) from error
+                        return
+                    if not len(samples):
+                        break
+                    yield torch.from_numpy(samples.T.copy())
+
+    def _ffmpeg_blocks(self) -> Iterator[Tensor]:
+        import av
+
+        with _container(self.path, self.kind) as container:
+            stream = _stream(self.path, container, self.track)
+            to_float = av.AudioResampler(format="fltp")
+            failed: Exception | None = None
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                    if packet is None:
+                        break
+                    frames: list[Any] = packet.decode()
+                except av.FFmpegError as error:
+                    failed = error
+                    if packet_lost(error):
+                        break
+                    continue
+                if failed is not None and frames and not self.partial:
+                    raise self._damaged(failed) from failed
+                for frame in frames:
+                    if frame.sample_rate != self.sample_rate or len(frame.layout.channels) != self.channels:
+                        raise self._changes()
+                    for part in [frame] if frame.format.name == "fltp" else to_float.resample(frame):
+                        yield torch.from_numpy(part.to_ndarray())
+            # a damaged last packet of a format without a length is where its sound ends
+
+    def _changes(self) -> UserError:
+        return UserError(f"{self.path}: its rate or channels change in the middle; convert it first")
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"{self.path}: is damaged or cut: {_reason(error)}; --partial takes what comes before")
+
+
+def packet_lost(error: Exception) -> bool:
+    """Whether FFmpeg cannot go on behind an error: everything but a packet of invalid data."""
+    import av
+
+    return not isinstance(error, av.error.InvalidDataError)
+
+
 def audio_info(path: Path) -> AudioInfo:
     """Read a file's header.
 
     Raises:
-        UserError: missing, not audio that libsndfile reads, or a wav file that ends before its header says.
+        UserError: missing, not audio, or without samples by its header's and the file's size.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        info = soundfile.info(path, verbose=True)
-    except soundfile.SoundFileError as error:
-        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
-    # libsndfile shortens a truncated wav file without a word, but for its log. (A stream's header says 2 or 4 GB.)
-    if size := re.search(r"^data : (\d+) \(should be (\d+)\)", info.extra_info, re.MULTILINE):
-        said, there = int(size[1]), int(size[2])
-        if said - there > 4096 and said < 0x7FFF0000:  # some programs count their own header in
-            raise UserError(f"{path}: holds {there} bytes of sound, but its header says {said}; the file is truncated")
-    return AudioInfo(info.samplerate, info.frames, info.channels)
+    sound = Sound(path)
+    if sound.promised is not None and sound.kind.demuxer is None:
+        with _sndfile(path) as file:
+            missing = sound.promised - file.frames
+        if missing > 0:
+            raise UserError(
+                f"{path}: ends before its header says: {missing} of {sound.promised} samples are missing; "
+                "the file is truncated"
+            )
+    return sound.info
 
 
 def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
-    """Read samples start .. start + length (None: to the end) by seeking, [C, length] float32.
+    """Read samples start .. start + length (None: to the end), [C, length] float32.
+
+    Files that libsndfile reads are read by seeking; others are decoded from their start.
 
     Raises:
         UserError: missing, not audio, shorter than asked for, or NaN samples.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        samples, _ = soundfile.read(path, -1 if length is None else length, start, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}; is it truncated?") from error
-    if length is not None and len(samples) < length:
-        raise UserError(f"{path}: ends {length - len(samples)} samples before its header says; the file is truncated")
-    audio = torch.from_numpy(samples.T)
+    sound = Sound(path)
+    if length is None and start == 0:
+        blocks = list(sound.blocks())
+        return torch.cat(blocks, dim=-1) if blocks else torch.empty(sound.channels, 0)
+    audio = _excerpt(sound, start, length)
+    if length is not None and audio.shape[-1] < length:
+        lack = length - audio.shape[-1]
+        raise UserError(f"{path}: ends {lack} samples before its header says; the file is truncated")
     check_finite(audio, path, start)
     return audio
+
+
+def _excerpt(sound: Sound, start: int, length: int | None) -> Tensor:
+    import soundfile
+
+    if sound.kind.demuxer is None:
+        try:
+            with _sndfile(sound.path) as file:
+                begin = min(start, _last_seek(sound.path)) if sound.kind.name == "ogg" else start
+                file.seek(min(begin, file.frames))
+                samples = file.read(-1 if length is None else start - begin + length, dtype="float32", always_2d=True)
+            return torch.from_numpy(samples.T[:, start - begin :])
+        except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+            raise UserError(f"{sound.path}: cannot be read as audio: {_reason(error)}; is it truncated?") from error
+    kept, position = [torch.empty(sound.channels, 0)], 0
+    for block in sound.blocks():
+        kept.append(block[:, max(0, start - position) : None if length is None else max(0, start + length - position)])
+        position += block.shape[-1]
+        if length is not None and position >= start + length:
+            break
+    return torch.cat(kept, dim=-1)
+
+
+def _last_seek(path: Path) -> int:
+    """The last sample of an Ogg file that libsndfile seeks to rightly: before the last pages, where it lands anywhere."""
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, 2) - TAIL)
+        samples = [sample for _, sample, _ in ogg_pages(file, start) if sample >= 0]
+    return max(0, samples[-3]) if len(samples) > 2 else 0
 
 
 def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
@@ -69,27 +246,86 @@ def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
         raise UserError(f"{path}: NaN or infinite value at sample {start + position}; repair or leave out this file")
 
 
+def _checked(path: Path) -> Kind:
+    try:
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        if not path.is_file():
+            raise UserError(f"{path}: not a regular file; give an audio file, or - to read standard input")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: is empty")
+        kind = kind_of(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, LookupError, ArithmeticError) as error:  # a header that contradicts itself
+        raise UserError(f"{path}: cannot be read as audio: its header is damaged ({type(error).__name__})") from error
+    if kind is None:
+        raise UserError(f"{path}: not audio of a kind that can be read here")
+    return kind
+
+
+class _Part(io.RawIOBase):
+    """Bytes start .. end of a file as a file: one of the streams that are chained in it."""
+
+    def __init__(self, path: Path, start: int, end: int) -> None:
+        self.file, self.start, self.end = path.open("rb"), start, end
+        self.file.seek(start)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (self.start, self.file.tell(), self.end)[whence]
+        return self.file.seek(max(self.start, base + offset)) - self.start
+
+    def tell(self) -> int:
+        return self.file.tell() - self.start
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.file.read(min(len(buffer), max(0, self.end - self.file.tell())))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+def _sndfile(path: Path, link: tuple[int, int] | None = None) -> Any:
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(os.fsencode(path) if link is None else _Part(path, *link))
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+
+
+@contextmanager
+def _container(path: Path, kind: Kind) -> Iterator[Any]:
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # its notes are not for the terminal
+    with path.open("rb") as file:
+        try:
+            container = av.open(file, format=kind.demuxer, metadata_errors="replace")
+        except (av.FFmpegError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as {kind.name}: {_reason(error)}; is it damaged or cut?") from error
+        with container:
+            yield container
+
+
+def _stream(path: Path, container: Any, track: int) -> Any:
+    streams = container.streams.audio
+    if not streams:
+        raise UserError(f"{path}: holds no audio track")
+    if not 1 <= track <= len(streams):
+        raise UserError(f"{path}: has no audio track {track}; it has {len(streams)}")
+    return streams[track - 1]
+
+
+def _duration(stream: Any) -> int | None:
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return round(stream.duration * stream.time_base * stream.rate)
+
+
 def _reason(error: Exception) -> str:
-    return str(error).rpartition(": ")[2].strip(" .")
-
-
-def find_audio(inputs: list[Path]) -> dict[str, Path]:
-    """Files to separate by the name of their output folder: a file's stem, below a given folder its relative path.
-
-    Raises:
-        UserError: a missing input, a folder without audio, or two inputs of one name.
-    """
-    found: dict[str, Path] = {}
-    for given in inputs:
-        if given.is_dir():
-            files = sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES)
-            if not files:
-                raise UserError(f"{given}: no audio files in this folder ({' '.join(SUFFIXES)})")
-            named = {str(path.relative_to(given).with_suffix("")): path for path in files}
-        else:
-            named = {given.stem: given}  # a missing file is reported when its turn comes: it does not stop the rest
-        for name, path in named.items():
-            if name in found:
-                raise UserError(f"{path} and {found[name]} would both be written to {name}; separate them one by one")
-            found[name] = path
-    return found
+    text = getattr(error, "strerror", None) or str(error).rpartition(": ")[2] or type(error).__name__
+    return " ".join(str(text).split()).strip(" .")

@@ -1,0 +1,139 @@
+"""Names: which files of the inputs are sound, and what the folders and files of their stems are called."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from tasnet_attn.audio.kinds import kind_of
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import file_name
+
+
+class Found(NamedTuple):
+    """What inputs hold.
+
+    Attributes:
+        sounds: {name of the output folder, below `--out`: file}.
+        others: files of a folder that are no sound.
+    """
+
+    sounds: dict[str, Path]
+    others: list[Path]
+
+
+def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
+    """Files to separate, by the name that their output gets.
+
+    A file's name is its stem, below a given folder with the path from there; its whole name where stems collide, and
+    with the folder's where those do. Hidden files and folders, `__MACOSX` and `out` itself are passed over.
+
+    Args:
+        inputs: files and folders.
+        out: the folder that is written to.
+
+    Raises:
+        UserError: a missing folder's name, a folder without audio, or an input that is named twice.
+    """
+    named: list[tuple[PurePath, Path]] = []
+    others: list[Path] = []
+    for given in inputs:
+        if not given.is_dir():
+            named.append((PurePath(given.name), given))  # a missing file is reported when its turn comes
+            continue
+        before = len(named)
+        for path in _walk(given, out):
+            if _is_sound(path):
+                named.append((path.relative_to(given), path))
+            else:
+                others.append(path)
+        if len(named) == before:
+            raise UserError(f"{given}: no audio files in this folder")
+    absolute = Counter(os.path.abspath(path) for _, path in named)
+    if twice := next((path for path, count in absolute.items() if count > 1), None):
+        raise UserError(f"{twice}: given twice")
+    return Found(_distinct(named), others)
+
+
+def _distinct(named: list[tuple[PurePath, Path]]) -> dict[str, Path]:
+    for make in (_stem, _whole, _with_parent):
+        names = [make(short, path) for short, path in named]
+        counts = Counter(name.casefold() for name in names)
+        if make is _stem:  # only those that collide get their whole name
+            names = [
+                name if counts[name.casefold()] == 1 else _whole(short, path)
+                for name, (short, path) in zip(names, named, strict=True)
+            ]
+            counts = Counter(name.casefold() for name in names)
+        if max(counts.values(), default=1) == 1:
+            return dict(zip(names, (path for _, path in named), strict=True))
+    name = next(name for name in names if counts[name.casefold()] > 1)
+    raise UserError(f"two inputs would both be written to {name}; separate them one by one")
+
+
+def _stem(short: PurePath, path: Path) -> str:
+    return _joined([*short.parts[:-1], _without_ending(short.name)])
+
+
+def _whole(short: PurePath, path: Path) -> str:
+    return _joined(short.parts)
+
+
+def _with_parent(short: PurePath, path: Path) -> str:
+    return _joined([path.absolute().parent.name, *short.parts])
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return os.path.join(*(file_name(part) for part in parts))
+
+
+def _without_ending(name: str) -> str:
+    stem = name.rpartition(".")[0]
+    return stem if stem.strip(".") else name
+
+
+def _walk(folder: Path, out: Path | None) -> Iterator[Path]:
+    """Files below a folder in the order of their names, none of them hidden."""
+    skip = None if out is None else os.path.realpath(out)
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name != "__MACOSX" and os.path.realpath(os.path.join(place, name)) != skip
+        )
+        for name in sorted(names):
+            if not name.startswith("._") and not (name.startswith(".") and name.strip(".") and not _odd(name)):
+                yield Path(place, name)
+
+
+def _odd(name: str) -> bool:
+    """A name like `..wav` or `...wav`: it begins with dots, but nobody hides a file so."""
+    return name.startswith("..")
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size > 0 and kind_of(path) is not None
+    except (OSError, ValueError, LookupError, ArithmeticError):
+        return True  # it says so itself when its turn comes
+
+
+def stem_files(folder: Path, track: str, sources: Sequence[str], ending: str, pattern: str) -> list[Path]:
+    """The files of a track's stems, by a pattern like `{track}/{source}.{ext}`.
+
+    Raises:
+        UserError: the pattern leaves the folder, names something else, or gives two sources one file.
+    """
+    try:
+        names = [pattern.format(track=track, source=file_name(source), ext=ending) for source in sources]
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"--name {pattern!r}: only {{track}}, {{source}} and {{ext}} can stand in it") from error
+    for name in names:
+        if not name or os.path.isabs(name) or ".." in PurePath(name).parts or "\0" in name:
+            raise UserError(f"--name {pattern!r}: {name!r} lies outside the folder that is written to")
+    if len({name.casefold() for name in names}) < len(names):
+        raise UserError(f"--name {pattern!r}: two sources would share a file; put {{source}} in it")
+    return [folder / name for name in names]

@@ -1,0 +1,283 @@
+"""One writer of sound files: the stems of a song, all of them whole or none.
+
+Samples go aside as float until the last one has come. Then the level is known: where a format cannot hold it, all stems
+of a song are turned down by one factor (or clipped, or refused). The same samples give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasnet_attn.audio.kinds import ogg_pages
+from tasnet_attn.audio.reading import BLOCK
+from tasnet_attn.audio.resampling import resampled
+from tasnet_attn.errors import UserError
+
+FULL = 1 - 2**-12  # of full scale: what a song is turned down to, with room for rounding and dither
+Bits = Literal["16", "24", "32f"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: libsndfile's names (None: FFmpeg writes it), depths, channels and rates that it takes."""
+
+    container: str | None
+    subtypes: dict[str, str]
+    channels: int = 1024
+    rates: tuple[int, ...] = ()
+
+
+MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+FORMATS = {
+    "wav": Format("WAV", {"32f": "FLOAT", "24": "PCM_24", "16": "PCM_16"}),
+    "flac": Format("FLAC", {"24": "PCM_24", "16": "PCM_16"}, channels=8),
+    "ogg": Format("OGG", {"": "VORBIS"}, channels=255),
+    "opus": Format("OGG", {"": "OPUS"}, channels=8, rates=(8000, 12000, 16000, 24000, 48000)),
+    "mp3": Format("MP3", {"": "MPEG_LAYER_III"}, channels=2, rates=MPEG_RATES),
+    "m4a": Format(None, {"": "aac"}, channels=6, rates=(*MPEG_RATES, 64000, 88200, 96000)),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How stems are written.
+
+    Args:
+        format: a name in FORMATS.
+        bits: "16", "24" or "32f" (wav); None: 32-bit float in wav, 24 in flac.
+        clip: where the format cannot hold the level: "rescale" all stems of a song by one factor, "clamp", or "error".
+
+    Raises:
+        UserError: a format or depth that does not exist.
+    """
+
+    format: str = "wav"
+    bits: str | None = None
+    clip: Literal["rescale", "clamp", "error"] = "rescale"
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UserError(f"format {self.format!r} is none of {', '.join(FORMATS)}")
+        depths = FORMATS[self.format].subtypes
+        if self.bits is not None and self.bits not in depths:
+            known = ", ".join(depth for depth in depths if depth) or "none to choose"
+            raise UserError(f"bits {self.bits!r}: {self.format} has {known}")
+        if self.clip not in ("rescale", "clamp", "error"):
+            raise UserError(f"clip {self.clip!r} is none of rescale, clamp, error")
+
+    @property
+    def depth(self) -> str:
+        """The bits of a sample; "" where a codec decides."""
+        return self.bits or next(iter(FORMATS[self.format].subtypes))
+
+    def rate(self, sample_rate: int) -> int:
+        """The rate that is written: the nearest above that the format takes, else its highest."""
+        rates = FORMATS[self.format].rates
+        return sample_rate if not rates else min((rate for rate in rates if rate >= sample_rate), default=max(rates))
+
+    def check(self, path: Path, channels: int) -> None:
+        """Raise UserError if the format cannot hold so many channels."""
+        most = FORMATS[self.format].channels
+        if channels > most:
+            raise UserError(f"{path}: {channels} channels; {self.format} holds {most} at most; take --format wav")
+
+
+class Stems:
+    """Takes blocks [S, C, t], writes `folder/<name>.<format>` for every name.
+
+    Args:
+        work: an empty folder on the same file system, for what is not whole yet.
+        files: the files, one for each of S.
+        sample_rate: Hz of the blocks.
+        channels: C.
+        encoding: how.
+
+    Raises:
+        UserError: NaN or infinity in the stems, or a level that the format cannot hold (`clip` "error").
+    """
+
+    def __init__(
+        self, work: Path, files: Sequence[Path], sample_rate: int, channels: int, encoding: Encoding
+    ) -> None:
+        encoding.check(files[0], channels)
+        self.work, self.files, self.rate, self.channels, self.encoding = work, files, sample_rate, channels, encoding
+        self.raw = [(work / f"{i}.f32").open("wb") for i in range(len(files))]
+        self.peak, self.length = 0.0, 0
+
+    def write(self, block: Tensor) -> None:
+        """Add a block [S, C, t]."""
+        peak = float(block.abs().amax()) if block.numel() else 0.0
+        if not np.isfinite(peak):
+            raise UserError(
+                f"{self.files[0].parent}: the model's output holds NaN or infinite samples; is the input's level "
+                "beyond all measure, or did the training diverge?"
+            )
+        self.peak, self.length = max(self.peak, peak), self.length + block.shape[-1]
+        for file, stem in zip(self.raw, block, strict=True):
+            file.write(stem.T.contiguous().numpy().tobytes())
+
+    def finish(self) -> str:
+        """Encode, and move all files to their places; returns what was done to the level, or ""."""
+        self.close()
+        factor, said = 1.0, ""
+        if self.encoding.depth != "32f" and self.peak > FULL:
+            over = f"{20 * np.log10(self.peak):.1f} dB above full scale"
+            if self.encoding.clip == "error" and self.peak > 1:
+                raise UserError(f"{self.files[0].parent}: {over}; take --clip rescale or clamp, or --format wav")
+            if self.encoding.clip == "rescale":
+                factor = FULL / self.peak
+                said = f"turned down by {-20 * np.log10(factor):.1f} dB" if self.peak > 1 else ""
+            elif self.peak > 1:
+                said = f"clipped, {over}"
+        parts = [self.work / f"{i}.{self.encoding.format}" for i in range(len(self.files))]
+        for i, part in enumerate(parts):
+            self._encode(i, part, factor)
+        for part, file in zip(parts, self.files, strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(file)
+        return said
+
+    def close(self) -> None:
+        """Close what is open."""
+        for file in self.raw:
+            file.close()
+
+    def _encode(self, number: int, part: Path, factor: float) -> None:
+        blocks = self._scaled(number, factor)
+        rate = self.encoding.rate(self.rate)
+        blocks = resampled(blocks, self.rate, rate)
+        if FORMATS[self.encoding.format].container is None:
+            _write_aac(part, blocks, rate, self.channels)
+        else:
+            _write_sndfile(part, blocks, rate, self.channels, self.encoding, self.length)
+
+    def _scaled(self, number: int, factor: float) -> Iterator[Tensor]:
+        """Blocks [C, t] of a stem as the format takes them."""
+        noise = np.random.default_rng(number)
+        depth = self.encoding.depth
+        with (self.work / f"{number}.f32").open("rb") as file:
+            while data := file.read(BLOCK * self.channels * 4):
+                block = torch.frombuffer(bytearray(data), dtype=torch.float32).view(-1, self.channels).T
+                if depth != "32f":
+                    block = (block * factor).clamp(-1, 1)
+                if depth in ("16", "24"):  # triangular dither of one step: the error is noise, whatever the signal
+                    step = 2.0 ** (1 - int(depth))
+                    block = block + step * torch.from_numpy(noise.triangular(-1, 0, 1, block.shape)).float()
+                    block = block.clamp(-1, 1 - step)
+                yield block
+
+
+def _write_sndfile(
+    part: Path, blocks: Iterator[Tensor], rate: int, channels: int, encoding: Encoding, length: int
+) -> None:
+    import soundfile
+
+    form = FORMATS[encoding.format]
+    container = "RF64" if encoding.format == "wav" and length * channels * 4 > 4e9 else form.container
+    subtype = form.subtypes[encoding.depth]
+    with soundfile.SoundFile(os.fsencode(part), "w", rate, channels, subtype, format=container) as file:
+        for block in blocks:  # small ones: libsndfile's Vorbis encoder overflows its stack on large blocks
+            samples = block.T.contiguous().numpy()
+            if encoding.depth in ("16", "24"):  # libsndfile's own scale is a step short of full scale
+                bits = int(encoding.depth)
+                samples = (np.round(samples * 2.0 ** (bits - 1)).astype(np.int32) << (32 - bits)).astype(np.int32)
+            file.write(samples)
+    _timeless(part)
+
+
+def _write_aac(part: Path, blocks: Iterator[Tensor], rate: int, channels: int) -> None:
+    from fractions import Fraction
+
+    import av
+
+    layout = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1"}[channels]
+    with av.open(os.fsdecode(part), "w", format="ipod", options={"movflags": "+faststart", "fflags": "+bitexact"}) as out:
+        stream = out.add_stream("aac", rate=rate, layout=layout)
+        stream.bit_rate = 96_000 * channels
+        fitting = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)
+        position = 0
+        for block in blocks:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.numpy()), format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, position, Fraction(1, rate)
+            position += block.shape[-1]
+            for packet in (packet for piece in fitting.resample(frame) for packet in stream.encode(piece)):
+                out.mux(packet)
+        for piece in [*fitting.resample(None), None]:
+            for packet in stream.encode(piece):
+                out.mux(packet)
+
+
+def _timeless(file: Path) -> None:
+    """Take the time of day out of a file that libsndfile wrote: a float wav's PEAK chunk, an Ogg stream's number."""
+    with file.open("r+b") as opened:
+        head = opened.read(512)
+        if (peak := head.find(b"PEAK")) > 0 and head[:4] in (b"RIFF", b"RF64"):
+            opened.seek(peak + 12)
+            opened.write(bytes(4))
+        elif head[:4] == b"OggS":
+            old = head[14:18]
+            for _, _, position in list(ogg_pages(opened)):
+                opened.seek(position)
+                header = opened.read(27 + 255)
+                size = 27 + header[26] + sum(header[27 : 27 + header[26]])
+                (checksum,) = struct.unpack("<I", header[22:26])
+                # a checksum is linear: what a change of these four bytes adds depends on how many bytes follow them
+                checksum ^= _advanced(_checksum(bytes(a ^ b for a, b in zip(old, SERIAL, strict=True))), size - 18)
+                opened.seek(position + 14)
+                opened.write(SERIAL + header[18:22] + struct.pack("<I", checksum))
+
+
+SERIAL = b"tasn"  # of an Ogg stream: any number will do
+POLYNOMIAL = 0x04C11DB7  # RFC 3533, section 6
+
+
+def _checksum(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = _one_zero_byte(value ^ byte << 24)
+    return value
+
+
+def _advanced(value: int, zeros: int) -> int:
+    """A checksum after so many further bytes of zero: by powers of two of the map that one zero byte is."""
+    power = 0
+    while zeros:
+        if zeros & 1:
+            value = _apply(_zero_bytes(power), value)
+        zeros, power = zeros >> 1, power + 1
+    return value
+
+
+@cache
+def _zero_bytes(power: int) -> tuple[int, ...]:
+    """What 2**power bytes of zero make of each bit of a checksum."""
+    if power == 0:
+        return tuple(_one_zero_byte(1 << bit) for bit in range(32))
+    half = _zero_bytes(power - 1)
+    return tuple(_apply(half, column) for column in half)
+
+
+def _one_zero_byte(value: int) -> int:
+    for _ in range(8):
+        value = (value << 1 ^ (POLYNOMIAL if value >> 31 else 0)) & 0xFFFFFFFF
+    return value
+
+
+def _apply(columns: tuple[int, ...], value: int) -> int:
+    result = 0
+    for bit, column in enumerate(columns):
+        if value >> bit & 1:
+            result ^= column
+    return result
