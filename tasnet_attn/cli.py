@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, printable
 from tasnet_attn.extras import advice
 from tasnet_attn.version import __version__
 
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.overrides = rest
         return options.run(options) or 0
     except UserError as error:
-        print(f"tasnet-attn: {error}", file=sys.stderr)
-        return 2
+        print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
+        return error.status
     except ModuleNotFoundError as error:
         lacks = advice(error)
         if lacks is None:
@@ -96,16 +96,34 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help=about)  # for the list: `main` hands its arguments on
 
     separate = add("separate", _separate, "separate audio files: DIR/<input's stem>/<source>.<format>")
-    separate.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="audio files, or folders of them")
-    separate.add_argument("--model", required=True, help="a run folder, a checkpoint or a model file")
-    separate.add_argument("--out", type=Path, default=Path("separated"), help="folder to write (default: separated)")
-    separate.add_argument(
-        "--sources", type=lambda text: text.split(","), help="which, like vocals,drums (default: all)"
-    )
-    separate.add_argument("--format", choices=("wav", "flac", "ogg"), default="wav", help="wav is 32-bit float")
+    help = "audio files and videos, folders of them, or - for standard input"
+    separate.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
+    separate.add_argument("--model", "-m", required=True, help="a run folder, a checkpoint or a model file")
+    help = "folder to write (default: separated); - writes one stem to standard output"
+    separate.add_argument("--out", "-o", type=Path, default=Path("separated"), help=help)
+    separate.add_argument("--sources", type=_listed, help="which, like vocals,drums (default: all)")
+    help = "one more stem: the mixture minus the stems that are written"
+    separate.add_argument("--remainder", metavar="NAME", help=help)
+    help = "deal out to the stems what they lack of the mixture"
+    separate.add_argument("--mixture-consistent", action="store_true", help=help)
+    formats = ("wav", "flac", "ogg", "opus", "mp3", "m4a")
+    separate.add_argument("--format", choices=formats, default="wav", help="default: wav, 32-bit float")
+    separate.add_argument("--bits", choices=("16", "24", "32f"), help="of wav (default: 32f) and flac (default: 24)")
+    help = "where a format cannot hold the level (default: rescale all stems of a song by one factor; a pipe: error)"
+    separate.add_argument("--clip", choices=("rescale", "clamp", "error"), help=help)
+    help = "names below the folder (default: {track}/{source}.{ext})"
+    separate.add_argument("--name", default="{track}/{source}.{ext}", help=help)
+    help = "which audio track of a video, from 1 (default: 1)"
+    separate.add_argument("--track", type=int, default=1, metavar="N", help=help)
+    help = "take what is there of a file that ends before its header says"
+    separate.add_argument("--partial", action="store_true", help=help)
+    separate.add_argument("--skip-existing", action="store_true", help="pass over files whose stems are all there")
+    separate.add_argument("--jobs", "-j", type=int, default=1, help="processes (default: 1)")
+    help = "the K-th of N equal parts of the inputs, for arrays of jobs"
+    separate.add_argument("--shard", metavar="K/N", help=help)
     separate.add_argument("--segment", type=float, help="seconds at once (default: the model's, else 20)")
     separate.add_argument("--overlap", type=float, default=0.25, help="cross-faded part of a segment (default: 0.25)")
-    separate.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    separate.add_argument("--device", "-d", default="auto", help="auto, cpu, cuda, ... (default: auto)")
 
     evaluate = add("evaluate", _evaluate, "score a model on a data set: BSSEval v4 and SI-SNR, museval's JSON, tables")
     evaluate.add_argument("--model", required=True, help="a run folder, a checkpoint or a model file")
@@ -180,10 +198,20 @@ def _demo(options: argparse.Namespace) -> None:
     demo(**_given(options))
 
 
-def _separate(options: argparse.Namespace) -> int:
-    from tasnet_attn.inference.command import separate_files
+def _listed(text: str) -> list[str]:
+    return text.split(",")
 
-    return separate_files(**_given(options))
+
+def _separate(options: argparse.Namespace) -> int:
+    from tasnet_attn.inference.command import PIPE, separate_files
+    from tasnet_attn.inference.files import Options
+
+    settings = {name: value for name, value in vars(options).items() if name in Options.__dataclass_fields__}
+    settings["clip"] = options.clip or ("error" if options.out == PIPE else "rescale")
+    how = Options(**settings)
+    return separate_files(
+        options.inputs, options.model, options.out, how, options.skip_existing, options.jobs, options.shard
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

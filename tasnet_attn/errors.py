@@ -2,7 +2,26 @@
 
 
 class UserError(Exception):
-    """A mistake in what was given (a file, a key, a value); its text says what is wrong and what to do."""
+    """A mistake in what was given (a file, a key, a value); its text says what is wrong and what to do.
+
+    Args:
+        text: one line.
+        status: the command's exit status: 2; 1 where the machine refused what was asked for rightly.
+    """
+
+    def __init__(self, text: str, status: int = 2) -> None:
+        super().__init__(text)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        """From another process with its status."""
+        return type(self), (str(self), self.status)
+
+
+def printable(text: object) -> str:
+    """Text for a terminal: what a file's name or content could steer it with is shown as an escape."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
+    return shown.encode("utf-8", "backslashreplace").decode()
 
 
 def first_line(error: BaseException) -> str:

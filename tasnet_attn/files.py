@@ -7,9 +7,26 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasnet_attn.errors import UserError
+
+LONGEST = 100  # bytes of a file name that is made
+
+
+@contextmanager
+def touching(path: Path) -> Iterator[None]:
+    """What the operating system refuses inside the block is one line that names the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        where = os.fsdecode(error.filename) if error.filename else path
+        raise UserError(f"{where}: {error.strerror or error}", status=1) from error
 
 
 @contextmanager
@@ -22,29 +39,58 @@ def whole(path: Path, suffix: str = "") -> Iterator[Path]:
         path: the file; its folder is made if need be.
         suffix: what the handed-out path ends in, for writers that look at it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(6)}.part{suffix}")
-    try:
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with touching(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """As `whole` for a folder, which takes the place of an earlier one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(6)}.part")
-    part.mkdir()
-    try:
-        yield part
-        shutil.rmtree(path, ignore_errors=True)
-        part.replace(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with touching(path):
+        part.mkdir(parents=True)
+        try:
+            yield part
+            shutil.rmtree(path, ignore_errors=True)
+            part.replace(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """A folder inside `folder` for what is not whole yet, held by a lock; it goes with the block.
+
+    What killed processes left of theirs is cleared; what a living one holds stays.
+    """
+    with touching(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".work-*"):
+            lock = FileLock(left / "lock")
+            try:
+                if not (left / "lock").exists() and time.time() - left.stat().st_mtime < 60:
+                    continue  # just begun, not locked yet
+                with lock.acquire(timeout=0):
+                    pass
+                shutil.rmtree(left, ignore_errors=True)
+            except (Timeout, FileNotFoundError):
+                continue
+        part = folder / f".work-{secrets.token_hex(6)}"
+        part.mkdir()
+        lock = FileLock(part / "lock")
+        try:
+            with lock.acquire(timeout=10):
+                yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -65,5 +111,9 @@ def digest(parts: Iterable[bytes | str], size: int = 8) -> str:
 
 
 def file_name(name: str) -> str:
-    """Any text as one file name: what no file system takes becomes %XX, as does a leading dot."""
-    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.|^$', lambda found: f"%{ord(found[0] or '%'):02X}", name)
+    """Any text as one file name of at most 100 bytes: what no file system takes becomes %XX, as does a leading dot."""
+    safe = re.sub(r'[/\\:*?"<>|%\x00-\x1f\x7f]|^\.|^$', lambda found: f"%{ord(found[0] or '%'):02X}", name)
+    encoded = os.fsencode(safe)
+    if len(encoded) <= LONGEST:
+        return safe
+    return encoded[: LONGEST - 9].decode("utf-8", "ignore") + "~" + digest([name], 4)

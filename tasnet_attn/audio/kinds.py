@@ -54,6 +54,8 @@ def kind_of(path: Path) -> Kind | None:
             return _ogg(file)
         if head[:4] == b"caff":
             return Kind("caf", promised=_caf(file))
+        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            return Kind("avi", "avi")
         for start, name, demuxer, claims in MAGIC:
             if head.startswith(start):
                 return Kind(name, demuxer, claims=claims)
@@ -67,7 +69,6 @@ MAGIC = (  # first bytes, name, FFmpeg's demuxer, whether its length is a claim
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "asf", False),
     (b"wvpk", "wavpack", "wv", True),
     (b"\x0b\x77", "ac3", "ac3", False),
-    (b"RIFF", "avi", "avi", False),
     (b"FLV\x01", "flv", "flv", False),
     (b"MAC ", "ape", "ape", False),
     (b"TTA1", "tta", "tta", False),
@@ -197,7 +198,7 @@ def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
         size = _adts_frame(head[position : position + 7])
         if size and (position + size >= len(head) or _adts_frame(head[position + size : position + size + 7])):
             return Kind("aac", "aac")
-    packets = head[:: 188] if len(head) > 188 * 4 else b""
+    packets = head[::188] if len(head) > 188 * 4 else b""
     return Kind("mpegts", "mpegts") if packets and set(packets[:5]) == {0x47} else None
 
 

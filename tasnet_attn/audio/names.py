@@ -87,7 +87,13 @@ def _with_parent(short: PurePath, path: Path) -> str:
 
 
 def _joined(parts: Iterable[str]) -> str:
-    return os.path.join(*(file_name(part) for part in parts))
+    return os.path.join(*(part if _plain(part) else file_name(part) for part in parts))
+
+
+def _plain(name: str) -> bool:
+    """A name that may stay as it is: not hidden, not too long for an ending behind it, without control characters."""
+    steers = any(ord(letter) < 32 or letter == "\x7f" for letter in name)
+    return not name.startswith(".") and len(os.fsencode(name)) <= 240 and not steers
 
 
 def _without_ending(name: str) -> str:

@@ -232,7 +232,7 @@ def _excerpt(sound: Sound, start: int, length: int | None) -> Tensor:
 
 
 def _last_seek(path: Path) -> int:
-    """The last sample of an Ogg file that libsndfile seeks to rightly: before the last pages, where it lands anywhere."""
+    """The last sample of an Ogg file that libsndfile seeks to rightly: in its last pages it lands elsewhere."""
     with path.open("rb") as file:
         start = max(0, file.seek(0, 2) - TAIL)
         samples = [sample for _, sample, _ in ogg_pages(file, start) if sample >= 0]
@@ -260,7 +260,7 @@ def _checked(path: Path) -> Kind:
     except (ValueError, LookupError, ArithmeticError) as error:  # a header that contradicts itself
         raise UserError(f"{path}: cannot be read as audio: its header is damaged ({type(error).__name__})") from error
     if kind is None:
-        raise UserError(f"{path}: not audio of a kind that can be read here")
+        raise UserError(f"{path}: cannot be read as audio: its content is of no known kind")
     return kind
 
 
@@ -306,7 +306,9 @@ def _container(path: Path, kind: Kind) -> Iterator[Any]:
         try:
             container = av.open(file, format=kind.demuxer, metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as {kind.name}: {_reason(error)}; is it damaged or cut?") from error
+            raise UserError(
+                f"{path}: cannot be read as {kind.name}: {_reason(error)}; is it damaged or cut?"
+            ) from error
         with container:
             yield container
 

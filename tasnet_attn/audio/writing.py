@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -106,9 +106,7 @@ class Stems:
         UserError: NaN or infinity in the stems, or a level that the format cannot hold (`clip` "error").
     """
 
-    def __init__(
-        self, work: Path, files: Sequence[Path], sample_rate: int, channels: int, encoding: Encoding
-    ) -> None:
+    def __init__(self, work: Path, files: Sequence[Path], sample_rate: int, channels: int, encoding: Encoding) -> None:
         encoding.check(files[0], channels)
         self.work, self.files, self.rate, self.channels, self.encoding = work, files, sample_rate, channels, encoding
         self.raw = [(work / f"{i}.f32").open("wb") for i in range(len(files))]
@@ -203,7 +201,9 @@ def _write_aac(part: Path, blocks: Iterator[Tensor], rate: int, channels: int) -
     import av
 
     layout = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1"}[channels]
-    with av.open(os.fsdecode(part), "w", format="ipod", options={"movflags": "+faststart", "fflags": "+bitexact"}) as out:
+    with av.open(
+        os.fsdecode(part), "w", format="ipod", options={"movflags": "+faststart", "fflags": "+bitexact"}
+    ) as out:
         stream = out.add_stream("aac", rate=rate, layout=layout)
         stream.bit_rate = 96_000 * channels
         fitting = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)

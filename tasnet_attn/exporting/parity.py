@@ -22,9 +22,9 @@ import torch
 
 from tasnet_attn.audio.reading import read_audio
 from tasnet_attn.config import IMPORTED
+from tasnet_attn.audio.resampling import resampled
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.formats import FORMATS, lengths
-from tasnet_attn.inference.segments import resampled
 from tasnet_attn.model import SourceSeparator
 
 SONG = ("test", 44100)  # the split that the excerpt is from; Hz

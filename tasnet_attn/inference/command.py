@@ -1,45 +1,193 @@
-"""The command: every input is separated, a bad one does not stop the rest."""
+"""`tasnet-attn separate`: files, folders and pipes through one model, on one machine; a bad file stops nothing else."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tasnet_attn.audio import find_audio
-from tasnet_attn.errors import UserError
-from tasnet_attn.inference.segments import separate_file
+import torch
+from tqdm import tqdm
+
+from tasnet_attn.audio.names import find_audio
+from tasnet_attn.config import IMPORTED, import_modules
+from tasnet_attn.errors import UserError, printable
+from tasnet_attn.files import touching, workspace
+from tasnet_attn.inference.files import Options, Separated, separate_to
 from tasnet_attn.storage import load
 
+PIPE = Path("-")
 
-def separate_files(inputs: Sequence[Path], model: str, out: Path, **settings: Any) -> int:
-    """Separate files, and those of folders, into `out/<input's stem>/<source>.<format>`; says where each went.
+
+def separate_files(
+    inputs: Sequence[Path],
+    model: str,
+    out: Path,
+    options: Options,
+    skip_existing: bool = False,
+    jobs: int = 1,
+    shard: str | None = None,
+) -> int:
+    """Separate every sound of the inputs, and say what became of it.
 
     Args:
-        inputs: audio files, or folders of them.
+        inputs: files, folders, or "-" for standard input.
         model: what `load` takes.
-        out: the folder to write.
-        settings: of `separate_file`.
+        out: the folder; "-": one stem to standard output.
+        options: how.
+        skip_existing: pass over files whose stems are all there.
+        jobs: processes.
+        shard: "K/N": the K-th of N equal parts of the inputs, for arrays of jobs.
 
     Returns:
-        The exit status: 1 if some of several inputs failed; these are listed on stderr, at the end.
+        The exit status: 0; 1: some of several inputs failed, as listed.
 
     Raises:
-        UserError: no input, no model, or the only input fails.
+        UserError: a single input that fails, or a mistake that concerns all.
     """
-    found = find_audio(inputs)
-    separator = load(model)
-    failed = []
-    for name, path in found.items():
-        try:
-            files = separate_file(separator, path, out / name, **settings)
-        except UserError as error:
-            if len(found) == 1:
-                raise
-            failed.append(error)
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs} must be at least 1")
+    if PIPE in inputs or out == PIPE:
+        return _piped(inputs, model, out, options)
+    found = find_audio(inputs, out)
+    tracks = _sharded(found.sounds, shard)
+    network = load(model)
+    planned = {track: options.files(network, out, track) for track in tracks}  # refuses what concerns all
+    if skip_existing:
+        tracks = {track: path for track, path in tracks.items() if not all(f.is_file() for f in planned[track])}
+        if done := len(planned) - len(tracks):
+            print(f"{done} of {len(planned)} files are separated already")
+    failed: list[UserError] = []
+    single = len(found.sounds) == 1 and shard is None and not inputs[0].is_dir()
+    results = _in_processes(tracks, model, out, options, jobs) if jobs > 1 else _here(tracks, network, out, options)
+    with tqdm(total=len(tracks), unit="file", disable=len(tracks) < 2 or not sys.stderr.isatty()) as bar:
+        for track, result in results:
+            bar.update()
+            if isinstance(result, UserError):
+                if single:
+                    raise result
+                failed.append(result)
+                continue
+            names = ", ".join(file.name for file in result.files)
+            line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
+            bar.write(printable(line), file=sys.stdout)
+    for error in failed:
+        print(f"tasnet-attn: failed: {printable(error)}", file=sys.stderr)
+    if found.others:
+        shown = ", ".join(str(path) for path in found.others[:5]) + (", ..." if len(found.others) > 5 else "")
+        count = f"{len(found.others)} file{'s were' if len(found.others) > 1 else ' was'}"
+        print(f"{count} not audio: {printable(shown)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _sharded(sounds: dict[str, Path], shard: str | None) -> dict[str, Path]:
+    if shard is None:
+        return sounds
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard {shard!r}: expected K/N with K from 1 to N, like 3/64")
+    return {name: sounds[name] for name in sorted(sounds)[int(number) - 1 :: int(count)]}
+
+
+def _here(tracks: dict[str, Path], network: Any, out: Path, options: Options) -> Iterator[tuple[str, Any]]:
+    for track, path in tracks.items():
+        yield track, _attempt(network, path, out, track, options)
+
+
+def _attempt(network: Any, path: Path, out: Path, track: str, options: Options) -> Separated | UserError:
+    try:
+        with touching(path), _seconds(path) as progress:
+            return separate_to(network, path, out, track, options, progress)
+    except UserError as error:
+        return error
+
+
+class _seconds:
+    """A bar over the seconds of one file, on a terminal."""
+
+    def __init__(self, path: Path) -> None:
+        shown = sys.stderr.isatty() and multiprocessing.parent_process() is None
+        self.bar = tqdm(desc=printable(path.name), unit="%", total=100, leave=False, disable=not shown)
+
+    def __enter__(self) -> Any:
+        return lambda done, length: self.bar.update(int(100 * done / length) - self.bar.n)
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.close()
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+_network: Any = None  # of a worker process
+
+
+def _begin(model: str, modules: list[str], threads: int) -> None:
+    global _network
+    torch.set_num_threads(threads)
+    import_modules(modules)
+    _network = load(model)
+
+
+def _work(path: Path, out: Path, track: str, options: Options) -> Separated | UserError:
+    return _attempt(_network, path, out, track, options)
+
+
+def _in_processes(
+    tracks: dict[str, Path], model: str, out: Path, options: Options, jobs: int
+) -> Iterator[tuple[str, Any]]:
+    """As `_here`, `jobs` files at a time, in the order in which they are done."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # spawn: a forked process would hang in the parent's OpenMP threads
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (model, list(IMPORTED), threads))
+    try:
+        waiting = {pool.submit(_work, path, out, track, options): track for track, path in tracks.items()}
+        for future in as_completed(waiting):
+            track = waiting[future]
+            try:
+                yield track, future.result()
+            except BrokenProcessPool:
+                lack = "its process ended unexpectedly, perhaps for want of memory; fewer --jobs"
+                yield track, UserError(f"{tracks[track]}: {lack}", status=1)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+# ---- pipes ----------------------------------------------------------------------------------------------------------
+
+
+def _piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> int:
+    """Standard input, kept aside until it ends, or one stem to standard output."""
+    if len(inputs) != 1:
+        raise UserError("-: takes the place of all other inputs")
+    network = load(model)
+    if out == PIPE and len(options.wanted(network)) != 1:
+        raise UserError(f"--out -: takes one stem; choose it with --sources ({', '.join(network.sources)})")
+    if inputs[0] != PIPE and not inputs[0].is_file():
+        raise UserError(f"{inputs[0]}: --out - takes one file")
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, workspace(Path(folder) if out == PIPE else out) as work:
+        path = inputs[0]
+        if path == PIPE:
+            path = work / "stdin"
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        target = work / "stems" if out == PIPE else out
+        result = separate_to(network, path, target, "stdin" if inputs[0] == PIPE else path.stem, options)
+        if out == PIPE:
+            with result.files[0].open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
         else:
-            print(f"{path} -> {out / name}: {', '.join(file.name for file in files)}")
-    for failure in failed:
-        print(f"tasnet-attn: failed: {failure}", file=sys.stderr)
-    return 1 if failed else 0
+            print(printable(f"- -> {out}: {', '.join(file.name for file in result.files)}"))
+        if result.said:
+            print(printable(f"tasnet-attn: {result.said}"), file=sys.stderr)
+    return 0

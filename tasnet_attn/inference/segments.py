@@ -7,22 +7,23 @@ back; files and tensors take the same way.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tasnet_attn.audio.reading import audio_info, check_finite
+from tasnet_attn.audio.reading import check_finite
+from tasnet_attn.audio.resampling import exactly, resampled
 from tasnet_attn.errors import UserError
 from tasnet_attn.inference.stitching import stitched
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.model import Separates, SourceSeparator, segment_samples
 
 SEGMENT = 20.0  # seconds, for models of any length
-BLOCK = 1 << 18  # samples read at once
+SHORTEST = 0.01  # seconds of a segment
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,9 +111,9 @@ class Stream:
             raise UserError(f"this model takes segments of {model.segment} s only; leave --segment out")
         if not 0 <= overlap < 1:
             raise UserError(f"overlap {overlap} must be at least 0 and below 1")
+        if segment is not None and not (math.isfinite(segment) and segment >= SHORTEST):
+            raise UserError(f"segment {segment} s must be a finite number, {SHORTEST} at least")
         self.size = fixed or round((segment or SEGMENT) * model.sample_rate)
-        if self.size < 1:
-            raise UserError(f"segment {segment} s is shorter than a sample")
         self.hop = max(1, self.size - int(overlap * self.size))
         self.fixed, self.rate = fixed is not None, sample_rate
         self.device = pick_device(device)
@@ -128,15 +129,15 @@ class Stream:
         if length < 1:
             raise UserError("the mixture has no samples")
         if self.rate == self.model.sample_rate:
-            yield from self._separated(lambda: _exactly(read(), length), length, references)
+            yield from self._separated(lambda: exactly(read(), length), length, references)
             return
         inner = max(1, round(length * self.model.sample_rate / self.rate))
         outward = resampled(
-            self._separated(lambda: _exactly(resampled(read(), self.rate, self.model.sample_rate), inner), inner),
+            self._separated(lambda: exactly(resampled(read(), self.rate, self.model.sample_rate), inner), inner),
             self.model.sample_rate,
             self.rate,
         )
-        yield from _exactly(outward, length)
+        yield from exactly(outward, length)
 
     def _separated(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
@@ -216,113 +217,3 @@ def _ordered(target: Tensor, estimate: Tensor) -> Tensor:
     head = estimate[..., : target.shape[-1]]
     gain = torch.einsum("ict,jct->ij", target.to(head), head)  # the squared distance of a pairing, up to a constant
     return estimate[best_permutation(gain)]
-
-
-def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator[Tensor]:
-    """Resample a stream of [..., t] by soxr's band-limited streaming resampler."""
-    import soxr
-
-    resampler, shape = None, torch.Size()
-    for block in blocks:
-        if resampler is None:
-            shape = block.shape[:-1]
-            resampler = soxr.ResampleStream(rate_in, rate_out, shape.numel(), dtype="float32")
-        yield _through(resampler, block, shape, last=False)
-    if resampler is not None:
-        yield _through(resampler, torch.zeros(*shape, 0), shape, last=True)
-
-
-def _through(resampler, block: Tensor, shape: torch.Size, last: bool) -> Tensor:
-    samples = block.reshape(shape.numel(), -1).T.contiguous().numpy()
-    if shape.numel() == 1:
-        samples = samples[:, 0]
-    out = torch.from_numpy(resampler.resample_chunk(samples, last=last))
-    return out.reshape(-1, shape.numel()).T.reshape(*shape, -1)
-
-
-def _exactly(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
-    """Cut or zero-fill a stream of [..., t] to `length` samples: resampling there and back may end a sample off."""
-    block, left = torch.empty(0), length
-    for block in blocks:
-        yield block[..., :left]
-        left -= min(left, block.shape[-1])
-    if left:
-        yield block.new_zeros(*block.shape[:-1], left)
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24", "ogg": "VORBIS"}
-
-
-def separate_file(
-    model: Separates,
-    path: Path,
-    out: Path,
-    sources: list[str] | None = None,
-    format: str = "wav",
-    segment: float | None = None,
-    overlap: float = 0.25,
-    device: str = "auto",
-) -> list[Path]:
-    """Separate a file into `out/<source>.<format>`; files appear whole or not at all.
-
-    Args:
-        model: see `separate`, as segment, overlap and device.
-        path: the mixture, any format that libsndfile reads.
-        out: a folder, made if need be.
-        sources: which to write; None: all.
-        format: "wav" (float, no clipping), "flac" (24 bit) or "ogg".
-        segment: seconds.
-        overlap: part of a segment.
-        device: "auto", "cpu", "cuda", ...
-
-    Returns:
-        The files, in the order of the sources.
-    """
-    import soundfile
-
-    wanted = model.sources if sources is None else sources
-    if unknown := set(wanted) - set(model.sources):
-        raise UserError(f"this model has no source {sorted(unknown)[0]!r}; it separates {', '.join(model.sources)}")
-    info = audio_info(path)
-    if info.length == 0:
-        raise UserError(f"{path}: has no samples")
-    stream = Stream(model, info.sample_rate, segment, overlap, device)
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{source}.{format}" for source in wanted]
-    parts = [file.with_name(f".{file.name}.part") for file in files]
-    container = "RF64" if format == "wav" and info.length * info.channels * 4 > 4e9 else format.upper()
-    writers: list[soundfile.SoundFile] = []
-    try:
-        for part in parts:
-            writers.append(
-                soundfile.SoundFile(part, "w", info.sample_rate, info.channels, SUBTYPES[format], format=container)
-            )
-        for block in stream.run(lambda: _blocks(path), info.length):
-            for writer, source in zip(writers, wanted, strict=True):
-                writer.write(block[model.sources.index(source)].T.numpy())
-        for writer in writers:
-            writer.close()
-        for part, file in zip(parts, files, strict=True):
-            part.replace(file)
-    finally:
-        for writer in writers:
-            writer.close()
-        for part in parts:
-            part.unlink(missing_ok=True)
-    return files
-
-
-def _blocks(path: Path) -> Iterator[Tensor]:
-    import soundfile
-
-    position = 0
-    try:
-        for samples in soundfile.blocks(path, BLOCK, dtype="float32", always_2d=True):
-            block = torch.from_numpy(samples.T.copy())
-            check_finite(block, path, position)
-            position += block.shape[-1]
-            yield block
-    except soundfile.SoundFileError as error:
-        raise UserError(f"{path}: cannot be read as audio: {error}") from error

@@ -14,7 +14,7 @@ from tasnet_attn.data import from_config
 from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
-from tasnet_attn.inference.segments import separate, separate_file
+from tasnet_attn.inference import separate, separate_file
 from tasnet_attn.storage import load
 from tasnet_attn.training.command import train
 

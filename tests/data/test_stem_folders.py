@@ -8,7 +8,7 @@ import soundfile
 import torch
 from lookalikes import write_stem_folders
 
-from tasnet_attn.audio.reading import audio_info, find_audio, read_audio
+from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, from_config
 from tasnet_attn.errors import UserError
 
@@ -220,7 +220,9 @@ def test_a_wav_header_that_says_more_than_there_is(tmp_path, said, refused):
     content[40:44] = said.to_bytes(4, "little")
     file.write_bytes(content)
     if refused:
-        with pytest.raises(UserError, match=r"a\.wav: holds 400 bytes of sound, but its header says 400000; the file"):
+        with pytest.raises(
+            UserError, match=r"a\.wav: ends before its header says: 99900 of 100000 samples are missing; the file"
+        ):
             audio_info(file)
     else:
         assert audio_info(file).length == 100
@@ -266,18 +268,6 @@ def test_from_config(tmp_path):
         assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such file"):
         from_config(tmp_path / "no.yml", SOURCES, 8000)
-
-
-def test_find_audio(tmp_path):
-    for name in ("a/x.wav", "b/x.wav", "y.FLAC", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert sorted(find_audio([tmp_path])) == ["a/x", "b/x", "y"]
-    with pytest.raises(UserError, match="would both be written"):
-        find_audio([tmp_path / "a/x.wav", tmp_path / "b/x.wav"])
-    (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="no audio files"):
-        find_audio([tmp_path / "none"])
 
 
 def test_a_fraction_of_the_training_tracks(tmp_path):

@@ -1,0 +1,180 @@
+"""Separating files: sound in, stems out, each song's stems whole or none of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.audio.names import stem_files
+from tasnet_attn.audio.reading import Sound
+from tasnet_attn.audio.writing import Encoding, Stems
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import workspace
+from tasnet_attn.inference.segments import Stream
+from tasnet_attn.model import Separates
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are separated.
+
+    Args:
+        format: "wav", "flac", "ogg", "opus", "mp3" or "m4a".
+        bits: "16", "24" or "32f"; None: 32-bit float in wav, 24 bits in flac.
+        clip: what happens where the format cannot hold the level, see `audio.writing.Encoding`.
+        sources: which to write, in this order; None: all.
+        remainder: the name of one more stem, the mixture minus the stems that are written; None: none.
+        mixture_consistent: what the stems lack of the mixture is dealt out to them in equal parts.
+        segment: as for `separate`.
+        overlap: as for `separate`.
+        device: as for `separate`.
+        track: which audio track of a file with several, from 1.
+        partial: take what is there of a file that ends before its header says.
+        name: the files' names below the output folder.
+    """
+
+    format: str = "wav"
+    bits: str | None = None
+    clip: Literal["rescale", "clamp", "error"] = "rescale"
+    sources: Sequence[str] | None = None
+    remainder: str | None = None
+    mixture_consistent: bool = False
+    segment: float | None = None
+    overlap: float = 0.25
+    device: str = "auto"
+    track: int = 1
+    partial: bool = False
+    name: str = "{track}/{source}.{ext}"
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the stems are written."""
+        return Encoding(self.format, self.bits, self.clip)
+
+    def wanted(self, model: Separates) -> list[str]:
+        """The stems that are written, the remainder last.
+
+        Raises:
+            UserError: a source that the model does not separate, or one twice.
+        """
+        names = list(model.sources if self.sources is None else self.sources)
+        for name in names:
+            if name not in model.sources:
+                raise UserError(f"this model has no source {name!r}; it separates {', '.join(model.sources)}")
+        names += [] if self.remainder is None else [self.remainder]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{twice!r} is named twice; every stem is a file of its own")
+        return names
+
+    def files(self, model: Separates, out: Path, track: str) -> list[Path]:
+        """Where a track's stems go."""
+        return stem_files(out, track, self.wanted(model), self.format, self.name)
+
+
+@dataclass(frozen=True)
+class Separated:
+    """What became of a file: its stems, and what is to be said about them."""
+
+    files: list[Path]
+    said: str
+
+
+def separate_file(
+    model: Separates, path: str | os.PathLike, out: str | os.PathLike, track: str | None = None, **settings: Any
+) -> list[Path]:
+    """Separate a file into `out/<track>/<source>.<format>`; the stems appear whole or not at all.
+
+    Args:
+        model: see `separate`.
+        path: any sound file or video that `tasnet_attn.audio` reads.
+        out: the folder, made if need be.
+        track: the track's name below it; None: the file's stem.
+        settings: `Options`.
+
+    Returns:
+        The files, in the order of the sources.
+
+    Raises:
+        UserError: as `separate`; a file that is no sound, damaged or cut; a level that the format cannot hold.
+    """
+    track = Path(path).stem if track is None else track
+    return separate_to(model, Path(path), Path(out), track, Options(**settings)).files
+
+
+def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) -> Iterator[Tensor]:
+    """The stems of a file as they come, blocks [S, C, t] in the order of `model.sources`, as long as the file in all.
+
+    Args:
+        model: see `separate`.
+        path: as for `separate_file`.
+        settings: `Options` that concern reading and separating.
+    """
+    options = Options(**settings)
+    sound = Sound(Path(path), options.track, options.partial)
+    stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
+    yield from stream.run(sound.blocks, _length(sound))
+
+
+def _length(sound: Sound) -> int:
+    """Samples, by a pass without the model: the true length is known, and damage found, before any work is done."""
+    length = sum(block.shape[-1] for block in sound.blocks())
+    if length == 0:
+        raise UserError(f"{sound.path}: has no samples")
+    return length
+
+
+def separate_to(
+    model: Separates,
+    path: Path,
+    out: Path,
+    track: str,
+    options: Options,
+    progress: Callable[[int, int], None] = lambda done, length: None,
+) -> Separated:
+    """`separate_file` for the command; `progress` is told samples done, of how many."""
+    files = options.files(model, out, track)
+    sound = Sound(path, options.track, options.partial)
+    stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
+    options.encoding.check(path, sound.channels)
+    length = _length(sound)
+    wanted = [model.sources.index(name) for name in options.wanted(model) if name != options.remainder]
+    with workspace(out) as work:
+        stems = Stems(work, files, sound.sample_rate, sound.channels, options.encoding)
+        try:
+            done = 0
+            blocks = stream.run(sound.blocks, length)
+            for estimates, mixture in _beside(blocks, sound.blocks()):
+                if options.mixture_consistent:
+                    estimates = estimates + (mixture - estimates.sum(0)) / len(estimates)
+                chosen = estimates[wanted]
+                if options.remainder is not None:
+                    chosen = torch.cat([chosen, (mixture - chosen.sum(0))[None]])
+                stems.write(chosen)
+                done += chosen.shape[-1]
+                progress(done, length)
+            if done != length:
+                raise UserError(f"{path}: changed while it was read: {done} samples, {length} before")
+            level = stems.finish()
+        finally:
+            stems.close()
+    lacks = f"{sound.missing} samples short of what the header says" if sound.missing else ""
+    several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
+    return Separated(files, "; ".join(each for each in (several, lacks, level) if each))
+
+
+def _beside(estimates: Iterable[Tensor], mixture: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks [S, C, t] of estimates with the samples [C, t] of the mixture that they were made from."""
+    blocks, rest = iter(mixture), torch.empty(0, 0)
+    for block in estimates:
+        size = block.shape[-1]
+        while rest.shape[-1] < size:
+            following = next(blocks)
+            rest = torch.cat([rest, following], dim=-1) if rest.numel() else following
+        yield block, rest[..., :size]
+        rest = rest[..., size:]
