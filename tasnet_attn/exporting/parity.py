@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from tasnet_attn.audio.reading import read_audio
-from tasnet_attn.config import IMPORTED
 from tasnet_attn.audio.resampling import resampled
+from tasnet_attn.config import IMPORTED
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.formats import FORMATS, lengths
 from tasnet_attn.model import SourceSeparator
