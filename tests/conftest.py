@@ -74,6 +74,22 @@ SMALL = {
 }
 
 
+SMALL_SEPARATORS = {  # what makes each kind of network small
+    "TasNet": {"hidden": 8, "n_layers": 2},
+    "LTL": {"hidden": 8, "heads": 2, "ffn": 8, "transformer_layers": 1, "lstm_before": 1},
+    "Hourglass": {"n_stacks": 2, "n_poolings": 2, "channels": 4, "growth": 0, "stem": [2]},
+    "SkipAttentionHourglass": {"n_stacks": 1, "n_poolings": 2, "channels": 4, "stem": [2]},
+    "SamsNet": {"channels": 4, "n_modules": 1},
+    "AudioSlots": {
+        "encoder": {"class_path": "ResNet", "init_args": {"channels": 4, "groups": 2, "blocks": [1, 1, 1, 1]}},
+        "slots": {"class_path": "QueryTransformer", "init_args": {"width": 16, "n_layers": 1, "heads": 2, "ffn": 16}},
+        "decoder_hidden": 8,
+    },
+    "TDConvNet": {"n_blocks": 2, "bn_chan": 4, "hid_chan": 4, "skip_chan": 4},
+    "DPRNN": {"bn_chan": 4, "hid_size": 4, "n_repeats": 1},
+}
+
+
 @pytest.fixture(params=list(SMALL))
 def model(request):
     """Every kind of small time-domain model in turn."""

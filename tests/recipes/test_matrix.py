@@ -4,27 +4,13 @@ import copy
 
 import pytest
 import torch
+from conftest import SMALL_SEPARATORS
 from test_recipes import CONFS, RECIPES, arguments, each_recipe
 
 from tasnet_attn import config, separators
 from tasnet_attn.losses import SISNR, Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import Separator
-
-SMALL = {  # another separator stays as its recipe has it
-    "TasNet": {"hidden": 8, "n_layers": 2},
-    "LTL": {"hidden": 8, "heads": 2, "ffn": 8, "transformer_layers": 1, "lstm_before": 1},
-    "Hourglass": {"n_stacks": 2, "n_poolings": 2, "channels": 4, "growth": 0, "stem": [2]},
-    "SkipAttentionHourglass": {"n_stacks": 1, "n_poolings": 2, "channels": 4, "stem": [2]},
-    "SamsNet": {"channels": 4, "n_modules": 1},
-    "AudioSlots": {
-        "encoder": {"class_path": "ResNet", "init_args": {"channels": 4, "groups": 2, "blocks": [1, 1, 1, 1]}},
-        "slots": {"class_path": "QueryTransformer", "init_args": {"width": 16, "n_layers": 1, "heads": 2, "ffn": 16}},
-        "decoder_hidden": 8,
-    },
-    "TDConvNet": {"n_blocks": 2, "bn_chan": 4, "hid_chan": 4, "skip_chan": 4},
-    "DPRNN": {"bn_chan": 4, "hid_size": 4, "n_repeats": 1},
-}
 
 
 def layered(conf, base=None):
@@ -33,7 +19,7 @@ def layered(conf, base=None):
     files[1] = str(base or files[1])
     ours = copy.deepcopy(config.read(files).ours)
     name, settings = parts(ours["model"]["separator"])
-    ours["model"]["separator"] = {"class_path": name, "init_args": {**settings, **SMALL.get(name, {})}}
+    ours["model"]["separator"] = {"class_path": name, "init_args": {**settings, **SMALL_SEPARATORS.get(name, {})}}
     return ours
 
 
