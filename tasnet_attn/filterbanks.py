@@ -18,6 +18,7 @@ from asteroid_filterbanks import Filterbank, FreeFB
 from torch import Tensor, nn
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.nn import cut
 
 EPS = 1e-8
 
@@ -189,8 +190,7 @@ class LearnedDecoder(Decoder):
         self.synthesis = Synthesis(FreeFB(n_filters, kernel_size, self.stride))
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:
-        left = self.kernel_size - self.stride
-        return self.synthesis(carriers)[..., left : left + length]
+        return cut(self.synthesis(carriers), -1, self.kernel_size - self.stride, length)
 
 
 # ---- gammatone ------------------------------------------------------------------------------------------------------

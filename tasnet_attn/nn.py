@@ -30,6 +30,18 @@ class LSTM(nn.LSTM):
             return super().forward(x.to(next(self.parameters()).dtype), state)
 
 
+def exporting() -> bool:
+    """Whether an exporter follows this call, by torch.jit.trace or torch.export."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def cut(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """`length` places of an axis from `start` on; never all of them to an exporter, for whom that is a special case."""
+    if exporting():
+        x = torch.cat([x, x.narrow(dim, 0, 1)], dim)
+    return x.narrow(dim, start, length)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None = None) -> Tensor:
     """Scaled dot-product attention, optionally causal, optionally in a bounded window (memory then linear in length).
 
@@ -46,23 +58,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None 
     Source: Vaswani et al. 2017, equation 1.
     """
     length, offset = q.shape[-2], k.shape[-2] - q.shape[-2]
-    if offset == 0 and (window is None or window >= length):
+    if offset == 0 and (window is None or not exporting() and window >= length):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     reach = k.shape[-2] if window is None else window
-    block = length if window is None else max(window, BLOCK)
     positions = torch.arange(k.shape[-2], device=q.device)
+
+    def allowed(now: Tensor, seen: Tensor) -> Tensor:
+        age = now[:, None] - seen
+        return (age < reach) & (age >= 0 if causal else age > -reach)
+
+    if exporting():  # blocks would fix their number
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed(positions[offset:], positions))
+    block = length if window is None else max(window, BLOCK)
     outputs = []
     for start in range(0, length, block):
         now = positions[offset + start : offset + min(start + block, length)]
         first = max(0, offset + start - reach + 1)
         last = offset + start + len(now) + (0 if causal else reach - 1)
-        seen = positions[first:last]
-        age = now[:, None] - seen
-        allowed = (age < reach) & (age >= 0 if causal else age > -reach)
+        keys, values, seen = k[..., first:last, :], v[..., first:last, :], positions[first:last]
         queries = q[..., start : start + len(now), :]
-        outputs.append(
-            F.scaled_dot_product_attention(queries, k[..., first:last, :], v[..., first:last, :], attn_mask=allowed)
-        )
+        outputs.append(F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed(now, seen)))
     return torch.cat(outputs, dim=-2)
 
 

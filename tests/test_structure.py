@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).parent.parent / "tasnet_attn"
 LEVELS = [  # a room may import from earlier levels and from itself
     {"errors", "version", "compat", "extras"},
     {"files", "config"},
-    {"audio"},
-    {"filterbanks", "nn", "metrics"},
+    {"audio", "nn"},
+    {"filterbanks", "metrics"},
     {"heads"},
     {"separators"},
     {"model"},

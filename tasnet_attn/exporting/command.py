@@ -13,11 +13,12 @@ from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.exporting.formats import FORMATS
 from tasnet_attn.exporting.parity import parity, table
 from tasnet_attn.extras import require
+from tasnet_attn.files import whole, write_text
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
-from tasnet_attn.storage.asteroid import AsteroidSeparator
 from tasnet_attn.storage.finding import HUB, HUB_FILES, find
 from tasnet_attn.storage.hub import write_folder
+from tasnet_attn.storage.tensors import read_safetensors
 
 HUGGINGFACE = "huggingface"
 
@@ -44,8 +45,9 @@ def export(
     """
     source = find(model)
     original = load(source)
-    if isinstance(original, AsteroidSeparator):
-        raise UserError(f"{source}: is Asteroid's own {original.name}; only this library's models are exported")
+    if "asteroid" in original.config:
+        name = original.config["asteroid"]
+        raise UserError(f"{source}: is Asteroid's own {name}; only this library's models are exported")
     if half and to not in ("safetensors", HUGGINGFACE):
         raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
     facts = facts_of(source, licence)
@@ -60,14 +62,9 @@ def export(
         raise UserError(f"{file}: is the model itself; give another --out")
     if file.is_dir():
         raise UserError(f"{file}: is a folder; --out names the file")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.stem}.part{FORMATS[kind].suffix}")
-    try:
+    with whole(file, FORMATS[kind].suffix) as part:
         FORMATS[kind].write(original, part, facts)
-        report = {**_proven(original, part, kind), "file": file.name}
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+        report = _proven(original, part, kind, file)
     return _keep(report, file)
 
 
@@ -77,7 +74,7 @@ def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], 
     write_folder(model, folder, facts, torch.float16 if half else None)
     weights = folder / "model.safetensors"
     try:
-        report = _proven(model, weights, "safetensors-half" if half else "safetensors")
+        report = _proven(model, weights, "safetensors-half" if half else "safetensors", weights)
     except UserError:
         for name in HUB_FILES:
             (folder / name).unlink(missing_ok=True)
@@ -85,11 +82,11 @@ def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], 
     return _keep(report, weights)
 
 
-def _proven(model: SourceSeparator, file: Path, kind: str) -> dict[str, Any]:
-    report = parity(model, file, kind)
+def _proven(model: SourceSeparator, part: Path, kind: str, file: Path) -> dict[str, Any]:
+    report = parity(model, part, kind)
     if not report["passed"]:
         raise UserError(f"{file}: removed, because it {_differs(report)}")
-    return report
+    return {**report, "file": file.name}
 
 
 def _differs(report: dict[str, Any]) -> str:
@@ -101,8 +98,7 @@ def _differs(report: dict[str, Any]) -> str:
 
 
 def _keep(report: dict[str, Any], file: Path) -> dict[str, Any]:
-    proof = file.with_name(f"{file.name}.parity.json")
-    proof.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_text(file.with_name(f"{file.name}.parity.json"), json.dumps(report, indent=1) + "\n")
     return {**report, "path": str(file)}
 
 
@@ -121,6 +117,8 @@ def check(model: str, to: str, file: Path) -> dict[str, Any]:
         to, file = "safetensors", file / "model.safetensors"
     if not file.is_file():
         raise UserError(f"{file}: no such file")
+    if to == "safetensors" and any(w.dtype == torch.float16 for w in read_safetensors(file).weights.values()):
+        to = "safetensors-half"
     require(*FORMATS[to].needs)
     report = parity(load(model), file, to)
     if not report["passed"]:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tasnet_attn.config import read_yaml
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.tensors import read_safetensors
 
@@ -49,7 +48,7 @@ def _training(run: Path) -> dict[str, Any]:
     file = run / "config.yml"
     if not file.is_file():
         return {}
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    config = read_yaml(file)
     training = {key: config[key] for key in SETTINGS if key in config}
     trainer = config.get("trainer") or {}
     training["trainer"] = {key: trainer[key] for key in TRAINER if key in trainer}

@@ -7,20 +7,17 @@ that do not see each other. N is free; T too, from `minimum` samples on, unless 
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.graph import graph
 from tasnet_attn.exporting.lstm import restore, to_onnx
-from tasnet_attn.filterbanks import STFTEncoder
+from tasnet_attn.exporting.refusals import explained
 from tasnet_attn.model import SourceSeparator, segment_samples
 from tasnet_attn.storage import asteroid, save
 from tasnet_attn.storage.tensors import HEADER, header
@@ -48,12 +45,9 @@ def lengths(model: SourceSeparator) -> dict[str, int | None]:
     Shorter inputs have fewer frames than poolings, strides or slices want; the model itself pads them.
     """
     window = segment_samples(model)
-    if window is not None:
-        return {"window": window, "minimum": window}
-    if isinstance(model.encoder, STFTEncoder):
-        frames = max(64, 2 * getattr(model.separator, "multiple", 1))
-        return {"window": None, "minimum": frames * model.encoder.hop}
-    return {"window": None, "minimum": 2 * getattr(model.encoder, "kernel_size", 1)}
+    if window is None and model.encoder.framed:
+        return {"window": None, "minimum": max(64, 2 * getattr(model.separator, "multiple", 1)) * model.encoder.hop}
+    return {"window": window, "minimum": window or 2 * getattr(model.encoder, "kernel_size", 1)}
 
 
 def graph_header(model: SourceSeparator, facts: dict[str, Any]) -> dict[str, Any]:
@@ -62,10 +56,10 @@ def graph_header(model: SourceSeparator, facts: dict[str, Any]) -> dict[str, Any
     return {**header(model, facts), "config": model.config, "graph": about}
 
 
-def _example(model: SourceSeparator) -> Tensor:
+def _example(model: SourceSeparator, more: int = 1013) -> Tensor:
     """Three channels of odd length: no size is another's by accident."""
     known = lengths(model)
-    length = known["window"] or 2 * (known["minimum"] or 0) + 1013
+    length = known["window"] or 2 * (known["minimum"] or 0) + more
     return 0.1 * torch.randn(3, length, generator=torch.Generator().manual_seed(0))
 
 
@@ -78,20 +72,25 @@ def _write_half(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> No
 
 
 def _write_torchscript(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
-    with _quiet("torchscript", model), torch.no_grad():
+    with explained("torchscript", model), torch.no_grad():
         traced = torch.jit.trace(graph(model), (_example(model),), check_trace=False)  # the parity check is the check
+        traced(_example(model, 4099))
         torch.jit.save(traced, file, _extra_files={HEADER: json.dumps(graph_header(model, facts))})
 
 
-def _program(model: SourceSeparator, lstm: str) -> torch.export.ExportedProgram:
+def _program(model: SourceSeparator) -> torch.export.ExportedProgram:
     free = torch.export.Dim.DYNAMIC
     dynamic = {0: free} if lengths(model)["window"] else {0: free, 1: free}
-    return torch.export.export(graph(model, lstm), (_example(model),), dynamic_shapes=(dynamic,), strict=False)
+    program = torch.export.export(
+        graph(model, one_lstm=True), (_example(model),), dynamic_shapes=(dynamic,), strict=False
+    )
+    program.module()(_example(model, 4099))  # a size that was taken as given is refused here
+    return program
 
 
 def _write_torch_export(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
-    with _quiet("torch-export", model), torch.no_grad():
-        program = _program(model, "call")
+    with explained("torch-export", model), torch.no_grad():
+        program = _program(model)
         restore(program)
         torch.export.save(program, file, extra_files={HEADER: json.dumps(graph_header(model, facts))})
 
@@ -101,14 +100,14 @@ def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> No
         raise UserError(f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}")
     from onnxscript import optimizer
 
-    with _quiet("onnx", model), torch.no_grad():
+    with explained("onnx", model), torch.no_grad():
         written = torch.onnx.export(
-            _program(model, "onnx"), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
+            _program(model), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
             input_names=["mixture"], output_names=["estimates"], verbose=False,
             optimize=False,  # it takes the epsilons of our divisions (1e-16, 1e-8) for zeros: NaN on silence
         )  # fmt: skip
         assert written is not None
-        optimizer.fold_constants(written.model)
+        optimizer.fold_constants(written.model, input_size_limit=ONNX_LIMIT, output_size_limit=ONNX_LIMIT)
         optimizer.remove_unused_nodes(written.model)
         about = graph_header(model, facts)
         written.model.metadata_props[HEADER] = json.dumps(about)
@@ -129,27 +128,3 @@ FORMATS = {
     "torch-export": Format(".pt2", 3e-5, _write_torch_export),
     "onnx": Format(".onnx", 3e-5, _write_onnx, ("onnx", "onnxscript", "onnxruntime")),
 }
-
-
-@contextmanager
-def _quiet(to: str, model: SourceSeparator) -> Iterator[None]:
-    """The exporters' notes of their own deprecations unsaid; their refusals as one line."""
-    loud = logging.getLogger("torch.onnx._internal.exporter._registration")  # that torchvision is not installed
-    level = loud.level
-    loud.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
-            warnings.filterwarnings("ignore", ".*", torch.jit.TracerWarning)
-            warnings.filterwarnings("ignore", ".*", FutureWarning, "torch.*|copyreg|onnxscript.*")
-            warnings.filterwarnings("ignore", ".*", DeprecationWarning, "torch.*|copyreg|onnxscript.*")
-            warnings.filterwarnings("ignore", "No complete tensor found in the group.*", UserWarning)
-            warnings.filterwarnings("ignore", "Expect archive file to be a file ending in .pt2.*")
-            yield
-    except UserError:
-        raise
-    except Exception as error:  # whatever an exporter raises is its answer to this model
-        name = type(model.separator).__name__
-        raise UserError(f"{to}: not possible for {name}: the exporter says: {first_line(error)}") from error
-    finally:
-        loud.setLevel(level)

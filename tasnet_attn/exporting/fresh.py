@@ -1,4 +1,4 @@
-"""Runs exported files where nothing of them is in memory: `python -m tasnet_attn.exporting.fresh JOBS.json`.
+"""Runs exported files where nothing of them is in memory: `python -P fresh.py JOBS.json`.
 
 Each job names a file, its format, an .npz of mixtures [N, T] and the .npz of estimates [N, S, T] to write. A graph file
 is run by its own runtime, without this library's models.
@@ -51,9 +51,10 @@ def _torch_export(file: str) -> Run:
 
 
 def _asteroid(file: str) -> Run:
-    import tasnet_attn.exporting.asteroid  # noqa: F401
     from tasnet_attn.compat import asteroid
+    from tasnet_attn.storage.asteroid import register
 
+    register()
     return _torch(asteroid.models.BaseModel.from_pretrained(file).eval())
 
 

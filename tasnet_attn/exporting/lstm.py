@@ -26,46 +26,20 @@ def _(x: Tensor, state: Tensor, weights: list[Tensor], layers: int, directions: 
 
 
 class GraphLSTM(nn.Module):
-    """Stands in for `nn.LSTM`, batch first, while a graph is captured.
+    """Stands in for an `nn.LSTM`, ours or a user's, while a graph is captured; whole signals only: no state goes in."""
 
-    Args:
-        original: the layer.
-        onnx: keep its weights as ONNX wants them: for each layer W [directions, 4H, D], R [directions, 4H, H] and
-            B [directions, 8H], with the gates in the order i, o, f, c (torch's is i, f, c, o).
-    """
-
-    def __init__(self, original: nn.LSTM, onnx: bool) -> None:
+    def __init__(self, original: nn.LSTM) -> None:
         super().__init__()
-        self.hidden, self.layers = original.hidden_size, original.num_layers
+        self.hidden, self.layers, self.batch_first = original.hidden_size, original.num_layers, original.batch_first
         self.directions = 2 if original.bidirectional else 1
-        flat = [cast(Tensor, weight).detach() for weight in original._flat_weights]
-        self.names = []
-        for name, weight in _onnx_weights(flat, self.hidden, self.directions) if onnx else _named(flat):
-            self.register_parameter(name, nn.Parameter(weight.clone(), requires_grad=False))
-            self.names.append(name)
+        self.weights = nn.ParameterList(cast(list[Tensor], original._flat_weights))
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """[N, L, D] -> [N, L, directions * H]; whole signals only, so no state goes in or out."""
+        """[N, L, D] -> [N, L, directions * H], or with N and L exchanged."""
+        x = x if self.batch_first else x.transpose(0, 1)
         start = x.new_zeros(self.layers * self.directions, x.shape[0], self.hidden)
-        weights = [self.get_parameter(name) for name in self.names]
-        return lstm(x, start, weights, self.layers, self.directions), None
-
-
-def _named(flat: list[Tensor]) -> list[tuple[str, Tensor]]:
-    return [(f"weight_{i}", weight) for i, weight in enumerate(flat)]
-
-
-def _onnx_weights(flat: list[Tensor], hidden: int, directions: int) -> list[tuple[str, Tensor]]:
-    def ordered(weight: Tensor) -> Tensor:
-        return weight.unflatten(0, (4, hidden))[[0, 3, 1, 2]].flatten(0, 1)
-
-    named = []
-    for layer in range(len(flat) // (4 * directions)):
-        ways = [flat[4 * i : 4 * i + 4] for i in range(layer * directions, (layer + 1) * directions)]
-        named.append((f"W{layer}", torch.stack([ordered(way[0]) for way in ways])))
-        named.append((f"R{layer}", torch.stack([ordered(way[1]) for way in ways])))
-        named.append((f"B{layer}", torch.stack([torch.cat([ordered(way[2]), ordered(way[3])]) for way in ways])))
-    return named
+        y = lstm(x, start, list(self.weights), self.layers, self.directions)
+        return (y if self.batch_first else y.transpose(0, 1)), None
 
 
 def restore(program: torch.export.ExportedProgram) -> None:
@@ -87,15 +61,29 @@ def restore(program: torch.export.ExportedProgram) -> None:
 
 
 def to_onnx() -> dict[Any, Any]:
-    """The translation of `tasnet_attn::lstm` for `torch.onnx.export`: one ONNX LSTM for each layer."""
+    """The translation of `tasnet_attn::lstm` for `torch.onnx.export`: one ONNX LSTM for each layer.
+
+    torch's weights of a layer and direction are W [4H, D], R [4H, H] and two biases [4H], gates i, f, c, o; ONNX's have
+    the gates i, o, f, c, and the directions in front. Constants are folded when the file is written.
+    """
     from onnxscript import opset18 as op
+
+    def ordered(weight: Any) -> Any:  # [4H, ...] -> [1, 4H, ...]
+        hidden = weight.shape[0] // 4
+        order: Any = op.Constant(value_ints=[g * hidden + unit for g in (0, 3, 1, 2) for unit in range(hidden)])
+        axes: Any = op.Constant(value_ints=[0])
+        return op.Unsqueeze(op.Gather(weight, order, axis=0), axes)
 
     def translate(x, state, weights, layers: int, directions: int):
         way = "bidirectional" if directions == 2 else "forward"
         x = op.Transpose(x, perm=[1, 0, 2])  # ONNX Runtime has time first only
         for layer in range(layers):
-            w, r, b = weights[3 * layer : 3 * layer + 3]
-            y, _, _ = op.LSTM(x, w, r, b, hidden_size=r.shape[-1], direction=way)  # [L, directions, N, H]
+            first = 4 * directions * layer
+            ways = [[ordered(w) for w in weights[first + 4 * d : first + 4 * d + 4]] for d in range(directions)]
+            w, r = (op.Concat(*(way[i] for way in ways), axis=0) for i in (0, 1))
+            b = op.Concat(*(op.Concat(way[2], way[3], axis=1) for way in ways), axis=0)
+            hidden = weights[first + 1].shape[-1]
+            y, _, _ = op.LSTM(x, w, r, b, hidden_size=hidden, direction=way)  # [L, directions, N, H]
             shape: Any = op.Constant(value_ints=[0, 0, -1])
             x = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), shape)
         return op.Transpose(x, perm=[1, 0, 2])

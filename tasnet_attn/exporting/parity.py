@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,8 +90,10 @@ def prove(files: Sequence[tuple[SourceSeparator, Path, str]]) -> list[dict[str, 
         todo.write_text(
             json.dumps({"jobs": jobs, "threads": torch.get_num_threads(), "imports": IMPORTED}), encoding="utf-8"
         )
-        command = [sys.executable, "-m", "tasnet_attn.exporting.fresh", str(todo)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # by its path, so that nothing of this library is imported where a format needs nothing of it
+        command = [sys.executable, "-P", str(Path(__file__).with_name("fresh.py")), str(todo)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             undone = [job["file"] for job in jobs if not Path(job["outputs"]).is_file()]

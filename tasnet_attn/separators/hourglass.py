@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasnet_attn.nn import cut
 from tasnet_attn.separators.base import Separator
 
 
@@ -161,8 +162,10 @@ class Hourglass(Separator):
     def padded(self, features: Tensor) -> Tensor:
         """Zero-pad [N, F, L] to multiples of 2**n_poolings."""
         bins, frames = features.shape[-2:]
-        return F.pad(features, (0, -frames % self.multiple, 0, -bins % self.multiple))
+        whole = (frames + self.multiple - 1) // self.multiple * self.multiple
+        padded = F.pad(features, (0, self.multiple, 0, -bins % self.multiple))  # exporters want a fixed number
+        return padded[..., :whole]
 
     def cropped(self, masks: Tensor, bins: int, frames: int) -> Tensor:
         """Undo `padded`: [N, S, F', L'] -> [N, S, F, L]."""
-        return masks[..., :bins, :frames]
+        return cut(masks[..., :bins, :], -1, 0, frames)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasnet_attn.nn import cut
 from tasnet_attn.separators.base import Separator
 
 Scores = Literal["channel", "joint"]
@@ -123,23 +124,9 @@ class SlicedAttention(nn.Module):
         if self.scores == "joint":  # [N, 3 heads, parts, part, channels * F]
             qkv = qkv.unflatten(1, (3 * self.heads, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
         q, k, v = (each.flatten(1, 2) for each in qkv.chunk(3, dim=1))  # [N, scores * parts, part, width]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q, n_parts, missing))
-        attended = attended.unflatten(1, (-1, n_parts))
+        real = torch.arange(n_parts * part, device=x.device).view(n_parts, 1, part) < length  # else padding
+        mask = real.repeat(q.shape[1] // n_parts, 1, 1).unsqueeze(0)  # [1, scores * parts, 1, part]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(1, (-1, n_parts))
         if self.scores == "joint":
             attended = attended.unflatten(-1, (-1, x.shape[3])).permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
-        return self.project_out(self.cropped(attended.flatten(2, 3), length))
-
-    def cropped(self, x: Tensor, length: int) -> Tensor:
-        """Leave the padding out: [N, channels, L', F] -> [N, channels, L, F]."""
-        return x[:, :, :length]
-
-    def mask(self, q: Tensor, n_parts: int, missing: int) -> Tensor | None:
-        """Which keys may be attended to, or None: all of them."""
-        return self.real(q, n_parts, missing) if missing else None
-
-    @staticmethod
-    def real(q: Tensor, n_parts: int, missing: int) -> Tensor:
-        """Which keys are no padding of the last part, [1, scores * parts, 1, part]."""
-        part = q.shape[2]
-        real = torch.arange(n_parts * part, device=q.device).view(n_parts, 1, part) < n_parts * part - missing
-        return real.repeat(q.shape[1] // n_parts, 1, 1).unsqueeze(0)
+        return self.project_out(cut(attended.flatten(2, 3), 2, 0, length))

@@ -6,6 +6,7 @@ After `import tasnet_attn.exporting.asteroid`, `asteroid.models.BaseModel.from_p
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,8 @@ def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
     return fill(file, arguments, {f"network.{key}": tensor for key, tensor in weights.items()}, build)
 
 
-class _Encoder:
-    """What inference asks a model's encoder: Asteroid's networks divide by no scale, and look ahead without bound."""
-
-    clip_scaled = False
-    latency = None
-
-
-class AsteroidSeparator(SourceSeparator):
-    """One of Asteroid's networks, to be used like a model of ours: separated, scored, compared; not trained.
+class AsteroidSeparator(nn.Module):
+    """One of Asteroid's networks as inference and evaluation ask for it (`model.Separates`).
 
     The outputs keep the level that the network gives them, which training by SI-SNR leaves open.
 
@@ -89,30 +83,26 @@ class AsteroidSeparator(SourceSeparator):
         arguments: what it was built with.
     """
 
+    interchangeable, segment, stitch = True, None, "fade"
+
     def __init__(self, network: nn.Module, name: str, arguments: dict[str, Any]) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.network, self.name, self.arguments = network, name, arguments
         self.sources = [f"s{i + 1}" for i in range(int(arguments["n_src"]))]  # as LibriMix calls them
         self.sample_rate = int(arguments["sample_rate"])
-        self.interchangeable, self.segment, self.stitch = len(self.sources) > 1, None, "fade"
-        self.encoder = _Encoder()  # type: ignore[assignment]
-
-    @property
-    def causal(self) -> bool:
-        return False
 
     @property
     def config(self) -> dict[str, Any]:
         """Its name and arguments in Asteroid."""
         return {"asteroid": self.name, "model_args": self.arguments}
 
+    def clip_scale(self, blocks: Iterable[Tensor], length: int) -> None:
+        """Nothing of the whole clip is divided out."""
+
     def forward(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
         batch, channels, _ = mixture.shape
         return self.network(mixture.flatten(0, 1).unsqueeze(1)).unflatten(0, (batch, channels)).transpose(1, 2)
-
-    def analyse(self, mixture: Tensor, scale: Tensor | None = None) -> Any:
-        raise UserError(f"{self.name} is Asteroid's: it can be used and scored here, but not trained")
 
 
 def register() -> type:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from tasnet_attn.config import write_yaml
 from tasnet_attn.files import write_text
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.tensors import header, write_safetensors
@@ -26,26 +26,29 @@ def write_folder(
 ) -> Path:
     """Write the three files; see `storage.save_pretrained`."""
     about = {**header(model, facts), "config": model.config}
+    text = card(model, about)  # first: it needs a package of an extra
     write_safetensors(folder / "model.safetensors", model.config, model.state_dict(), header(model, facts), dtype)
     write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
-    write_text(folder / "README.md", card(model, about))
+    write_text(folder / "README.md", text)
     return folder
 
 
 def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
     """The model card: what it does, how to use it, data, scores, settings, limits, licence."""
+    from huggingface_hub import ModelCard, ModelCardData
+
     licence, training = facts.get("licence", "not stated"), facts.get("training") or {}
-    front = {
-        "license": licence.lower() if licence != "not stated" else "other",
-        "library_name": "tasnet-attn",
-        "pipeline_tag": "audio-to-audio",
-        "tags": ["audio-source-separation", type(model.separator).__name__.lower()],
-    }
+    front = ModelCardData(
+        license=licence.lower() if licence != "not stated" else "other",
+        library_name="tasnet-attn",
+        pipeline_tag="audio-to-audio",
+        tags=["audio-source-separation", model.separator.name.lower()],
+    )
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     rate = f"{model.sample_rate:,} Hz"
     lines = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {type(model.separator).__name__}: {', '.join(model.sources)}",
+        f"---\n{front.to_yaml()}\n---",
+        f"# {model.separator.name}: {', '.join(model.sources)}",
         f"Separates audio at {rate} into {', '.join(model.sources)}"
         f"{' (in no fixed order)' if model.interchangeable else ''}; {n_weights:,} parameters.",
         USE,
@@ -62,11 +65,11 @@ def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
         "## Versions",
         ", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items()),
     ]
-    return "\n\n".join(lines) + "\n"
+    return str(ModelCard("\n\n".join(lines) + "\n"))
 
 
 def _block(value: Any, otherwise: str) -> str:
-    return f"```yaml\n{yaml.safe_dump(value, sort_keys=False)}```\n" if value else otherwise
+    return f"```yaml\n{write_yaml(value)}```\n" if value else otherwise
 
 
 def _score_table(scores: dict[str, Any] | None) -> str:

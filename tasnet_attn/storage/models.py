@@ -62,7 +62,7 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
         checkpoint = checkpoints.read_checkpoint(file)
         if "model_name" in checkpoint:
             opened = asteroid.read(file, checkpoint)
-            if isinstance(opened, SourceSeparator):
+            if not isinstance(opened, tensors.Described):
                 return opened
             described = opened
         else:

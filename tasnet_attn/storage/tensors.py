@@ -89,7 +89,12 @@ def _umask() -> int:
 
 def header(model: SourceSeparator, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a file says beside the model's description."""
-    own = {"sources": model.sources, "sample_rate": model.sample_rate, "versions": versions()}
+    own = {
+        "name": model.separator.name,
+        "sources": model.sources,
+        "sample_rate": model.sample_rate,
+        "versions": versions(),
+    }
     return {**(facts or {}), **own}
 
 
