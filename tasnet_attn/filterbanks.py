@@ -359,7 +359,7 @@ class STFTEncoder(Encoder):
     def spectrum(self, waveform: Tensor) -> Tensor:
         """[N, T] -> real and imaginary part, [N, 2, F, L]."""
         padded = F.pad(waveform, (self.n_fft // 2, self.n_fft // 2))  # zeros: reflection fails on short inputs
-        return torch.view_as_real(self.kept(self._frames(padded))).movedim(-1, 1)
+        return self.kept(torch.view_as_real(self._frames(padded)).movedim(-1, 1))  # real first: for ONNX
 
     def _frames(self, padded: Tensor) -> Tensor:
         """[N, T'] -> all bins of the frames that fit, complex, [N, n_fft / 2 + 1, 1 + (T' - n_fft) // hop]."""

@@ -25,13 +25,10 @@ ONNX_NOTES = "torch.onnx._internal.exporter._registration"  # that torchvision i
 @contextmanager
 def explained(to: str, model: SourceSeparator) -> Iterator[None]:
     """The exporters' notes of their own deprecations unsaid; their refusals as one line."""
-    guards, notes = _Places(), logging.getLogger(ONNX_NOTES)
-    logger, levels = logging.getLogger(GUARDS), (logging.getLogger(GUARDS).level, notes.level)
-    propagates = logger.propagate
-    logger.addHandler(guards)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    notes.setLevel(logging.ERROR)
+    places, loggers = _Places(), [logging.getLogger(name) for name in (GUARDS, ONNX_NOTES)]
+    before = [(logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    for logger, handler in zip(loggers, (places, logging.NullHandler()), strict=True):
+        _set(logger, logging.INFO, False, [handler])
     try:
         with warnings.catch_warnings(record=True) as said:
             yield
@@ -39,21 +36,24 @@ def explained(to: str, model: SourceSeparator) -> Iterator[None]:
         raise
     except Exception as error:  # whatever an exporter raises is its answer to this model
         traced = [f"{note.filename}:{note.lineno}" for note in said if _is_users(note.filename)]
-        places = [*_raised(error), *guards.places, *traced]
+        found = [*_raised(error), *places.found, *traced]
         reason = f"the exporter says: {first_line(error)}"
-        if places and "data-dependent" in str(error):
-            reason = f"its course depends on values: {places[0]}; take torch.where, or compute it in another way"
-        elif places:
+        if found and "data-dependent" in str(error):
+            reason = f"its course depends on values: {found[0]}; take torch.where, or compute it in another way"
+        elif found:
             reason = (
-                f"computes sizes from the number of frames in Python: {places[0]}; leave sizes to tensor operations, "
+                f"computes sizes from the number of frames in Python: {found[0]}; leave sizes to tensor operations, "
                 f"or give the model a segment ({reason})"
             )
         raise UserError(f"{to}: not possible for {model.separator.name}: {reason}") from error
     finally:
-        logger.removeHandler(guards)
-        logger.propagate = propagates
-        logger.setLevel(levels[0])
-        notes.setLevel(levels[1])
+        for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+            _set(logger, level, propagate, handlers)
+
+
+def _set(logger: logging.Logger, level: int, propagate: bool, handlers: list[logging.Handler]) -> None:
+    logger.setLevel(level)  # not by attribute: loggers remember what is enabled
+    logger.propagate, logger.handlers = propagate, handlers
 
 
 class _Places(logging.Handler):
@@ -61,11 +61,11 @@ class _Places(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.places: list[str] = []
+        self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if "[guard added]" in str(record.msg):
-            self.places += _places(traceback.extract_stack())
+            self.found += _places(traceback.extract_stack())
 
 
 def _raised(error: BaseException | None) -> list[str]:
