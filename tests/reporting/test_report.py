@@ -107,6 +107,20 @@ def test_a_changed_score_changes_the_page(folders, tmp_path, file):
     assert "12.35" not in before and "12.35" in after
 
 
+def test_texts_of_a_foreign_summary_are_escaped(folders, tmp_path):
+    evil = "<img src=x onerror=alert(1)>"
+    summary = json.loads((folders[0] / "summary.json").read_text())
+    summary |= {key: evil for key in ("name", "backend", "version", "sample_rate")}
+    summary["scores"][evil] = summary["scores"].pop("vocals")
+    summary["silence"][evil] = summary["silence"].pop("vocals")
+    summary["conventions"] = {name: evil for name in summary["conventions"]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    table = (folders[0] / "scores.csv").read_text().replace("vocals", evil).replace("a song", evil)
+    (tmp_path / "scores.csv").write_text(table.replace("SI-SNRi", evil))
+    text = report([tmp_path]).read_text()
+    assert evil not in text and text.count("&lt;img src=x onerror=alert(1)&gt;") > 20
+
+
 def test_few_players_go_from_the_worst_to_the_best(folders, tmp_path):
     text = report(folders, tmp_path / "page.html", players=2, seconds=1.0).read_text()
     assert text.count('<section class="player"') == 2
