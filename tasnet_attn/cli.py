@@ -178,8 +178,8 @@ def _parser() -> argparse.ArgumentParser:
 
     export = add("export", _export, "write a trained model to one file, and prove that the file is the model")
     export.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
-    formats = ("safetensors", "asteroid", "torchscript", "torch-export", "onnx", "huggingface")
-    export.add_argument("--to", choices=formats, default="safetensors", help="the format (default: safetensors)")
+    formats = "safetensors (default), asteroid, torchscript, torch-export, onnx, huggingface, or one of your own"
+    export.add_argument("--to", metavar="FORMAT", default="safetensors", help=formats)
     export.add_argument("--out", type=Path, help="the file (default: model.<ending> in the run folder)")
     export.add_argument("--half", action="store_true", help="store the weights as float16 (safetensors, huggingface)")
     export.add_argument("--licence", help="of the weights; goes into the file, and into the model card")

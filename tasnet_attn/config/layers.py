@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +47,37 @@ def read(arguments: Sequence[str]) -> Layers:
                 raise UserError(f"{key}: {error}") from error
             _set(layers.ours, keys, data)
         else:
+            _check_imported(_parsed(value), key.removeprefix("--").rstrip("+"))
             layers.theirs.append(key if value is None else f"{key}={value}")
     return layers
+
+
+def _parsed(value: str | None) -> Any:
+    try:
+        return parse_yaml(value or "")
+    except ValueError:
+        return value
+
+
+# where Lightning's parser takes a class by its path alone
+CLASSES = re.compile(
+    r"task\.(optimizer|lr_scheduler)|trainer\.(logger|callbacks|plugins|profiler|strategy|accelerator)"
+)
+
+
+def _check_imported(value: Any, path: str) -> None:
+    """Refuse a class of a module that this process has not imported: Lightning's parser would import it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_imported(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            _check_imported(item, path)
+    elif isinstance(value, str) and (path.endswith(".class_path") or CLASSES.fullmatch(path)):
+        module = value.rpartition(".")[0]
+        if module and all(part.isidentifier() for part in value.split(".")) and module.split(".")[0] not in sys.modules:
+            where = path.removesuffix(".class_path")
+            raise UserError(f"{where}: no class {value!r} is known; add --import {module} if you trust it")
 
 
 def _is_ours(keys: list[str]) -> bool:
@@ -92,6 +123,10 @@ def _add_file(layers: Layers, file: Path) -> None:
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
     if theirs:
+        try:
+            _check_imported(theirs, "")
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
         layers.theirs.append(f"--config={json.dumps(moved(theirs))}")
 
 

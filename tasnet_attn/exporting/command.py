@@ -43,6 +43,10 @@ def export(
         UserError: the file would be its own source, the exporter refuses the model, or the file computes something
             else.
     """
+    names = [name for name in (*FORMATS, HUGGINGFACE) if name != "safetensors-half"]
+    if to not in names:
+        own = "for a format of your own add --import with its module"
+        raise UserError(f"--to {to!r} is none of {', '.join(names)}; {own}")
     source = find(model)
     original = load(source)
     if "asteroid" in original.config:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,16 +28,18 @@ ONNX_LIMIT = 2 * 10**9  # bytes of weights: protobuf's
 
 
 class Format(NamedTuple):
-    """How a format is written: `write(model, file, facts)`.
+    """How a format is written: `write(model, file, facts)`. A module of the user's own may add one to `FORMATS`.
 
     `tolerance`: how far an output may be from the model's, as a part of the largest output of the same input.
     `needs`: modules, of an extra, that write the file or run it for the proof.
+    `run`: of a user's format: from a file to a function, mixtures [N, T] -> estimates [N, S, T], of NumPy.
     """
 
     suffix: str
     tolerance: float
     write: Callable[[SourceSeparator, Path, dict[str, Any]], None]
     needs: tuple[str, ...] = ()
+    run: Callable[[str], Callable[[np.ndarray], np.ndarray]] | None = None
 
 
 def lengths(model: SourceSeparator) -> dict[str, int | None]:

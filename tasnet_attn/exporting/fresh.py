@@ -73,24 +73,35 @@ RUNNERS: dict[str, Callable[[str], Run]] = {
     "torch-export": _torch_export,
 }
 
-DESCRIBE = ("safetensors", "safetensors-half", "asteroid")
+
+def _runner(to: str) -> Callable[[str], Run]:
+    if to in RUNNERS:
+        return RUNNERS[to]
+    from tasnet_attn.exporting.formats import FORMATS  # a format of the user's own
+
+    run = FORMATS[to].run
+    assert run is not None, f"{to}: the format has no `run`"
+    return run
+
+
+GRAPHS = ("torchscript", "torch-export", "onnx")  # run without this library
 
 
 def main(jobs: list[dict[str, Any]], threads: int, imports: list[str]) -> None:
     """Do the jobs, one after the other; the first file that cannot be run ends it with the traceback.
 
-    `imports`: the user's modules; only a file that describes its model needs them.
+    `imports`: the user's modules; a graph needs none of them.
     """
     if any(job["format"] != "onnx" for job in jobs):
         import torch
 
         torch.set_num_threads(threads)
-    if any(job["format"] in DESCRIBE for job in jobs):
+    if any(job["format"] not in GRAPHS for job in jobs):
         from tasnet_attn.config import import_modules
 
         import_modules(imports)
     for job in jobs:
-        run = _onnx(job["file"], threads) if job["format"] == "onnx" else RUNNERS[job["format"]](job["file"])
+        run = _onnx(job["file"], threads) if job["format"] == "onnx" else _runner(job["format"])(job["file"])
         with np.load(job["inputs"]) as mixtures:
             np.savez(job["outputs"], **{name: run(mixtures[name]) for name in mixtures.files})  # type: ignore[arg-type]
 

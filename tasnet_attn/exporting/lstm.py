@@ -34,6 +34,9 @@ class GraphLSTM(nn.Module):
         self.directions = 2 if original.bidirectional else 1
         self.weights = nn.ParameterList(cast(list[Tensor], original._flat_weights))
 
+    def flatten_parameters(self) -> None:
+        """Nothing: some modules call it before the layer."""
+
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         """[N, L, D] -> [N, L, directions * H], or with N and L exchanged."""
         x = x if self.batch_first else x.transpose(0, 1)

@@ -21,6 +21,15 @@ masknn = compat.asteroid.masknn
 KINDS = {"dropout": float, "hop_size": int | None, "rnn_type": Literal["RNN", "LSTM", "GRU"]}
 
 
+class GlobLN(masknn.norms.GlobLN):
+    """Asteroid's "gLN", in operations that exporters follow."""
+
+    def forward(self, x: Tensor, eps: float = 1e-8) -> Tensor:
+        dims = tuple(range(1, x.dim()))
+        centred = x - x.mean(dims, keepdim=True)
+        return self.apply_gain_and_bias(centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt())
+
+
 class Masker(Separator):
     """One of Asteroid's mask networks. Its settings and their defaults are the network's own.
 
@@ -52,9 +61,14 @@ def _constructor(network: Callable[..., nn.Module], unused: tuple[str, ...]) -> 
     def __init__(self: Masker, n_features: int, n_sources: int, **settings: Any) -> None:
         super(Masker, self).__init__()
         self.masker = network(n_features, n_sources, mask_act="linear", **settings)
+        for module in list(self.masker.modules()):
+            for name, child in list(module.named_children()):
+                if type(child) is masknn.norms.GlobLN:
+                    setattr(module, name, GlobLN(child.channel_size))
 
+    parameters = inspect.signature(network).parameters
     ours = list(inspect.signature(__init__).parameters.values())[:-1]
-    for name, parameter in list(inspect.signature(network).parameters.items())[2:]:
+    for name, parameter in list(parameters.items())[2:]:
         if name not in ("out_chan", "mask_act", *unused):
             kind = KINDS.get(name, type(parameter.default))
             ours.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=kind))

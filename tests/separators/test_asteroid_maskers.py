@@ -126,7 +126,7 @@ def test_nothing_imports_asteroid_unasked(tmp_path):
 
 @pytest.mark.slow
 @each_masker
-@pytest.mark.parametrize("format", ["safetensors", "torchscript"])  # others cannot follow its gLN: docs/deploy.md
+@pytest.mark.parametrize("format", ["safetensors", "torchscript", "torch-export", "onnx"])
 def test_exports(masker, format, tmp_path, capsys):
     file = save(tasnet_model(partial(masker, **NETWORKS[masker][1])), tmp_path / "model.safetensors")
     arguments = ["--import", maskers.__name__, "export", str(file), "--to", format, "--out", str(tmp_path / "out")]
