@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tasnet_attn.ablation.statistics import label
-from tasnet_attn.ablation.sweep import is_si_snr
+from tasnet_attn.ablation.statistics import estimate, label
+from tasnet_attn.ablation.sweep import Cell, is_si_snr
 from tasnet_attn.ablation.tables import Found
+from tasnet_attn.separators import LTL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NOTATION = r"\d+_trans_\d+"
 LINES = ("-", "--", ":", "-.")
 
 
@@ -28,10 +32,19 @@ def draw(found: Found, out: Path) -> list[Path]:
     paths = [curves(found, out / "curves.png")]
     paths.append(scatter(found, "parameters", metric, out / "parameters.png"))
     paths.append(scatter(found, "seconds_to_best", metric, out / "time.png"))
-    axes = list(dict.fromkeys(axis for cell in found.sweep.cells for axis in cell.coordinates))
-    if len(axes) == 2:
-        paths.append(heat_map(found, axes[0], axes[1], metric, out / "grid.png"))
+    grid = coordinates(found.sweep.cells)
+    if len(grid.columns) == 2:
+        paths.append(heat_map(found, grid, metric, out / "grid.png"))
     return paths
+
+
+def coordinates(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Where the grid's cells are: a row for each by name, a column an axis; separators X_trans_Y alone make X and Y."""
+    places = {cell.name: cell.coordinates for cell in cells if cell.coordinates}
+    if all(place.keys() == {"separator"} and re.fullmatch(NOTATION, place["separator"]) for place in places.values()):
+        layers = {name: LTL.parse(place["separator"]) for name, place in places.items()}
+        places = {name: {axis: str(number) for axis, number in place.items()} for name, place in layers.items()}
+    return pd.DataFrame.from_dict(places, orient="index")
 
 
 def curves(found: Found, path: Path) -> Path:
@@ -75,13 +88,13 @@ def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
     return _save(figure, path)
 
 
-def heat_map(found: Found, down: str, right: str, metric: str, path: Path) -> Path:
-    """The metric over two axes of the grid, with half the width of the 95 % interval."""
-    cells = [cell for cell in found.sweep.cells if cell.coordinates]
-    estimates = {cell.name: found.estimate(cell.name, metric) for cell in cells}
-    grid = pd.DataFrame([cell.coordinates | {"cell": cell.name} for cell in cells])
-    grid = grid.pivot(index=down, columns=right, values="cell").loc[grid[down].unique(), grid[right].unique()]
-    values = grid.map(lambda name: estimates[name].mean).to_numpy()
+def heat_map(found: Found, places: pd.DataFrame, metric: str, path: Path) -> Path:
+    """The metric over two axes of the grid, with half the width of the 95 % interval; `places` as of `coordinates`."""
+    down, right = places.columns
+    estimates = {name: found.estimate(name, metric) for name in places.index}
+    grid = places.assign(cell=places.index).pivot(index=down, columns=right, values="cell")
+    grid = grid.loc[places[down].unique(), places[right].unique()]
+    values = grid.map(lambda name: estimates.get(name, estimate([])).mean).to_numpy()
     figure, axis = _figure(2.5 + 1.4 * len(grid.columns), 1.8 + 0.9 * len(grid))
     picture = axis.imshow(values, cmap="viridis", aspect="auto")
     axis.set_xticks(range(len(grid.columns)), grid.columns)
@@ -90,6 +103,8 @@ def heat_map(found: Found, down: str, right: str, metric: str, path: Path) -> Pa
     axis.set_title(f"{found.sweep.path.stem} (± 95 % interval)", fontsize=11)
     middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
     for (row, column), name in np.ndenumerate(grid.to_numpy()):
+        if name not in estimates:
+            continue
         value = estimates[name]
         half = "" if math.isnan(value.low) else f"\n± {value.high - value.mean:.2f}"
         text = "failed" if math.isnan(value.mean) else f"{value.mean:.2f}{half}"

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,10 @@ class Claim:
     within: float = 0.1
     quantity: str | None = None
 
+    def __post_init__(self) -> None:
+        self.better, self.equal = _plain(self.better), _plain(self.equal)
+        self.than, self.to = ([_plain(name) or "" for name in names] for names in (self.than, self.to))
+
     @property
     def cell(self) -> str:
         """The cell that the statement is about."""
@@ -89,6 +94,14 @@ class Settings:
     evaluate: list[Literal["train", "valid", "test"]] = field(default_factory=list)
     threads: int = 1
     claims: list[Claim] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.baseline = _plain(self.baseline)
+
+
+def _plain(cell: str | None) -> str | None:
+    """A cell's name as version 0.1.0 wrote it, separator=TasNet, as it is now: TasNet."""
+    return cell and re.sub(r"(^|, )separator=", r"\1", cell)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ def test_the_interval_is_student_s(values):
 
 def test_95_of_100_intervals_hold_the_truth():
     rng = np.random.default_rng(0)
-    found = [estimate(rng.normal(3, 2, size=4).tolist()) for _ in range(2000)]
-    assert np.mean([e.low <= 3 <= e.high for e in found]) == pytest.approx(0.95, abs=0.015)
+    found = [estimate(rng.normal(3, 2, size=4).tolist()) for _ in range(300)]
+    assert np.mean([e.low <= 3 <= e.high for e in found]) == pytest.approx(0.95, abs=0.04)
 
 
 def test_what_is_not_known_is_nan():
