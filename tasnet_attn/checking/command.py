@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,13 @@ from math import inf
 from pathlib import Path
 from typing import get_args
 
+from tqdm import tqdm
+
 from tasnet_attn.checking.configure import configured
 from tasnet_attn.checking.overlap import overlaps
 from tasnet_attn.checking.track import Finding, Look, look
-from tasnet_attn.data import SegmentedData, Split
-from tasnet_attn.data.files import MIXTURE, Entry, digest, record, remember
+from tasnet_attn.data import MIXTURE, SegmentedData, Split, Track
+from tasnet_attn.data.fingerprint import digest, record, remember
 from tasnet_attn.errors import UserError
 
 SAMPLE = 20  # tracks of a split that --quick listens to
@@ -49,8 +50,8 @@ def check_data(
     """
     data = configured(configs, overrides)
     print(f"{', '.join(data.sources)} at {data.sample_rate} Hz, {type(data).__name__}")
-    entries, findings = _entries(data, configs)
-    looks = _look_at(entries, quick)
+    tracks, findings = _tracks(data, configs)
+    looks = _look_at(data, tracks, quick)
     findings += [finding for one in looks for finding in one.findings]
     findings += [*_across(data, looks), *overlaps(looks)]
     now = record(data)
@@ -58,38 +59,40 @@ def check_data(
         now["sound"] = digest(_sounds(looks))
     folder = run or next((config for config in configs if config.is_dir()), None)
     if folder:
-        mend = "put the earlier data back, or begin a new run (--tag, --out)"
+        fix = "put the earlier data back, or begin a new run (--tag, --out)"
         what = f"{folder}: the data changed since this run began: "
-        findings += [Finding("warning", "changed", "", what + text, mend) for text in remember(now, folder)]
+        findings += [Finding("warning", "changed", "", what + text, fix) for text in remember(now, folder)]
     _print_findings(findings, every)
-    _print_table(entries, looks, findings)
+    _print_table(tracks, looks, findings)
     sound = now["sound"] or ("of a sample only (--quick)" if quick else "not all could be read")
     print(f"fingerprint: sound {sound}, names and sizes {digest([json.dumps(now['splits'])])}")
     count = Counter(finding.level for finding in findings)
     errors, warnings = (f"{count[level]} {level}{'s' * (count[level] != 1)}" for level in ("error", "warning"))
     usable = f"{warnings}, usable" if count["warning"] else "OK"
-    verdict = f"{errors}, {warnings}: mend the errors first" if count["error"] else usable
+    verdict = f"{errors}, {warnings}: fix the errors first" if count["error"] else usable
     print(f"verdict: {verdict}" + (f" (quick: listened to {SAMPLE} tracks of a split at most)" if quick else ""))
     return 1 if count["error"] else 0
 
 
-def _entries(data: SegmentedData, configs: Sequence[Path]) -> tuple[dict[str, list[Entry]], list[Finding]]:
+def _tracks(data: SegmentedData, configs: Sequence[Path]) -> tuple[dict[Split, list[Track]], list[Finding]]:
     """The tracks of all splits. With none at all: how to come by them is printed, then UserError."""
-    entries, findings, reasons = {}, [], []
+    tracks: dict[Split, list[Track]] = {}
+    findings: list[Finding] = []
+    reasons: list[UserError] = []
     for split in get_args(Split):
         try:
-            entries[split] = data.entries(split)
+            tracks[split] = data.list_tracks(split)
+            if not tracks[split]:
+                raise UserError(f"{type(data).__name__}: lists no tracks of the {split} split; put some there")
         except UserError as error:
+            what, _, fix = str(error).rpartition("; ")
+            findings.append(Finding("error", "split", split, what or fix, fix if what else "put the split there"))
             reasons.append(error)
-            what, _, mend = str(error).rpartition("; ")
-            finding = Finding("error", "split", split, what or mend, mend if what else "put the split there")
-            findings.append(finding)
-    if not any(entries.values()):
-        if not reasons:
-            raise UserError(f"{type(data).__name__}: does not list its files; give the class a method `entries`")
-        print(f"\nThe data are not there, and nothing is downloaded unasked.\n{_how_to_obtain(data, configs)}\n")
+    if not any(tracks.values()):
+        if how := _how_to_obtain(data, configs):
+            print(f"\nThe data are not there, and nothing is downloaded unasked.\n{how}\n")
         raise reasons[0]
-    return entries, findings
+    return tracks, findings
 
 
 def _how_to_obtain(data: SegmentedData, configs: Sequence[Path]) -> str:
@@ -103,38 +106,31 @@ def _how_to_obtain(data: SegmentedData, configs: Sequence[Path]) -> str:
     return data.obtain
 
 
-def _look_at(entries: dict[str, list[Entry]], quick: bool) -> list[Look]:
+def _look_at(data: SegmentedData, tracks: dict[Split, list[Track]], quick: bool) -> list[Look]:
     """Every track, several at a time: reading and decoding leave Python's lock."""
-    todo: list[tuple[str, Entry, bool]] = []
-    for split, tracks in entries.items():
-        tracks = [entry for entry in tracks if not entry.again]
-        chosen = {round(i * (len(tracks) - 1) / (SAMPLE - 1)) for i in range(SAMPLE)} if quick else range(len(tracks))
-        todo += [(split, entry, number in chosen) for number, entry in enumerate(tracks)]
+    todo: list[tuple[str, Track, bool]] = []
+    for split, listed in tracks.items():
+        here = [track for track in listed if not track.again]
+        chosen = {round(i * (len(here) - 1) / (SAMPLE - 1)) for i in range(SAMPLE)} if quick else range(len(here))
+        todo += [(split, track, number in chosen) for number, track in enumerate(here)]
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        return list(_progress(pool.map(look, *zip(*todo, strict=True)), len(todo)))
+        looks = pool.map(lambda one: look(data, *one), todo)
+        return list(tqdm(looks, total=len(todo), unit=" tracks", disable=None, leave=False))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _progress(looks: Iterable[Look], total: int) -> Iterator[Look]:
-    shown = sys.stderr.isatty()
-    for number, one in enumerate(looks, start=1):
-        if shown and (number % 10 == 0 or number == total):
-            print(f"\r{number} of {total} tracks", end="" if number < total else "\n", file=sys.stderr, flush=True)
-        yield one
-
-
 def _all_heard(looks: list[Look]) -> bool:
     """Whether every signal was read to its end."""
-    return all(len(one.sounds) == len(one.entry.parts) > 0 for one in looks)
+    return all(len(one.sounds) == len(one.parts) > 0 for one in looks)
 
 
 def _sounds(looks: list[Look]) -> Iterator[str]:
     for one in looks:
         for holds, sound in one.sounds.items():
             info = one.infos[one.path(holds)]
-            yield f"{one.split}/{one.entry.name}/{holds} {info.length} {info.sample_rate} {sound.hash}"
+            yield f"{one.split}/{one.track.name}/{holds} {info.length} {info.sample_rate} {sound.hash}"
 
 
 def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
@@ -150,16 +146,16 @@ def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
             least = min(short, key=length.__getitem__)
             what = f"{len(short)} of {len(length)} tracks are shorter than a segment of {data.segment:g} s and are "
             what += f"passed over silently: {least} with {length[least] / data.sample_rate:.2f} s is the shortest"
-            mend = "set data.init_args.segment lower, or leave them out"
-            yield Finding("error" if len(short) == len(length) else "warning", "short", split, what, mend)
+            fix = "set data.init_args.segment lower, or leave them out"
+            yield Finding("error" if len(short) == len(length) else "warning", "short", split, what, fix)
     if data.channels == "all" or data.augmentation.remix:
         most = Counter(info.channels for one in looks for info in one.infos.values()).most_common(1)
         for one in looks:
             other = [file for file, info in one.infos.items() if info.channels != most[0][0]]
-            if len(other) == len(one.infos) and other and one.entry.channels is None:
+            if len(other) == len(one.infos) and other and one.track.file_channels is None:
                 what = f"{other[0]}: has {one.infos[other[0]].channels} channel(s), most tracks have {most[0][0]}"
-                mend = "convert it, or set data.init_args.channels to mean and remix to 0"
-                yield Finding("error", "channels", one.split, what, mend)
+                fix = "convert it, or set data.init_args.channels to mean and remix to 0"
+                yield Finding("error", "channels", one.split, what, fix)
 
 
 def _print_findings(findings: list[Finding], every: bool) -> None:
@@ -170,21 +166,21 @@ def _print_findings(findings: list[Finding], every: bool) -> None:
         print()
         for finding in found if every else found[:LISTED]:
             where = f" ({finding.split})" if finding.split and kind != "overlap" else ""
-            print(f"{level}{where}: {finding.what}\n    mend: {finding.mend}")
+            print(f"{level}{where}: {finding.what}\n    fix: {finding.fix}")
         if not every and len(found) > LISTED:
             print(f"{level}: and {len(found) - LISTED} more of this kind ({kind}); --all lists them")
 
 
-def _print_table(entries: dict[str, list[Entry]], looks: list[Look], findings: list[Finding]) -> None:
+def _print_table(listed: dict[Split, list[Track]], looks: list[Look], findings: list[Finding]) -> None:
     print(f"\n{'split':6} {'tracks':>7} {'minutes':>9} {'channels':>9} {'rates':>12} {'mixture - sum':>15}  findings")
     for split in get_args(Split):
-        tracks = entries.get(split, [])
-        again = [entry for entry in tracks if entry.again]
+        tracks = listed.get(split, [])
+        again = [track for track in tracks if track.again]
         here = [one for one in looks if one.split == split]
         infos = [info for one in here for info in one.infos.values()]
         seconds = sum(max((i.length / i.sample_rate for i in one.infos.values()), default=0.0) for one in here)
         residuals = [one.residual for one in here if one.residual is not None]
-        made = [entry.made for entry in tracks if all(part.holds != MIXTURE for part in entry.parts)]
+        made = [track.made for track in tracks if track.parts and all(part.holds != MIXTURE for part in track.parts)]
         worst = max(residuals, default=-inf)
         mixture = f"{worst:.1f} dB" if worst > -inf else "equal" if residuals else made[0] if made else "-"
         channels, rates = (_values(info[key] for info in infos) for key in (2, 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tasnet_attn.checking.track import SILENT, Finding, Look
-from tasnet_attn.data.files import MIXTURE, REST
+from tasnet_attn.data import MIXTURE, REST
 
 ALIKE = 0.9999  # cosine of two beginnings; 16-bit rounding of speech at another level leaves 0.999999
 CHUNK = 2048
@@ -31,7 +31,7 @@ def overlaps(looks: list[Look]) -> list[Finding]:
             if earlier == number:
                 continue
             mixed = holds == MIXTURE and len(one.infos) > 1  # else an utterance that is its own mixture
-            if one.entry.utterance and looks[earlier].split == one.split and not mixed:
+            if one.track.utterance and looks[earlier].split == one.split and not mixed:
                 continue  # a split may mix an utterance several times
             pairs[earlier, number].append((file, one.path(holds), "holds the same sound as"))
     for earlier, number, file, other in _same_beginnings(looks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf, log10
@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasnet_attn.audio.reading import AudioInfo, audio_info, read_audio
-from tasnet_attn.data.files import MIXTURE, REST, Entry, Part
-from tasnet_attn.data.musdb18 import read_stem_file, stem_file_info
+from tasnet_attn.audio.reading import AudioInfo, check_finite
+from tasnet_attn.data import MIXTURE, REST, Part, SegmentedData, Track
+from tasnet_attn.data.track import read_parts
 from tasnet_attn.errors import UserError
 
 BLOCK = 1 << 20  # samples read at once: 24 s at 44.1 kHz
@@ -39,14 +39,14 @@ class Finding:
         kind: one word; findings are listed by kind.
         split: where, or "".
         what: names the file.
-        mend: what to do.
+        fix: what to do.
     """
 
     level: Literal["error", "warning"]
     kind: str
     split: str
     what: str
-    mend: str
+    fix: str
 
 
 @dataclass
@@ -54,26 +54,28 @@ class Look:
     """What was found in a track.
 
     Attributes:
-        split, entry: which.
+        split, track: which.
+        parts: its signals; of a track without files, what reading it gives.
         infos: headers by file, of those that could be read.
         sounds: by what the part holds; empty if only the headers were looked at.
         residual: dB of mixture - sum of the sources against the mixture, if a file holds the mixture.
     """
 
     split: str
-    entry: Entry
+    track: Track
+    parts: Sequence[Part] = ()
     findings: list[Finding] = field(default_factory=list)
     infos: dict[Path, AudioInfo] = field(default_factory=dict)
     sounds: dict[str, Sound] = field(default_factory=dict)
     residual: float | None = None
 
-    def find(self, level: Literal["error", "warning"], kind: str, what: str, mend: str) -> None:
+    def find(self, level: Literal["error", "warning"], kind: str, what: str, fix: str) -> None:
         """Add a finding."""
-        self.findings.append(Finding(level, kind, self.split, what, mend))
+        self.findings.append(Finding(level, kind, self.split, what, fix))
 
     def path(self, holds: str) -> Path:
         """The file of a part."""
-        return next(part.file for part in self.entry.parts if part.holds == holds)
+        return next(part.file for part in self.parts if part.holds == holds)
 
 
 class Sound:
@@ -143,62 +145,47 @@ def projections() -> Array:
     return np.random.default_rng(0).standard_normal((BEGINNING, DIMENSIONS), np.float32)
 
 
-def look(split: str, entry: Entry, listen: bool) -> Look:
-    """Look at every file of a track; `listen`: at its samples too, else at its headers alone."""
-    found = Look(split, entry)
-    if entry.problem:
-        found.find("error", "track", *_split(entry.problem, "mend it, or leave this track out"))
-    _headers(found)
+def look(data: SegmentedData, split: str, track: Track, listen: bool) -> Look:
+    """Look at every file of a track; `listen`: at its samples too, else at its headers alone.
+
+    A track without files is read, whole.
+    """
+    found = Look(split, track, track.parts)
+    try:
+        data.check(track)
+    except UserError as error:
+        what, _, fix = str(error).rpartition("; ")
+        found.find("error", "track", what or fix, fix if what else "correct it, or leave this track out")
+        if not track.parts:
+            return found
+    if track.parts:
+        found.infos, faults = track.headers()
+        for kind, what, fix in faults:
+            if not (track.problem and what.endswith("no such file")):  # the problem says so
+                found.find("error", kind, what, fix)
+    else:
+        _ask(found)
     if listen:
         _listen(found)
     return found
 
 
-def _split(text: str, mend: str) -> tuple[str, str]:
-    what, semicolon, advice = text.rpartition("; ")
-    return (what, advice) if semicolon else (text, mend)
-
-
-def _headers(found: Look) -> None:
-    entry, streams = found.entry, {part.file for part in found.entry.parts if part.stream is not None}
-    for file in entry.files:
-        try:
-            found.infos[file] = stem_file_info(file) if file in streams else audio_info(file)
-        except UserError as error:
-            mend = "make or copy this file anew" if file.is_file() else "put it there, or set data.init_args.root"
-            found.find("error", "file", str(error), f"{mend}; or leave its track out")
-    if not found.infos:
-        return
-    channels = entry.channels or Counter(info.channels for info in found.infos.values()).most_common(1)[0][0]
-    in_rate = {file: i.length for file, i in found.infos.items() if entry.sample_rate in (None, i.sample_rate)}
-    mixture = next((part.file for part in entry.parts if part.holds == MIXTURE), None)
-    longest = max(in_rate, key=in_rate.__getitem__, default=None)
-    model = mixture if mixture in in_rate else longest  # whose length the others must have
-    length = entry.length or (in_rate[model] if model else 0)
-    for file, info in found.infos.items():
-        if info.channels != channels:
-            mend = f"convert it: ffmpeg -i {file.name} -ac {channels} NEW.wav"
-            found.find("error", "channels", f"{file}: has {info.channels} channel(s), not {channels}", mend)
-        if file not in in_rate:
-            what = f"{file}: sampled at {info.sample_rate} Hz, but the model takes {entry.sample_rate} Hz"
-            mend = f"resample it: ffmpeg -i {file.name} -ar {entry.sample_rate} NEW.wav"
-            mend += f"; or, if all files are like that, set model.sample_rate to {info.sample_rate}"
-            found.find("error", "rate", what, mend)
-        elif info.length != length and entry.length:
-            what = f"{file}: has {info.length} samples, the metadata say {length}"
-            found.find("error", "length", what, "make the set anew, or this track's files and its line")
-        elif info.length != length and model:
-            what = f"{file}: has {info.length} samples, {model.name} beside it {length}"
-            found.find("error", "length", what, "export this track's files anew, all of one length")
-        elif not info.length:
-            found.find("error", "length", f"{file}: holds no samples", "leave this track out")
+def _ask(found: Look) -> None:
+    """What a track without files gives."""
+    track = found.track
+    try:
+        rest = [REST] if track.read_rest(0, 1).ndim else []
+        found.infos[Path(str(track))] = AudioInfo(track.sample_rate, track.length, track.channels)
+        found.parts = [Part(Path(str(track)), holds) for holds in (MIXTURE, *track.sources, *rest)]
+    except UserError as error:
+        found.find("error", "file", str(error), "correct it, or leave this track out")
 
 
 def _listen(found: Look) -> None:
     """Read all parts side by side, in blocks: a damaged file leaves the others to be looked at."""
-    parts = [part for part in found.entry.parts if part.file in found.infos]
-    found.sounds = {part.holds: Sound(found.entry.utterance and part.holds not in (MIXTURE, REST)) for part in parts}
-    whole = MIXTURE in found.sounds and len(parts) == len(found.entry.parts) and len(set(found.infos.values())) == 1
+    parts = [part for part in found.parts if part.file in found.infos]
+    found.sounds = {part.holds: Sound(found.track.utterance and part.holds not in (MIXTURE, REST)) for part in parts}
+    whole = MIXTURE in found.sounds and len(parts) == len(found.parts) and len(set(found.infos.values())) == 1
     mm = ms = ss = rr = 0.0  # energies: mixture, mixture x sum, sum, mixture - sum
     start, end = 0, max((info.length for info in found.infos.values()), default=0)
     while start < end and parts:
@@ -206,7 +193,7 @@ def _listen(found: Look) -> None:
         for file in dict.fromkeys(part.file for part in parts):
             here = [part for part in parts if part.file == file]
             try:
-                blocks |= _read(here, start, min(BLOCK, found.infos[file].length - start))
+                blocks |= _read(found, here, start, min(BLOCK, found.infos[file].length - start))
             except UserError as error:
                 found.find("error", "file", str(error), "make or copy this file anew; or leave its track out")
                 parts, whole = [part for part in parts if part.file != file], False
@@ -228,29 +215,36 @@ def _listen(found: Look) -> None:
     _judge(found)
 
 
-def _read(parts: list[Part], start: int, length: int) -> dict[str, Array]:
+def _read(found: Look, parts: list[Part], start: int, length: int) -> dict[str, Array]:
     """Samples of a file's parts, each [C, length]."""
-    file = parts[0].file
-    if parts[0].stream is not None:
-        signals = read_stem_file(file, [part.stream for part in parts if part.stream is not None], start, length)
-        return {part.holds: signal.numpy() for part, signal in zip(parts, signals, strict=True)}
-    audio = read_audio(file, start, length).numpy()
-    return {p.holds: audio if p.channel is None else audio[p.channel : p.channel + 1] for p in parts}
+    track = found.track
+    if track.parts:
+        return {holds: signal.numpy() for holds, signal in read_parts(parts, start, length).items()}
+    mixture, references = track.read(start, length)
+    if references.shape != (len(track.sources), *mixture.shape) or mixture.shape[-1] != length:
+        shapes = f"mixture {list(mixture.shape)}, references {list(references.shape)}"
+        raise UserError(f"{track}: reading {length} samples from {start} on gives {shapes}")
+    signals = {MIXTURE: mixture, **dict(zip(track.sources, references, strict=True))}
+    if any(part.holds == REST for part in parts):
+        signals[REST] = track.read_rest(start, length)
+    for holds, signal in signals.items():
+        check_finite(signal, f"{track} ({holds})", start)
+    return {holds: signal.numpy() for holds, signal in signals.items()}
 
 
 def _compare(found: Look, mm: float, ms: float, ss: float, rr: float) -> None:
     """Judge the mixture against the sum, by their energies."""
     found.residual = 10 * log10(rr / mm) if rr else -inf
-    lossy = any(part.file.suffix.lower() in LOSSY_SUFFIXES for part in found.entry.parts)
+    lossy = any(part.file.suffix.lower() in LOSSY_SUFFIXES for part in found.parts)
     warning, error = LOSSY if lossy else LOSSLESS
     if found.residual <= warning:
         return
     what = f"{found.path(MIXTURE)}: differs from the sum of the sources by {found.residual:.1f} dB"
-    mend = "a source is missing, another take, shifted or processed: make the mixture anew as the sum"
+    fix = "a source is missing, another take, shifted or processed: make the mixture anew as the sum"
     if ss and ms > 0 and mm - ms**2 / ss <= mm * 10 ** (warning / 10):
         what += f"; it is their sum at {20 * log10(ms / ss):+.1f} dB"
-        mend = "bring the sources to the mixture's level, or the mixture to theirs"
-    found.find("error" if found.residual > error else "warning", "sum", what, mend)
+        fix = "bring the sources to the mixture's level, or the mixture to theirs"
+    found.find("error" if found.residual > error else "warning", "sum", what, fix)
 
 
 def _judge(found: Look) -> None:
@@ -261,15 +255,15 @@ def _judge(found: Look) -> None:
             where += f" ({holds})"  # a file with several signals
         if sound.rms < SILENT and holds != REST:
             level: Literal["error", "warning"] = "error" if holds == MIXTURE else "warning"
-            mend = "leave this track out, or know that this source has no score here"
-            found.find(level, "silent", f"{where}: is silent throughout (below -80 dB)", mend)
+            fix = "leave this track out, or know that this source has no score here"
+            found.find(level, "silent", f"{where}: is silent throughout (below -80 dB)", fix)
         if sound.runs and sound.first_run is not None:
             what = f"{where}: clipped, {sound.runs} runs of {RUN} or more samples at full scale, the first at "
-            mend = "export it anew at a lower level, if many; or leave this track out"
-            found.find("warning", "clipped", what + f"{sound.first_run / rate:.2f} s", mend)
+            fix = "export it anew at a lower level, if many; or leave this track out"
+            found.find("warning", "clipped", what + f"{sound.first_run / rate:.2f} s", fix)
         if holds != MIXTURE and sound.offset > OFFSET and sound.offset > sound.rms / 10:
             what = f"{where}: its mean is {sound.offset:.3f} of full scale, not zero"
             found.find("warning", "offset", what, "filter it: ffmpeg -i IN.wav -af highpass=f=5 NEW.wav")
     sources = [sound for holds, sound in found.sounds.items() if holds not in (MIXTURE, REST)]
     if sources and all(sound.rms < SILENT for sound in sources) and MIXTURE not in found.sounds:
-        found.find("error", "silent", f"{found.entry.files[0]}: all sources are silent", "leave this track out")
+        found.find("error", "silent", f"{found.track}: all sources are silent", "leave this track out")

@@ -6,14 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasnet_attn.config import build, read
-from tasnet_attn.data.base import SegmentedData, Split, Track
+from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.librimix import LibriMix
 from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.data.musdb18 import MUSDB18
 from tasnet_attn.data.stem_folders import StemFolders
+from tasnet_attn.data.track import MIXTURE, REST, Part, Split, Track
 from tasnet_attn.errors import UserError
 
-__all__ = ["MIR1K", "MUSDB18", "LibriMix", "SegmentedData", "Split", "StemFolders", "Track", "from_config"]
+__all__ = [
+    "MIR1K",
+    "MIXTURE",
+    "MUSDB18",
+    "REST",
+    "LibriMix",
+    "Part",
+    "SegmentedData",
+    "Split",
+    "StemFolders",
+    "Track",
+    "from_config",
+]
 
 
 def from_config(path: Path, sources: list[str], sample_rate: int, overrides: Sequence[str] = ()) -> SegmentedData:

@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from tasnet_attn.config import Configurable
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.cache import with_copies
-from tasnet_attn.data.files import Entry, Split
-from tasnet_attn.data.track import Track
+from tasnet_attn.data.track import Split, Track
 from tasnet_attn.errors import UserError
 
 Channels = Literal["all", "mean", "random"]
@@ -121,8 +120,11 @@ class Segments(Dataset):
 
 
 def collate(batch: list[Any] | UserError) -> Any:
-    """Stack segments; a user's mistake is passed on."""
-    return batch if isinstance(batch, UserError) else default_collate(batch)
+    """Stack mixtures and references; what a segment has beside them is listed. A user's mistake is passed on."""
+    if isinstance(batch, UserError):
+        return batch
+    stacked = default_collate([segment[:2] for segment in batch])
+    return [*stacked, *map(list, zip(*[segment[2:] for segment in batch], strict=True))]
 
 
 class EpochSampler(Sampler):
@@ -177,7 +179,7 @@ class ResumableLoader(DataLoader):
 
 
 class SegmentedData(Configurable, LightningDataModule):
-    """Base of all data modules: subclasses list the tracks of a split, and their files.
+    """Base of all data modules: a subclass lists the tracks of a split.
 
     Attributes:
         obtain: how to come by the data set and where to put it; `check-data` prints it if nothing is there.
@@ -225,35 +227,54 @@ class SegmentedData(Configurable, LightningDataModule):
         self.sources, self.sample_rate = list(sources), sample_rate
         self.segment, self.batch_size, self.segments_per_epoch = segment, batch_size, segments_per_epoch
         self.channels, self.workers, self.seed, self.cache = channels, workers, seed, cache
+        least = {"batch_size": 1, "segments_per_epoch": 1, "workers": 0}
+        if wrong := [name for name in least if getattr(self, name) < least[name]]:
+            raise ValueError(f"{wrong[0]} {getattr(self, wrong[0])} must be at least {least[wrong[0]]}")
+        if not segment > 0:
+            raise ValueError(f"segment {segment} s must be longer than 0")
         self.augmentation = Augmentation(remix, gain, swap, polarity).check()
         self.cached: dict[str, list[Track]] = {}
 
     def list_tracks(self, split: Split) -> list[Track]:
-        """Find the tracks of a split on disk."""
-        raise NotImplementedError
-
-    def entries(self, split: Split) -> list[Entry]:
-        """Where the tracks of a split lie, none opened: for `check-data`, which finds what `list_tracks` raises for.
+        """The tracks of a split; nothing of them is opened: training, evaluation, check-data and fingerprint read this.
 
         Raises:
             UserError: the split is not there.
         """
-        return []
+        raise UserError(f"{type(self).__name__}: lists no tracks; give the class a method `list_tracks`")
 
-    def tracks(self, split: Split) -> list[Track]:
-        """The tracks of a split, checked against the model's rate; read once.
+    def check(self, track: Track) -> None:
+        """Whether a track is the model's, as far as can be told before it is opened.
 
         Raises:
-            UserError: none there, or another sample rate; names the file.
+            UserError: it is damaged, has other sources or another order of them, or another sample rate.
+        """
+        if track.problem:
+            raise UserError(track.problem)
+        if list(track.sources) != self.sources:
+            ours, its = ", ".join(self.sources), ", ".join(track.sources)
+            raise UserError(f"{track}: its sources are {its}, the model's {ours}; give it these, in this order")
+        if track.sample_rate != self.sample_rate:
+            raise UserError(
+                f"{track}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
+                "resample the data or set model.sample_rate"
+            )
+
+    def tracks(self, split: Split) -> list[Track]:
+        """The tracks of a split, checked against the model and, where metadata do not say how long they are, opened.
+
+        Raises:
+            UserError: none there, or one that does not fit or is damaged; names the file.
         """
         if split not in self.cached:
             tracks = self.list_tracks(split)
+            if not tracks:
+                raise UserError(f"{type(self).__name__}: lists no tracks of the {split} split")
             for track in tracks:
-                if track.sample_rate != self.sample_rate:
-                    raise UserError(
-                        f"{track}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
-                        "resample the data or set model.sample_rate"
-                    )
+                self.check(track)
+            if tracks[0].parts:
+                _ = tracks[0].header  # a wrong root shows at once
+            _ = [track.length for track in tracks]
             self.cached[split] = tracks
         return self.cached[split]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import digest, whole
 
 GB = 1e9
 
@@ -35,9 +34,10 @@ class CachedTrack(Track):
         self.track = track
         self.name, self.sources, self.sample_rate = track.name, track.sources, track.sample_rate
         self.length, self.channels, self.files = track.length, track.channels, track.files
-        states = [file.stat() for file in track.files]
-        self.what = _digest(type(track).__name__, track.sources, track.variant, [str(f.resolve()) for f in track.files])
-        state = _digest([(state.st_size, state.st_mtime_ns) for state in states])
+        made = [list(track.made_of(which)) for which in range(len(track.sources))]
+        paths, states = [str(file.resolve()) for file in track.files], [file.stat() for file in track.files]
+        self.what = digest([repr((type(track).__name__, track.sources, made, track.variant)), *paths])
+        state = digest(repr((state.st_size, state.st_mtime_ns)) for state in states)
         self.copy = folder / f"{self.what}-{state}-{track.name}.npy"
         self.bytes = 4 * (1 + len(track.sources)) * track.channels * track.length
 
@@ -59,37 +59,29 @@ class CachedTrack(Track):
         return torch.from_numpy(np.array(np.load(self.copy, mmap_mode="r")[which, :, start : start + length]))
 
     def fill(self) -> None:
-        """Decode, if the copy is not there; it appears whole or not at all, whoever else decodes it at this time.
+        """Decode, if the copy is not there; it appears whole or not at all, whoever else decodes at this time.
 
         Raises:
             UserError: the track is damaged, or the copy cannot be written.
         """
-        part = self.copy.with_suffix(".part")
+        folder = self.copy.parent
         try:
-            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT), "r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # released by the system even if this process is killed
+            with FileLock(folder / ".lock"):  # one process at a time writes into the folder
                 if self.copy.exists():
                     return
+                for broken in folder.glob(".*.part"):  # whoever wrote it was killed
+                    broken.unlink()
                 mixture, references = self.track.read()
-                file.truncate()  # what a killed process had written
-                np.save(file, torch.cat([mixture[None], references]).numpy())
-                file.flush()
-                for outdated in self.copy.parent.glob(f"{self.what}-*.npy"):
-                    outdated.unlink()
-                part.replace(self.copy)  # before the lock goes: who waits for it writes to the same file
-        except UserError:
-            part.unlink(missing_ok=True)
-            raise
+                with whole(self.copy) as part, part.open("w+b") as file:  # for reading too: else numpy hides the reason
+                    np.save(file, torch.cat([mixture[None], references]).numpy())
+                for outdated in folder.glob(f"{self.what}-*.npy"):
+                    if outdated != self.copy:
+                        outdated.unlink()
         except OSError as error:
-            part.unlink(missing_ok=True)
-            raise UserError(f"{part}: {error.strerror}; {MEND}") from error
+            raise UserError(f"{self.copy}: {error.strerror}; {ROOM}") from error
 
 
-def _digest(*parts: object) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
-
-
-MEND = "make room there, or set data.init_args.cache to another folder or to null"
+ROOM = "make room there, or set data.init_args.cache to another folder or to null"
 
 
 def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None]) -> list[Track]:
@@ -110,10 +102,10 @@ def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; {MEND}") from error
+        raise UserError(f"{folder}: {error.strerror}; {ROOM}") from error
     size, free = sum(track.bytes for track in todo), shutil.disk_usage(folder).free
     if size > free:
-        raise UserError(f"{folder}: the decoded tracks take {size / GB:.1f} GB, {free / GB:.1f} GB are free; {MEND}")
+        raise UserError(f"{folder}: the decoded tracks take {size / GB:.1f} GB, {free / GB:.1f} GB are free; {ROOM}")
     say(f"{folder}: decoding {len(todo)} of {len(found)} tracks, {size / GB:.2f} GB ({free / GB:.1f} GB are free)")
     begin = time.monotonic()
     for track in todo:

@@ -6,17 +6,13 @@ import csv
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from tasnet_attn.audio.reading import audio_info, read_audio
-from tasnet_attn.data.base import SegmentedData, Split, Track
-from tasnet_attn.data.files import MIXTURE, REST, Entry, Part
+from tasnet_attn.data.base import SegmentedData
+from tasnet_attn.data.track import MIXTURE, REST, Part, Split, Track
 from tasnet_attn.errors import UserError
 
 
 class Utterances(Track):
-    """A mixture of utterances, mono; a file's header is looked at when it is first read (there are 150,000 of them).
+    """A mixture of utterances, mono; its headers are looked at when it is first read (there are 150,000 files).
 
     Args:
         name: the mixture's.
@@ -28,6 +24,8 @@ class Utterances(Track):
         length: samples that they must have.
     """
 
+    utterance = True
+
     def __init__(
         self,
         name: str,
@@ -38,17 +36,8 @@ class Utterances(Track):
         sample_rate: int,
         length: int,
     ) -> None:
-        self.name, self.sources, self.sample_rate, self.length = name, sources, sample_rate, length
-        self.mixture, self.speakers, self.noise = mixture, speakers, noise
-        self.files = [mixture, *speakers, *([noise] if noise else [])]
-        self.checked: set[Path] = set()
-
-    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
-        references = torch.stack([self._read(file, start, length) for file in self.speakers])
-        return self._read(self.mixture, start, length), references
-
-    def read_source(self, which: int, start: int, length: int) -> Tensor:
-        return self._read(self.speakers[which], start, length)
+        parts = [Part(mixture, MIXTURE), *map(Part, speakers, sources), *([Part(noise, REST)] if noise else [])]
+        super().__init__(name, sources, sample_rate, parts, length=length, channels=1)
 
     def speaker(self, which: int) -> str:
         # LibriMix names a mixture after its utterances and an utterance speaker-chapter-number
@@ -59,29 +48,6 @@ class Utterances(Track):
                 "that nobody speaks twice in a remix; set data.init_args.remix to 0"
             )
         return utterances[which].partition("-")[0]
-
-    def read_rest(self, start: int, length: int) -> Tensor:
-        return torch.zeros(()) if self.noise is None else self._read(self.noise, start, length)
-
-    def _read(self, file: Path, start: int, length: int | None) -> Tensor:
-        if file not in self.checked:
-            self.check(file)
-        return read_audio(file, start, length)
-
-    def check(self, file: Path) -> None:
-        """Compare a file's header with the metadata.
-
-        Raises:
-            UserError: missing, not mono, another rate or length.
-        """
-        info = audio_info(file)
-        if info.channels != 1:
-            raise UserError(f"{file}: has {info.channels} channels; LibriMix is mono")
-        if info.sample_rate != self.sample_rate:
-            raise UserError(f"{file}: sampled at {info.sample_rate} Hz, but the model takes {self.sample_rate} Hz")
-        if info.length != self.length:
-            raise UserError(f"{file}: {info.length} samples, but the metadata say {self.length}; make the set anew")
-        self.checked.add(file)
 
 
 class LibriMix(SegmentedData):
@@ -135,31 +101,14 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
 
     def list_tracks(self, split: Split) -> list[Track]:
         file, rows, speakers = self._rows(split)
-        lines = enumerate(rows, start=2)
-        tracks = [track for line, row in lines for track in self._tracks(file, line, row, speakers)]
-        for path in (tracks[0].mixture, *tracks[0].speakers):  # a wrong root shows at once
-            if not path.is_file():
-                raise UserError(
-                    f"{path}: no such file, but {file} names it; set data.init_args.root to where the set is"
-                )
-            tracks[0].check(path)
-        return list(tracks)
-
-    def entries(self, split: Split) -> list[Entry]:
-        file, rows, speakers = self._rows(split)
-        entries = []
+        tracks: list[Track] = []
         for line, row in enumerate(rows, start=2):
             try:
-                tracks = self._tracks(file, line, row, speakers)
+                tracks += self._tracks(file, line, row, speakers)
             except UserError as error:
-                name = row["mixture_ID"] or f"line {line}"
-                entries.append(Entry(name, (), self.sample_rate, problem=f"{error}; make the metadata anew"))
-                continue
-            for track in tracks:
-                parts = [Part(track.mixture, MIXTURE), *map(Part, track.speakers, self.sources)]
-                parts += [Part(track.noise, REST)] if track.noise else []
-                entries.append(Entry(track.name, tuple(parts), self.sample_rate, 1, track.length, utterance=True))
-        return entries
+                name, problem = row["mixture_ID"] or f"line {line}", f"{error}; make the metadata anew"
+                tracks.append(Track(name, self.sources, self.sample_rate, (), problem=problem))
+        return tracks
 
     def _rows(self, split: Split) -> tuple[Path, list[dict[str, str | None]], list[str]]:
         """The metadata of a split: file, rows, and the columns of the speakers."""

@@ -10,69 +10,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio.reading import audio_info, read_audio
+from tasnet_attn.audio.reading import read_audio
 from tasnet_attn.data.augment import Augmentation
-from tasnet_attn.data.base import SegmentedData, Segments, Split, Track
-from tasnet_attn.data.files import Entry, Part
+from tasnet_attn.data.base import SegmentedData, Segments
+from tasnet_attn.data.track import Part, Split, Track, visible
 from tasnet_attn.errors import UserError
 
 CHANNELS = {"accompaniment": 0, "vocals": 1}
 TRAINING_SINGERS = ("abjones", "amy")  # 175 of the 1000 clips; the other 825 are for testing
-N_FFT, HOP = 1024, 256  # of the published spectrogram, in which a clip's maximum is measured
 
 
 class MIR1KClip(Track):
     """A clip, mono, resampled to the model's rate.
 
     Args:
-        file: two channels.
+        file: two channels, the music left and the voice right.
         sources: "accompaniment" and "vocals", in any order, or one of them.
         sample_rate: Hz to resample to.
         mixture: "sum" or "mean" of the channels.
+        again: it stands in for a validation clip.
     """
 
-    def __init__(self, file: Path, sources: list[str], sample_rate: int, mixture: Literal["sum", "mean"]) -> None:
-        info = audio_info(file)
-        if info.channels != 2:
-            raise UserError(f"{file}: has {info.channels} channel(s); MIR-1K has the music left and the voice right")
-        self.file, self.name, self.sources, self.sample_rate, self.mixture = (
-            file,
-            file.stem,
-            sources,
-            sample_rate,
-            mixture,
-        )
-        self.file_rate, self.files = info.sample_rate, [file]
-        self.length = round(info.length * sample_rate / info.sample_rate)
+    resampled = True
+
+    def __init__(
+        self, file: Path, sources: list[str], sample_rate: int, mixture: Literal["sum", "mean"], again: bool = False
+    ) -> None:
+        parts = [Part(file, source, channel=channel) for source, channel in CHANNELS.items()]
+        super().__init__(file.stem, sources, sample_rate, parts, channels=2)
+        self.mixture, self.made, self.again = mixture, "sum" if mixture == "sum" else "mean, -6.0 dB", again
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
-        mixture, references = self._whole()
+        """A clip is a few seconds long: it is read whole, because resampling a cut would change the cut's ends."""
         stop = self.length if length is None else start + length
-        return mixture[:, start:stop], references[:, :, start:stop]
-
-    def _whole(self) -> tuple[Tensor, Tensor]:
-        """The clip is a few seconds long: it is read whole, because resampling a cut would change the cut's ends."""
-        audio = read_audio(self.file)
-        if self.file_rate != self.sample_rate:
+        audio = read_audio(self.files[0])
+        if self.header.sample_rate != self.sample_rate:
             import soxr
 
-            audio = torch.from_numpy(soxr.resample(audio.T.numpy(), self.file_rate, self.sample_rate).T)
+            audio = torch.from_numpy(soxr.resample(audio.T.numpy(), self.header.sample_rate, self.sample_rate).T)
         audio = torch.nn.functional.pad(audio, (0, self.length - audio.shape[-1]))
         mixture = audio.sum(0) if self.mixture == "sum" else audio.mean(0)
-        return mixture[None], audio[[CHANNELS[source] for source in self.sources], None]
+        references = audio[[CHANNELS[source] for source in self.sources], None]
+        return mixture[None, start:stop], references[..., start:stop]
 
-    def segment(self, start: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`read`, and the largest magnitude of the whole clip's spectrogram, [1]: networks divide by that."""
-        mixture, references = self._whole()
-        spectrum = torch.stft(
-            mixture, N_FFT, HOP, window=torch.hann_window(N_FFT), pad_mode="constant", return_complex=True
-        )
-        cut = slice(start, start + length)
-        return mixture[:, cut], references[:, :, cut], spectrum.abs().amax().clamp_min(1e-8)[None]
+    def read_source(self, which: int, start: int, length: int) -> Tensor:
+        return self.read(start, length)[1][which]
 
 
 class ClipSegments(Segments):
-    """Segments that know the maximum of their clip.
+    """Segments with the clip that each is cut out of: what an encoder divides by may be measured on that.
 
     Args:
         per_clip: every pass takes each clip once, in random order, at a random start (Park et al. 2018); else every
@@ -94,10 +80,11 @@ class ClipSegments(Segments):
         return track, int(start)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """The segment (epoch, index): mixture [1, T], references [S, 1, T], scale [1] of the clip."""
+        """The segment (epoch, index): mixture [1, T], references [S, 1, T]; and the whole clip's mixture."""
         track, start = self.draw(*key)
-        assert isinstance(track, MIR1KClip)
-        return track.segment(start, self.segment)
+        mixture, references = track.read()
+        cut = slice(start, start + self.segment)
+        return mixture[:, cut], references[..., cut], mixture
 
 
 class MIR1K(SegmentedData):
@@ -135,18 +122,15 @@ Anywhere else: set data.init_args.root."""
         segment: float = 2.016,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            sources,
-            sample_rate,
-            segment,
-            channels="all",
-            remix=0.0,
-            gain=0.0,
-            swap=0.0,
-            polarity=0.0,
-            cache=None,
-            **settings,
-        )
+        off: dict[str, Any] = {
+            "channels": "all",
+            "remix": 0.0,
+            "gain": 0.0,
+            "swap": 0.0,
+            "polarity": 0.0,
+            "cache": None,
+        }
+        super().__init__(sources, sample_rate, segment, **off, **settings)
         if unknown := set(sources) - set(CHANNELS):
             raise UserError(f"MIR-1K has no source {sorted(unknown)[0]!r}; it has {', '.join(CHANNELS)}")
         if mixture not in ("sum", "mean") or sampling not in ("starts", "clips"):
@@ -154,27 +138,13 @@ Anywhere else: set data.init_args.root."""
         self.root, self.mixture, self.sampling, self.held_out = Path(root), mixture, sampling, held_out
 
     def list_tracks(self, split: Split) -> list[Track]:
-        return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture) for file in self._find(split)]
-
-    def entries(self, split: Split) -> list[Entry]:
-        made = "sum" if self.mixture == "sum" else "mean, -6.0 dB"
         again = split == "valid" and not self.held_out
-        return [
-            Entry(
-                file.stem,
-                tuple(Part(file, source, channel=channel) for source, channel in CHANNELS.items()),
-                sample_rate=None,
-                channels=2,
-                made=made,
-                again=again,
-            )
-            for file in self._find(split)
-        ]
+        return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture, again) for file in self._find(split)]
 
     def _find(self, split: Split) -> list[Path]:
         """The clips of a split."""
         folder = self.root / "Wavfile"
-        files = sorted(folder.glob("*.wav"))
+        files = [path for path in visible(folder) if path.suffix == ".wav"] if folder.is_dir() else []
         if not files:
             raise UserError(f"{folder}: no .wav files there; set data.init_args.root to the folder that holds Wavfile")
         training = [file for file in files if file.stem.startswith(TRAINING_SINGERS)]

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from tasnet_attn.audio.reading import audio_info, read_audio
-from tasnet_attn.data.base import SegmentedData, Split, Track
-from tasnet_attn.data.files import Entry, Part
+from tasnet_attn.data.base import SegmentedData
+from tasnet_attn.data.track import Part, Split, Track, visible
 from tasnet_attn.errors import UserError
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -23,41 +19,22 @@ class StemTrack(Track):
     Args:
         folder: it; its name is the track's.
         sources: names of the files without suffix, or of sums.
+        sample_rate: Hz that the files must have.
         sums: {source: names of the files whose sum it is}.
-
-    Raises:
-        UserError: a source is missing or there twice, or files differ in rate, channels or length.
     """
 
-    def __init__(self, folder: Path, sources: list[str], sums: dict[str, list[str]] | None = None) -> None:
-        self.name, self.sources = folder.name, sources
-        self.parts = [[self._find(folder, stem) for stem in (sums or {}).get(source, [source])] for source in sources]
-        self.files = [file for files in self.parts for file in files]
-        self.variant = [len(files) for files in self.parts]
-        infos = [audio_info(file) for file in self.files]
-        for file, info in zip(self.files, infos, strict=True):
-            if info != infos[0]:
-                raise UserError(
-                    f"{file}: {info.sample_rate} Hz, {info.length} samples, {info.channels} channels, but "
-                    f"{self.files[0].name} beside it: {infos[0].sample_rate}, {infos[0].length}, {infos[0].channels}"
-                )
-        self.sample_rate, self.length, self.channels = infos[0]
-
-    @staticmethod
-    def _find(folder: Path, source: str) -> Path:
-        found = [folder / f"{source}{suffix}" for suffix in SUFFIXES]
-        found = [file for file in found if file.is_file()]
-        if len(found) != 1:
-            what = f"has {found[0].name} and {found[1].name}" if found else f"has no {source}.wav, .flac or .ogg"
-            raise UserError(f"{folder}: {what}; a track folder holds one file for each source")
-        return found[0]
-
-    def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
-        references = torch.stack([self.read_source(which, start, length) for which in range(len(self.parts))])
-        return references.sum(0), references
-
-    def read_source(self, which: int, start: int, length: int | None) -> Tensor:
-        return torch.stack([read_audio(file, start, length) for file in self.parts[which]]).sum(0)
+    def __init__(
+        self, folder: Path, sources: list[str], sample_rate: int, sums: dict[str, list[str]] | None = None
+    ) -> None:
+        parts, problem = [], None
+        for stem in dict.fromkeys(stem for source in sources for stem in (sums or {}).get(source, [source])):
+            found = [file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()]
+            if not found:
+                problem = f"{folder / stem}.wav: no such file, nor .flac or .ogg; put it there: each source has one"
+            if len(found) > 1:
+                problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"
+            parts.append(Part(found[0] if found else folder / f"{stem}.wav", stem))
+        super().__init__(folder.name, sources, sample_rate, parts, sums, problem=problem)
 
 
 class StemFolders(SegmentedData):
@@ -92,26 +69,14 @@ one length, rate (model.sample_rate) and number of channels. The mixture is thei
         self.root, self.sums, self.fraction = SONGS if root is None else Path(root), sums or {}, fraction
 
     def list_tracks(self, split: Split) -> list[Track]:
-        return [StemTrack(folder, self.sources, self.sums) for folder in self._find(split)]
-
-    def entries(self, split: Split) -> list[Entry]:
-        entries = []
-        for folder in self._find(split):
-            parts, problem = [], None
-            for stem in [stem for source in self.sources for stem in self.sums.get(source, [source])]:
-                found = [file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()]
-                if len(found) > 1:
-                    problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"
-                parts.append(Part(found[0] if found else folder / f"{stem}.wav", stem))
-            entries.append(Entry(folder.name, tuple(parts), self.sample_rate, problem=problem))
-        return entries
+        return [StemTrack(folder, self.sources, self.sample_rate, self.sums) for folder in self._find(split)]
 
     def _find(self, split: Split) -> list[Path]:
         """The tracks' folders."""
         folder = self.root / split
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; StemFolders expects {self.root}/{split}/<track>/<source>.wav")
-        folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+        folders = [path for path in visible(folder) if path.is_dir()]
         if not folders:
             raise UserError(f"{folder}: empty; StemFolders expects a folder for each track in it")
         return folders[: max(1, round(self.fraction * len(folders)))] if split == "train" else folders

@@ -1,51 +1,248 @@
-"""What a track is: a song or an utterance with its references, read by segment."""
+"""What a track is: a song or an utterance with its references, listed before anything of it is opened."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tasnet_attn.audio.reading import AudioInfo, audio_info, read_audio
+from tasnet_attn.audio.stem_files import read_stem_file, stem_file_info
+from tasnet_attn.errors import UserError
 
-class Track(ABC):
-    """One song or utterance with its references.
+Split = Literal["train", "valid", "test"]
+MIXTURE, REST = "mixture", "rest"  # what a part may hold beside a source; the rest is noise, for example
+SYSTEM = (".", "__MACOSX", "@eaDir")  # what names begin with that a system put among the user's own
+
+
+class Part(NamedTuple):
+    """One signal of a track.
 
     Attributes:
+        file: where it lies.
+        holds: the name of a source or of a stem, MIXTURE or REST.
+        stream: of a `.stem.mp4`.
+        channel: of a file whose channels are different signals; None: all of them are one signal.
+    """
+
+    file: Path
+    holds: str
+    stream: int | None = None
+    channel: int | None = None
+
+
+class Fault(NamedTuple):
+    """Something wrong with a file: one word, what it is, and what to do."""
+
+    kind: str
+    what: str
+    fix: str
+
+
+class Track:
+    """One song or utterance with its references; its files are opened when length or sound are first asked for.
+
+    A track that has no files (it makes its sound) overrides `read`, and needs neither this constructor nor parts: name,
+    sources and sample rate are enough; a length, if it sets one, saves a first reading.
+
+    Args:
         name: unique in its split.
         sources: names, in the order of `read`.
-        sample_rate: Hz.
-        length: samples.
-        channels: how many.
-        files: what it is read from; errors name the first.
-        variant: what beside files and sources decides what `read` gives, so that decoded copies can tell.
+        sample_rate: Hz of what `read` gives, which its files must have unless they are `resampled`.
+        parts: the signals; without a MIXTURE among them, the mixture is the sum of the sources.
+        stems: {source: what the parts hold whose sum it is}; others are held by a part of their own name.
+        length: samples that its files must have; None: equally many.
+        channels: that they must have; None: equally many.
+        problem: what is known to be wrong already, one line.
+
+    Attributes:
+        resampled: its files have any rate; `read` changes it.
+        made: how the mixture is made, if no part holds it.
+        utterance: the sources are utterances: they may come in several mixtures of a split, at other levels and cut to
+            other lengths, but none in two splits.
+        again: a track of an earlier split that stands in, knowingly.
+        variant: what beside files, sources and stems decides what `read` gives, so that decoded copies can tell.
     """
 
     name: str
     sources: list[str]
     sample_rate: int
-    length: int
-    channels: int = 1
-    files: Sequence[Path] = ()
+    parts: Sequence[Part] = ()
+    stems: Mapping[str, Sequence[str]] | None = None
+    file_length: int | None = None
+    file_channels: int | None = None
+    problem: str | None = None
+    resampled = utterance = again = False
+    made = "sum"
     variant: object = None
+
+    def __init__(
+        self,
+        name: str,
+        sources: list[str],
+        sample_rate: int,
+        parts: Sequence[Part],
+        stems: Mapping[str, Sequence[str]] | None = None,
+        *,
+        length: int | None = None,
+        channels: int | None = None,
+        problem: str | None = None,
+    ) -> None:
+        self.name, self.sources, self.sample_rate, self.parts, self.stems = name, sources, sample_rate, parts, stems
+        self.file_length, self.file_channels, self.problem = length, channels, problem
 
     def __str__(self) -> str:
         return str(self.files[0]) if self.files else self.name
 
-    @abstractmethod
+    @cached_property
+    def files(self) -> list[Path]:
+        """Each file once; errors name the first."""
+        return list(dict.fromkeys(part.file for part in self.parts))
+
+    def made_of(self, which: int) -> Sequence[str]:
+        """What the parts hold whose sum is source number `which`."""
+        source = self.sources[which]
+        return (self.stems or {}).get(source, (source,))
+
+    # ---- headers
+
+    @cached_property
+    def header(self) -> AudioInfo:
+        """Of its files, once they have been compared; of a track without files: what reading it gives.
+
+        Raises:
+            UserError: a file is missing, unreadable, or of another rate, length or channel count than it must have.
+        """
+        if not self.parts:
+            channels, length = self.read()[0].shape
+            return AudioInfo(self.sample_rate, length, channels)
+        infos, faults = self.headers()
+        for fault in faults:
+            raise UserError(f"{fault.what}; {fault.fix}".replace("?;", "?"))
+        return infos[self.files[0]]
+
+    @cached_property
+    def length(self) -> int:
+        """Samples at `sample_rate`; known without a look at the files if they must have it."""
+        if self.file_length is not None and not self.resampled:
+            return self.file_length
+        return round(self.header.length * self.sample_rate / self.header.sample_rate)
+
+    @cached_property
+    def channels(self) -> int:
+        """How many `read` gives."""
+        if any(part.channel is not None for part in self.parts):
+            return 1
+        return self.file_channels or self.header.channels
+
+    def headers(self) -> tuple[dict[Path, AudioInfo], list[Fault]]:
+        """The headers that can be read, and all that is wrong with the files as far as headers tell."""
+        infos: dict[Path, AudioInfo] = {}
+        faults: list[Fault] = []
+        streams = {part.file for part in self.parts if part.stream is not None}
+        for file in self.files:
+            try:
+                infos[file] = stem_file_info(file) if file in streams else audio_info(file)
+            except UserError as error:
+                fix = "make or copy this file anew" if file.is_file() else "put it there, or set data.init_args.root"
+                faults.append(Fault("file", str(error), f"{fix}; or leave its track out"))
+        return infos, [*faults, *self._compare(infos)]
+
+    def _compare(self, infos: dict[Path, AudioInfo]) -> Iterator[Fault]:
+        if not infos:
+            return
+        in_rate = {file: i.length for file, i in infos.items() if self.resampled or i.sample_rate == self.sample_rate}
+        mixture = next((part.file for part in self.parts if part.holds == MIXTURE), None)
+        longest = max(in_rate, key=in_rate.__getitem__, default=None)
+        model = mixture if mixture in in_rate else longest  # whose length the others must have
+        length = self.file_length or (in_rate[model] if model else 0)
+        channels = self.file_channels or Counter(info.channels for info in infos.values()).most_common(1)[0][0]
+        for file, info in infos.items():
+            if info.channels != channels:
+                what = f"{file}: has {info.channels} channel(s), not {channels}"
+                yield Fault("channels", what, f"convert it: ffmpeg -i {file.name} -ac {channels} NEW.wav")
+            if file not in in_rate:
+                what = f"{file}: sampled at {info.sample_rate} Hz, but the model takes {self.sample_rate} Hz"
+                fix = f"resample it: ffmpeg -i {file.name} -ar {self.sample_rate} NEW.wav"
+                yield Fault(
+                    "rate", what, f"{fix}; or, if all are like that, set model.sample_rate to {info.sample_rate}"
+                )
+            elif info.length != length and self.file_length:
+                what = f"{file}: has {info.length} samples, the metadata say {length}"
+                yield Fault("length", what, "make the set anew, or this track's files and its line")
+            elif info.length != length and model:
+                what = f"{file}: has {info.length} samples, {model.name} beside it {length}"
+                yield Fault("length", what, "export this track's files anew, all of one length")
+            elif not info.length:
+                yield Fault("length", f"{file}: holds no samples", "leave this track out")
+
+    # ---- samples
+
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Samples start .. start + length (None: to the end): mixture [C, T], references [S, C, T]."""
+        sums = [self.made_of(which) for which in range(len(self.sources))]
+        stems = list(dict.fromkeys(stem for stems in sums for stem in stems))
+        mixed = self._beside(MIXTURE)
+        signals = self._signals([MIXTURE, *stems] if mixed else stems, start, length)
+        references = torch.stack([sum_of(signals, stems) for stems in sums])
+        return signals[MIXTURE] if mixed else references.sum(0), references
 
     def read_source(self, which: int, start: int, length: int) -> Tensor:
-        """Reference number `which` alone, [C, length]; override it where that reads less."""
-        return self.read(start, length)[1][which]
+        """Reference number `which` alone, [C, length]."""
+        if not self.parts:
+            return self.read(start, length)[1][which]
+        return sum_of(self._signals(self.made_of(which), start, length), self.made_of(which))
+
+    def read_rest(self, start: int, length: int) -> Tensor:
+        """What a mixture holds beside the sources, noise for example, [C, length] or a scalar 0."""
+        return self._signals([REST], start, length)[REST] if self._beside(REST) else torch.zeros(())
 
     def speaker(self, which: int) -> str | None:
         """Whose voice source number `which` is; None: nobody that another source could be. Remixes ask for it."""
         return None
 
-    def read_rest(self, start: int, length: int) -> Tensor:
-        """What a mixture holds beside the sources, noise for example, [C, length] or a scalar 0."""
-        return torch.zeros(())
+    def _beside(self, what: str) -> bool:
+        """Whether a part holds MIXTURE or REST (which a stem, too, may be called)."""
+        stems = (self.made_of(which) for which in range(len(self.sources)))
+        return any(part.holds == what for part in self.parts) and not any(what in names for names in stems)
+
+    def _signals(self, holds: Sequence[str], start: int, length: int | None) -> dict[str, Tensor]:
+        """What some parts hold, each [C, length]; files are compared before the first samples are taken."""
+        if not self.parts:
+            raise UserError(self.problem or f"{self.name}: has neither files (parts) nor a `read` of its own")
+        header = self.header
+        length = header.length - start if length is None else length
+        signals: dict[str, Tensor] = {}
+        for file in self.files:
+            if here := [part for part in self.parts if part.file == file and part.holds in holds]:
+                signals |= read_parts(here, start, length)
+        return signals
+
+
+def read_parts(parts: Sequence[Part], start: int, length: int) -> dict[str, Tensor]:
+    """What the parts of one file hold, each [C, length], at the file's rate.
+
+    Raises:
+        UserError: the file is missing, damaged or shorter.
+    """
+    file = parts[0].file
+    if parts[0].stream is not None:
+        streams = [part.stream for part in parts if part.stream is not None]
+        return dict(zip([part.holds for part in parts], read_stem_file(file, streams, start, length), strict=True))
+    audio = read_audio(file, start, length)
+    return {p.holds: audio if p.channel is None else audio[p.channel : p.channel + 1] for p in parts}
+
+
+def sum_of(signals: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """The sum of those of equal shapes that are named."""
+    return torch.stack([signals[name] for name in names]).sum(0)
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what systems put there (`.ipynb_checkpoints`, `__MACOSX`, `._x.wav`)."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(SYSTEM)]

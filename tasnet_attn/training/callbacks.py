@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from tasnet_attn.data.files import record, remember
+from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.files import whole, write_text
 from tasnet_attn.training.task import SeparationTask
 

@@ -94,10 +94,18 @@ class SeparationTask(LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def _loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        mixture, references, *scale = batch  # some data sets know the scale of the clip that a segment is cut out of
-        separation = self.model.analyse(mixture, *scale)
+        mixture, references, *clips = batch  # some data sets hand out the clips that the segments are cut out of
+        separation = self.model.analyse(mixture, *map(self._scale, clips))
         with torch.autocast(mixture.device.type, enabled=False):
             return self.loss(separation, references, self.model), separation.estimates
+
+    @torch.no_grad()
+    def _scale(self, clips: list[Tensor]) -> Tensor | None:
+        """What the encoder divides whole clips [C, T] by, [B, C]; None: it divides every segment by its own."""
+        if not self.model.encoder.clip_scaled:
+            return None
+        with torch.autocast(clips[0].device.type, enabled=False):
+            return torch.stack([self.model.encoder.clip_scale([clip], clip.shape[-1]).flatten() for clip in clips])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())

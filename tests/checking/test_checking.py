@@ -1,5 +1,6 @@
-"""check-data finds faults planted in look-alikes of every data set, names file and mend, and is content when mended."""
+"""check-data finds faults planted in look-alikes of every data set, names file and fix, and is content when fixed."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from lookalikes import (
 
 from tasnet_attn.checking import check_data, configured
 from tasnet_attn.cli import main
-from tasnet_attn.data.files import record, remember
+from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.errors import UserError
 
 RATE, LENGTH = 8000, 12_000
@@ -89,10 +90,10 @@ def copy(clean, tmp_path):
 @pytest.fixture
 def check(capsys):
     def run(root, *options, **settings):
-        """(exit status, findings with their mends, verdict)."""
+        """(exit status, findings with their fixes, verdict)."""
         status = check_data([root / "base.yml"], options, **settings)
         printed = capsys.readouterr().out
-        findings = re.findall(r"^(?:error|warning).*\n    mend: .+", printed, re.MULTILINE)
+        findings = re.findall(r"^(?:error|warning).*\n    fix: .+", printed, re.MULTILINE)
         return status, findings, printed.splitlines()[-1]
 
     return run
@@ -138,11 +139,11 @@ def cut(file, share):
 FAULTS = {}
 
 
-def fault(name, layout, level, said, mend):
+def fault(name, layout, level, said, fix):
     """Register a planted fault: `plant(root)` returns the file that must be named, or several."""
 
     def register(plant):
-        FAULTS[name] = (layout, plant, level, said, mend)
+        FAULTS[name] = (layout, plant, level, said, fix)
         return plant
 
     return register
@@ -323,7 +324,7 @@ def not_a_number(root):
     return file
 
 
-@fault("a missing file", "folders", "error", "no such file", "put it there")
+@fault("a missing file", "folders", "error", "no such file, nor .flac or .ogg", "put it there")
 def missing(root):
     (root / "valid/track0/backing.wav").unlink()
     return root / "valid/track0/backing.wav"
@@ -376,8 +377,8 @@ def mono(root):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found_alone_and_gone_when_mended(name, copy, check):
-    layout, plant, level, said, mend = FAULTS[name]
+def test_a_planted_fault_is_found_alone_and_gone_when_fixed(name, copy, check):
+    layout, plant, level, said, fix = FAULTS[name]
     root = copy(layout)
     before = root.with_name("before")
     shutil.copytree(root, before)
@@ -385,12 +386,12 @@ def test_a_planted_fault_is_found_alone_and_gone_when_mended(name, copy, check):
     status, findings, verdict = check(root)
     found = [f for f in findings if said in f]
     assert len(found) == 1, findings
-    assert found[0].startswith(level) and mend in found[0].partition("mend: ")[2]
+    assert found[0].startswith(level) and fix in found[0].partition("fix: ")[2]
     for file in named if isinstance(named, tuple) else (named,):
         assert str(file) in found[0]
     assert findings == found  # nothing else is blamed
     assert status == (1 if level == "error" else 0)
-    assert ("1 error, 0 warnings: mend the errors first" if level == "error" else "1 warning, usable") in verdict
+    assert ("1 error, 0 warnings: fix the errors first" if level == "error" else "1 warning, usable") in verdict
 
     shutil.rmtree(root)
     before.rename(root)
@@ -422,10 +423,10 @@ def test_many_findings_of_a_kind_are_counted_and_listed_on_demand(tmp_path, caps
     file = configuration(tmp_path, "folders")
     assert main(["check-data", str(file)]) == 1
     printed = capsys.readouterr().out
-    assert printed.count("mend:") == 10 and "and 14 more of this kind (rate); --all lists them" in printed
+    assert printed.count("fix:") == 10 and "and 14 more of this kind (rate); --all lists them" in printed
     assert "verdict: 24 errors" in printed and "16000" in printed
     assert main(["check-data", str(file), "--all"]) == 1
-    assert capsys.readouterr().out.count("mend:") == 24
+    assert capsys.readouterr().out.count("fix:") == 24
 
 
 def test_quick_reads_all_headers_and_the_sound_of_a_few(tmp_path, check, capsys):
@@ -470,7 +471,7 @@ def test_files_are_layered_and_overridden_like_trains(tmp_path):
         ([conf], [], "give both"),
         ([base], ["--data.rot=x"], "data.rot: LibriMix has no such setting"),
         ([base], ["--config", "nowhere.yml"], "nowhere.yml: no such file"),
-        ([base], ["stray"], "stray: configuration files come first"),
+        ([base], ["stray"], "stray: expected --key value"),
     ):
         with pytest.raises(UserError, match=said) as caught:
             configured(files, options)
@@ -604,3 +605,140 @@ def test_training_stores_the_fingerprint(clean, tmp_path):
     train([*files, *small, *quiet, root, f"--out={tmp_path / 'run'}"])
     stored = json.loads((tmp_path / "run/data.json").read_text())
     assert stored == record(configured([clean("folders") / "base.yml"])) and stored["splits"]["train"]["tracks"] == 2
+
+
+RECORDS = {  # names and sizes of train and test, as data.json has held them since the first runs
+    "folders": ("82600335ddaf76b3", "82600335ddaf76b3"),
+    "hq": ("af7dd458f648a711", "66aea979a0b343a0"),
+    "mir1k": ("e27b56fc6ce0cab0", "66b717559f8e4067"),
+    "noisy": ("258e902c7ac58b3b", "258e902c7ac58b3b"),
+}
+
+
+@pytest.mark.parametrize("layout", RECORDS)
+def test_records_of_earlier_runs_stay_comparable(layout, clean):
+    splits = record(configured([clean(layout) / "base.yml"]))["splits"]
+    assert (splits["train"]["files"], splits["test"]["files"]) == RECORDS[layout]
+
+
+# ---- a data set of the user's own ------------------------------------------------------------------------------------
+
+OWN = """
+import soundfile
+import torch
+from pathlib import Path
+
+from tasnet_attn.data import MIXTURE, Part, SegmentedData, Track
+
+
+class Tone(Track):
+    def __init__(self, number, kind):
+        self.name, self.sources, self.sample_rate = f"tone{number}", ["a", "b"], 8000
+        self.number, self.kind = number, kind
+        if kind == "order":
+            self.sources = ["b", "a"]
+
+    def read(self, start=0, length=None):
+        generator = torch.Generator().manual_seed(self.number)
+        references = 0.1 * torch.randn(2, 1, 9000, generator=generator)
+        if self.kind == "silent" and self.number == 1:
+            references[0] = 0
+        if self.kind == "nan":
+            references[1, 0, 4000] = torch.nan
+        mixture = references.sum(0) * (0.5 if self.kind == "sum" else 1)
+        stop = 9000 if length is None else start + length
+        return mixture[:, start:stop], references[..., start:stop]
+
+
+class Made(SegmentedData):
+    def __init__(self, sources, sample_rate, kind: str = "good", segment: float = 0.5, **settings):
+        super().__init__(sources, sample_rate, segment, **settings)
+        self.kind = kind
+
+    def list_tracks(self, split):
+        first = {"train": 0, "valid": 10, "test": 20}[split]
+        return [Tone(first + number, self.kind) for number in range(2)]
+
+
+class Flat(SegmentedData):
+    def __init__(self, sources, sample_rate, root: Path, segment: float = 0.5, **settings):
+        super().__init__(sources, sample_rate, segment, **settings)
+        self.root = root
+
+    def list_tracks(self, split):
+        files = sorted((self.root / split).glob("*_mix.wav"))
+        return [
+            Track(file.name[:-8], self.sources, self.sample_rate, [
+                Part(file, MIXTURE), *(Part(file.with_name(file.name.replace("mix", s)), s) for s in self.sources)
+            ])
+            for file in files
+        ]
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The module of a user, imported."""
+    file = tmp_path_factory.mktemp("own") / "own_data_sets.py"
+    file.write_text(OWN)
+    spec = importlib.util.spec_from_file_location("own_data_sets", file)
+    module = sys.modules["own_data_sets"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["own_data_sets"]
+
+
+def of_own(tmp_path, data):
+    (tmp_path / "base.yml").write_text(f"model: {{sources: [a, b], sample_rate: 8000}}\ndata: {data}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "said"),
+    [
+        ("good", None, None),
+        ("silent", "warning", "tone1 (a): is silent throughout"),
+        ("nan", "error", "tone10 (b): NaN or infinite value at sample 4000"),
+        ("sum", "error", "tone21: differs from the sum of the sources by +0.0 dB; it is their sum at -6.0 dB"),
+        ("order", "error", "tone0: its sources are b, a, the model's a, b"),
+    ],
+)
+def test_tracks_that_only_know_how_to_read(own, tmp_path, capsys, kind, level, said):
+    root = of_own(tmp_path, f"{{class_path: own_data_sets.Made, init_args: {{kind: {kind}}}}}")
+    status = main(["check-data", str(root / "base.yml"), "--run", str(tmp_path / "run")])
+    printed = capsys.readouterr().out
+    assert status == (level == "error")
+    assert json.loads((tmp_path / "run/data.json").read_text())["splits"]["train"]["tracks"] == 2
+    if said is None:
+        assert printed.endswith("verdict: OK\n") and not re.search("^(error|warning)", printed, re.MULTILINE)
+    else:
+        assert re.search(f"^{level}.*{re.escape(said)}", printed, re.MULTILINE), printed
+
+
+def test_tracks_of_parts_in_a_layout_of_ones_own(own, tmp_path, capsys):
+    """Listed once: looked at, trained on, remembered; a fault names its file."""
+    root = of_own(tmp_path, f"{{class_path: Flat, init_args: {{root: {tmp_path}}}}}")
+    for split in ("train", "valid", "test"):
+        for number in range(2):
+            signals = {source: sound(source, f"{split}{number}", LENGTH, RATE, 1) for source in "ab"}
+            for name, samples in {**signals, "mix": sum(signals.values())}.items():
+                write_audio(root / split / f"song{number}_{name}.wav", samples, RATE)
+    assert main(["check-data", str(root / "base.yml")]) == 0
+    assert capsys.readouterr().out.endswith("verdict: OK\n")
+    data = configured([root / "base.yml"])
+    mixture, references = data.segments("train")[0, 0]
+    assert references.shape == (2, 1, 4000) and record(data)["splits"]["valid"]["tracks"] == 2
+    np.testing.assert_allclose(mixture, references.sum(0), atol=1e-4)
+    rewrite(root / "valid/song1_b.wav", lambda x: x[:-1])
+    assert main(["check-data", str(root / "base.yml")]) == 1
+    assert f"{root}/valid/song1_b.wav: has 11999 samples, song1_mix.wav beside it 12000" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"song1_b\.wav: has 11999 samples"):
+        configured([root / "base.yml"]).tracks("valid")
+
+
+@pytest.mark.parametrize("layout", SETS)
+def test_listing_tracks_opens_none(layout, clean, monkeypatch):
+    data = configured([clean(layout) / "base.yml"])
+    for name in ("audio_info", "read_audio", "stem_file_info", "read_stem_file"):
+        monkeypatch.setattr(f"tasnet_attn.data.track.{name}", lambda *_: pytest.fail("opened"))
+    assert all(record(data)["splits"].values()) and all(len(track.files) for track in data.list_tracks("train"))

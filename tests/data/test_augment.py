@@ -57,6 +57,20 @@ def test_three_channels_rotate_and_one_stays(root):
     assert all(torch.equal(mono[key][1], plain[key][1]) for key in KEYS)
 
 
+def test_gain_is_in_decibels_and_uniform(root):
+    """20 log10 of the ratio of amplitudes: each source's own, spread evenly over -6 to 6 dB."""
+    plain, changed = segments(root), segments(root, gain=6.0)
+    levels = []
+    for key in KEYS:
+        ratio = changed[key][1].square().mean((1, 2)) / plain[key][1].square().mean((1, 2))
+        levels.append(10 * ratio.log10())
+        torch.testing.assert_close(changed[key][0], changed[key][1].sum(0))
+    levels = torch.stack(levels)  # 80 x 2, of a standard deviation of 12 dB / sqrt(12)
+    assert 5.5 < levels.abs().max() <= 6.001 and levels.mean().abs() < 5 * 3.5 / 160**0.5
+    assert levels.std().item() == pytest.approx(12 / 12**0.5, rel=0.2)
+    assert (levels[:, 0] - levels[:, 1]).abs().min() > 0
+
+
 def test_all_at_once_are_a_pure_function_of_the_key(root):
     everything = {"remix": 0.5, "gain": 6.0, "swap": 0.5, "polarity": 0.5}
     first, second = segments(root, **everything), segments(root, workers=2, **everything)

@@ -87,13 +87,13 @@ STARTING = {  # found before the first step
     "LibriMix, moved root": (
         "LibriMix",
         lambda s: (s / "wav8k/min/train-360").rename(s / "x"),
-        r"train-360/mix_clean/\S+\.wav: no such file, but .* set data\.init_args\.root",
+        r"train-360/mix_clean/\S+\.wav: no such file; put it there, or set data\.init_args\.root",
     ),
     "own stems, truncated wav": ("StemFolders", lambda s: cut(guitar(s)), r"guitar\.wav: .*the file is truncated"),
     "own stems, 3 channels in a file": (
         "StemFolders",
         lambda s: again(guitar(s), three),
-        r"backing\.wav: 8000 Hz, 8000 samples, 2 channels, but guitar\.wav beside it: 8000, 8000, 3",
+        r"backing\.wav: has 2 channel\(s\), not 3; convert it",
     ),
     "own stems, 3 channels in a track": (
         "StemFolders",
@@ -104,7 +104,7 @@ STARTING = {  # found before the first step
 }
 READING = {  # found when its turn comes
     "MUSDB18, truncated stem file": ("MUSDB18", lambda s: cut(stem_file(s, first=True)), r"d\.stem\.mp4: .*truncated"),
-    "LibriMix, 3 channels": ("LibriMix", lambda s: again(speaker(s), three), r"s2/\S+\.wav: has 3 channels"),
+    "LibriMix, 3 channels": ("LibriMix", lambda s: again(speaker(s), three), r"s2/\S+\.wav: has 3 channel\(s\)"),
     "LibriMix, rate": ("LibriMix", lambda s: again(speaker(s), rated), r"s2/\S+\.wav: sampled at 22050 Hz"),
     "own stems, truncated flac": ("StemFolders", lambda s: cut(as_flac(s)), r"guitar\.flac: .*is it truncated\?"),
     "own stems, NaN": ("StemFolders", lambda s: with_nan(guitar(s)), r"guitar\.wav: NaN or infinite value at sample 7"),
@@ -181,5 +181,5 @@ def test_a_file_at_22_khz_in_a_set_at_44_khz(tmp_path, capfd):
     for file in (tmp_path / "set/train/track1").iterdir():
         again(file, rated)
     assert run(tmp_path, "StemFolders", rate=44_100) == 2
-    said = r"track1/guitar\.wav: sampled at 22050 Hz, but the model takes 44100 Hz; resample"
+    said = r"track1/guitar\.wav: sampled at 22050 Hz, but the model takes 44100 Hz; resample it: ffmpeg"
     assert_one_line(said, capfd)

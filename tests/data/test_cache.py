@@ -1,6 +1,5 @@
 """Decoded copies: the same samples bit for bit, whole or not there, made anew when a track changes."""
 
-import fcntl
 import os
 import resource
 import shutil
@@ -10,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from lookalikes import write_musdb18, write_stem_folders
 
 from tasnet_attn.data import MUSDB18, StemFolders
@@ -36,7 +36,7 @@ def root(written, tmp_path):
 
 
 def names(cache):
-    return sorted(path.name.rpartition("-")[2] for path in cache.iterdir())
+    return sorted(path.name.rpartition("-")[2] for path in cache.iterdir() if path.name != ".lock")
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -84,7 +84,7 @@ def test_the_size_is_said_and_the_second_run_decodes_nothing(root, tmp_path, cap
     length = data.tracks("train")[0].length
     assert "decoding 2 of 2 tracks" in first and f"{2 * 3 * 2 * length * 4 / 1e9:.2f} GB" in first
     caplog.clear()
-    monkeypatch.setattr("tasnet_attn.data.musdb18.read_stem_file", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("tasnet_attn.data.track.read_stem_file", lambda *_: pytest.fail("decoded again"))
     again = musdb18(root, cache=tmp_path / "cache")
     again.prepare_data()
     again.segments("train")[0, 0]
@@ -94,16 +94,16 @@ def test_the_size_is_said_and_the_second_run_decodes_nothing(root, tmp_path, cap
 def test_a_changed_track_and_other_sources_are_decoded_anew(root, tmp_path):
     cache = tmp_path / "cache"
     before = musdb18(root, cache=cache).segments("train")[0, 0]
-    songs = [track.path for track in musdb18(root).tracks("train")]
+    songs = [track.files[0] for track in musdb18(root).tracks("train")]
     contents = [song.read_bytes() for song in songs]
     for song, content in zip(songs, reversed(contents), strict=True):
         song.write_bytes(content)
     after, plain = musdb18(root, cache=cache).segments("train")[0, 0], musdb18(root).segments("train")[0, 0]
     assert torch.equal(after[1], plain[1]) and not torch.equal(after[1], before[1])
-    assert len(list(cache.iterdir())) == 2  # the copies of what the songs were are gone
+    assert len(names(cache)) == 2  # the copies of what the songs were are gone
     four = MUSDB18(["vocals", "drums", "bass", "other"], 8000, root, split="random", segment=0.2, cache=cache)
     assert torch.equal(four.segments("train")[0, 0][1][0], plain[1][0])
-    assert len(list(cache.iterdir())) == 4
+    assert len(names(cache)) == 4
 
 
 def test_killed_while_it_decodes_it_goes_on(root, tmp_path):
@@ -128,7 +128,7 @@ def test_killed_while_it_decodes_it_goes_on(root, tmp_path):
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-    found = {path.suffix: path for path in cache.iterdir()}
+    found = {path.suffix: path for path in cache.iterdir() if path.suffix}
     assert set(found) == {".npy", ".part"} and found[".part"].stat().st_size == 5000
     kept = found[".npy"].stat().st_mtime_ns
     cached, plain = musdb18(root, cache=cache), musdb18(root)
@@ -140,15 +140,12 @@ def test_killed_while_it_decodes_it_goes_on(root, tmp_path):
 def test_of_two_runs_at_once_one_decodes(root, tmp_path):
     track = CachedTrack(musdb18(root).tracks("train")[0], tmp_path)
     track.track.read = lambda: pytest.fail("decoded though another run had")
-    with track.copy.with_suffix(".part").open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with FileLock(tmp_path / ".lock"):
         waiting = threading.Thread(target=track.fill)
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
-        np.save(other, np.zeros((3, 2, track.length), dtype=np.float32))
-        other.flush()
-        track.copy.with_suffix(".part").rename(track.copy)
+        np.save(track.copy, np.zeros((3, 2, track.length), dtype=np.float32))
     waiting.join(10)
     assert not waiting.is_alive() and track.read()[0].abs().max() == 0
 
@@ -163,7 +160,7 @@ def test_a_full_disk_is_one_line(root, tmp_path, monkeypatch):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the system refuses to write on
     try:
-        with pytest.raises(UserError, match=r"cache/.*\.part: File too large; make room there, or set") as caught:
+        with pytest.raises(UserError, match=r"cache/.*\.npy: File too large; make room there, or set") as caught:
             musdb18(root, cache=cache).prepare_data()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,13 @@ from tasnet_attn.data import from_config
 from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
+from tasnet_attn.filterbanks import Decoder, Encoded, Encoder, STFTDecoder, STFTEncoder
 from tasnet_attn.inference import separate, separate_file
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.separators import TasNet
 from tasnet_attn.storage import load
 from tasnet_attn.training.command import train
+from tasnet_attn.training.task import SeparationTask
 
 SOURCES = ["accompaniment", "vocals"]
 CLIPS = {"abjones_1_01": 3.0, "abjones_1_02": 5.0, "amy_2_03": 2.5, "bobon_1_01": 2.2, "titon_4_07": 4.1}  # seconds
@@ -60,21 +65,54 @@ def test_resampling_keeps_a_cut_where_it_was(root):
     cut, cut_references = track.read(1234, 567)
     assert torch.equal(cut, mixture[:, 1234:1801])
     assert torch.equal(cut_references, references[:, :, 1234:1801])
-    original = soundfile.read(track.file, dtype="float32")[0].sum(1)
+    original = soundfile.read(track.files[0], dtype="float32")[0].sum(1)
     energy = [np.abs(np.fft.rfft(x))[: int(3000 * 4.1)] ** 2 for x in (original, mixture[0].numpy())]
     assert energy[1].sum() * 4 == pytest.approx(energy[0].sum(), rel=0.01)  # half the rate: a quarter of |FFT|**2
 
 
-def test_segments_carry_the_maximum_of_their_clip(root):
-    data = MIR1K(SOURCES, 8000, root)
-    segments = data.segments("train")
+def test_segments_come_with_their_clip(root):
+    segments = MIR1K(SOURCES, 8000, root).segments("train")
     track, start = segments.draw(0, 3)
-    mixture, references, scale = segments[0, 3]
-    assert torch.equal(mixture, track.read(start, 16_128)[0])
+    mixture, references, clip = segments[0, 3]
+    assert torch.equal(mixture, track.read(start, 16_128)[0]) and torch.equal(clip, track.read()[0])
     assert references.shape == (2, 1, 16_128)
-    encoder = published(root).model.encoder
-    whole = track.read()[0]
-    torch.testing.assert_close(scale, encoder.clip_scale([whole], track.length).flatten())
+    batch = next(iter(MIR1K(SOURCES, 8000, root).train_dataloader()))
+    assert [part.shape for part in batch[:2]] == [(4, 1, 16_128), (4, 2, 1, 16_128)] and len(batch[2]) == 4
+
+
+class LoudestSample(Encoder):
+    """A user's own: frames of 64 samples, divided by the clip's largest."""
+
+    n_features, clip_scaled = 64, True
+
+    def forward(self, waveform, scale=None):
+        scale = waveform.abs().amax(-1)[:, None, None] if scale is None else scale
+        frames = waveform.unflatten(-1, (-1, 64)).transpose(1, 2)
+        return Encoded(frames / scale, frames, scale)
+
+
+class Frames(Decoder):
+    def forward(self, carriers, length):
+        return carriers.transpose(-1, -2).flatten(-2)
+
+
+@pytest.mark.parametrize("encoder", [STFTEncoder(1024, 256, normalise="max"), LoudestSample()], ids=["STFT", "own"])
+def test_training_divides_by_what_the_encoder_measures_on_the_whole_clip(encoder, monkeypatch):
+    """The data set knows no encoder; a segment is scaled by its clip, whatever the encoder takes for its scale."""
+    own = isinstance(encoder, LoudestSample)
+    decoder = Frames() if own else STFTDecoder(1024, 256)
+    model = SourceSeparator(SOURCES, 8000, encoder, partial(TasNet, hidden=4, n_layers=1), decoder)
+    clips = [torch.randn(1, 64 * n) * torch.linspace(0, 1, 64 * n) for n in (300, 400)]
+    batch = [torch.stack([clip[:, :6400] for clip in clips]), torch.randn(2, 2, 1, 6400), clips]
+    seen = []
+    monkeypatch.setattr(
+        model.separator, "forward", lambda x, forward=model.separator.forward: seen.append(x) or forward(x)
+    )
+    SeparationTask(model)._loss(batch)
+    for features, clip in zip(seen[0], clips, strict=True):
+        scale = clip.abs().max() if own else encoder(clip).scale
+        torch.testing.assert_close(features, encoder(clip[:, :6400], scale.reshape(1, 1, 1)).features[0])
+        assert not torch.allclose(features, encoder(clip[:, :6400]).features[0])  # the segment's own would be another
 
 
 @pytest.mark.parametrize("sampling", ["starts", "clips"])

@@ -111,7 +111,7 @@ def damage(root, how):
     [
         ("channels", r"bass\.wav: has 3 channel"),
         ("rate", r"bass\.wav: sampled at 22050 Hz, but the model takes 8000 Hz"),
-        ("shorter", r"bass\.wav: 5000 samples, but mixture\.wav beside it has 9000"),
+        ("shorter", r"bass\.wav: has 5000 samples, mixture\.wav beside it 9000"),
         ("missing", r"bass\.wav: no such file"),
         ("stem rate", r"b\.stem\.mp4: sampled at 22050 Hz"),
         ("streams", r"b\.stem\.mp4: holds 4 audio streams, not 5"),

@@ -1,15 +1,16 @@
 import builtins
 import io
 import os
+import re
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from lookalikes import write_stem_folders
+from lookalikes import write_mir1k, write_musdb18, write_stem_folders
 
 from tasnet_attn.audio import audio_info, read_audio
-from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, from_config
+from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, Track, from_config
 from tasnet_attn.errors import UserError
 
 SOURCES = ["guitar", "backing"]
@@ -37,9 +38,9 @@ def test_a_source_can_be_the_sum_of_stems(tmp_path):
     torch.testing.assert_close(same, mixture)
     assert torch.equal(vocals, stems[0]) and torch.equal(rest, stems[1] + stems[2])
     assert torch.equal(two.tracks("train")[0].read_source(1, 50, 900), rest)
-    assert two.entries("train")[0].files == four.entries("train")[0].files
+    assert two.list_tracks("train")[0].files == four.list_tracks("train")[0].files
     (root / "train/track0/bass.wav").unlink()
-    with pytest.raises(UserError, match="track0: has no bass"):
+    with pytest.raises(UserError, match="track0/bass.wav: no such file, nor .flac"):
         StemFolders(["vocals", "rest"], 8000, root, {"rest": ["drums", "bass"]}).tracks("train")
 
 
@@ -182,10 +183,10 @@ def damage(root, how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("missing", "track0: has no guitar.wav, .flac or .ogg"),
+        ("missing", "track0/guitar.wav: no such file, nor .flac or .ogg; put it there"),
         ("twice", "has guitar.wav and guitar.flac"),
-        ("shorter", "3000 samples, 2 channels, but guitar.wav beside it: 8000, 2999, 2"),
-        ("channels", "3000 samples, 2 channels, but guitar.wav beside it: 8000, 3000, 1"),
+        ("shorter", "guitar.wav: has 2999 samples, backing.wav beside it 3000"),
+        ("channels", "backing.wav: has 2 channel(s), not 1"),
         ("rate", "track0/guitar.wav: sampled at 22050 Hz, but the model takes 8000 Hz"),
         ("corrupt", "guitar.wav: cannot be read as audio"),
         ("empty", "train: empty"),
@@ -193,7 +194,7 @@ def damage(root, how):
 )
 def test_a_damaged_set_names_the_file(tmp_path, how, said):
     damage(write_stem_folders(tmp_path), how)
-    with pytest.raises(UserError, match=said.replace(".", r"\.")) as caught:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
         stems(tmp_path).tracks("train")
     assert "\n" not in str(caught.value)
 
@@ -278,3 +279,58 @@ def test_a_fraction_of_the_training_tracks(tmp_path):
     assert len(few.tracks("valid")) == 4 and len(stems(tmp_path, fraction=0.01).tracks("train")) == 1
     with pytest.raises(ValueError, match="fraction 0"):
         stems(tmp_path, fraction=0)
+
+
+def test_sources_in_another_order_are_refused_before_training_and_evaluation(tmp_path):
+    class Swapped(StemFolders):
+        def list_tracks(self, split):
+            tracks = super().list_tracks(split)
+            return [Track(t.name, t.sources[::-1], t.sample_rate, t.parts) for t in tracks]
+
+    data = Swapped(SOURCES, 8000, write_stem_folders(tmp_path))
+    with pytest.raises(UserError, match="its sources are backing, guitar, the model's guitar, backing") as caught:
+        data.tracks("train")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_systems_leave_in_folders_is_passed_over(tmp_path):
+    for split in (".ipynb_checkpoints", "__MACOSX", ".AppleDouble", "@eaDir"):
+        (write_stem_folders(tmp_path / "stems") / "train" / split).mkdir()
+    assert [track.name for track in stems(tmp_path / "stems").tracks("train")] == ["track0", "track1"]
+    write_musdb18(tmp_path / "songs", "hq", ["a", "__MACOSX"])
+    (tmp_path / "songs/train/._a.stem.mp4").touch()
+    assert [track.name for track in MUSDB18(["vocals"], 8000, tmp_path / "songs").tracks("train")] == ["a"]
+    write_mir1k(tmp_path / "clips", {"amy_1_01": 1})
+    (tmp_path / "clips/Wavfile/._amy_1_01.wav").write_bytes(b"Mac OS X")
+    (clip,) = MIR1K(["vocals"], 8000, tmp_path / "clips").tracks("train")
+    assert clip.name == "amy_1_01"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"segments_per_epoch": 0}, {"workers": -1}, {"segment": 0.0}, {"segment": -1.0}]
+)
+def test_sizes_that_make_no_sense(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name} {value} "):
+        StemFolders(SOURCES, 8000, **wrong)
+
+
+def test_a_source_may_be_called_rest(tmp_path):
+    root = write_stem_folders(tmp_path, sources=("vocals", "rest"))
+    (track, _) = StemFolders(["vocals", "rest"], 8000, root).tracks("train")
+    mixture, references = track.read()
+    assert torch.equal(mixture, references.sum(0)) and track.read_rest(0, 10).ndim == 0
+
+
+def test_a_track_without_files_is_as_long_as_what_it_reads():
+    class Noise(Track):
+        def __init__(self):
+            self.name, self.sources, self.sample_rate = "noise", ["a"], 8000
+
+        def read(self, start=0, length=None):
+            audio = torch.ones(2, 700)[:, start:]
+            return audio[:, :length], audio[None, :, :length]
+
+    track = Noise()
+    assert (track.length, track.channels, str(track), track.files) == (700, 2, "noise", [])
+    assert torch.equal(track.read_source(0, 10, 20), torch.ones(2, 20)) and track.read_rest(0, 5) == 0

@@ -22,7 +22,7 @@ import torch
 from tasnet_attn import config
 from tasnet_attn.cli import main
 from tasnet_attn.compat import museval
-from tasnet_attn.data.base import Track
+from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import complete, default_out, evaluate, run
 from tasnet_attn.evaluation.oracles import BASELINES, OracleMask

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from browser import CHROMIUM, Browser
 
-from tasnet_attn.data.base import Track
+from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.oracles import OracleMask

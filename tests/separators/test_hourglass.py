@@ -228,7 +228,7 @@ def small_model(network, head=None, **settings):
 
 def excerpt():
     """Two seconds of a bundled song, mono at 8 kHz: mixture [1, 1, T], references [1, 2, 1, T]."""
-    references = StemTrack(SONGS / "train" / "feelings", ["guitar", "backing"]).read(10 * 44_100, 2 * 44_100)[1]
+    references = StemTrack(SONGS / "train" / "feelings", ["guitar", "backing"], 44_100).read(10 * 44_100, 2 * 44_100)[1]
     at_8k = soxr.resample(references.mean(1).T.numpy(), 44_100, 8000)
     references = torch.from_numpy(at_8k.T.copy()).float()[None, :, None]
     return references.sum(1), references

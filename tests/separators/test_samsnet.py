@@ -152,7 +152,7 @@ def small_model(**settings):
 @pytest.mark.slow
 def test_learns_an_excerpt_to_within_3_db_of_its_ideal_ratio_mask():
     """Two seconds of a bundled song, the channels' mean; one small joint network."""
-    track = StemTrack(SONGS / "train" / "feelings", ["guitar", "backing"])
+    track = StemTrack(SONGS / "train" / "feelings", ["guitar", "backing"], 44_100)
     mixture, references = (signal.mean(-2, keepdim=True) for signal in track.read(10 * 44100, 2 * 44100))
     model = small_model(joint=True)
     oracle = si_snr(references, ModelOracle(model, "ratio")(mixture, references))

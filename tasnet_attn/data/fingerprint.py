@@ -1,77 +1,27 @@
-"""Where the sound of a data set lies on disk: what `check-data` looks at and a run's fingerprint is made of."""
+"""A run's fingerprint of its data, `data.json`: what tells a data set from a changed one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from tasnet_attn.data.base import SegmentedData
+from tasnet_attn.data.track import Split
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import write_text
 
-Split = Literal["train", "valid", "test"]
-MIXTURE, REST = "mixture", "rest"  # what a part may hold beside a source; the rest is noise, for example
 RECORD = "data.json"  # in a run folder
 
 
-@dataclass(frozen=True)
-class Part:
-    """One signal of a track.
-
-    Attributes:
-        file: where it lies.
-        holds: a source's name, MIXTURE or REST.
-        stream: of a `.stem.mp4`.
-        channel: of a file whose channels are different signals; None: all of them are one signal.
-    """
-
-    file: Path
-    holds: str
-    stream: int | None = None
-    channel: int | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A track before anything of it is opened: a damaged one has an entry too.
-
-    Attributes:
-        name: the track's.
-        parts: its signals; without a MIXTURE among them, the data set makes the mixture itself.
-        sample_rate: Hz that its files must have; None: they are resampled.
-        channels: that they must have; None: equally many.
-        length: samples that they must have; None: equally many.
-        problem: what is wrong already, one line.
-        made: how the mixture is made, if no part holds it.
-        utterance: the sources are utterances: they may come in several mixtures of a split, at other levels and cut to
-            other lengths, but none in two splits.
-        again: a track of an earlier split that stands in, knowingly.
-    """
-
-    name: str
-    parts: tuple[Part, ...]
-    sample_rate: int | None
-    channels: int | None = None
-    length: int | None = None
-    problem: str | None = None
-    made: str = "sum"
-    utterance: bool = False
-    again: bool = False
-
-    @property
-    def files(self) -> list[Path]:
-        """Each file once."""
-        return list(dict.fromkeys(part.file for part in self.parts))
-
-
 def digest(lines: Iterable[str]) -> str:
-    """16 hexadecimal digits for lines in any order."""
+    """16 hexadecimal digits for lines in any order; earlier runs' records hold them."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def record(data: Any) -> dict[str, Any]:
+def record(data: SegmentedData) -> dict[str, Any]:
     """What tells a data set from a changed one at no cost: names and sizes of its files; none is opened.
 
     Returns:
@@ -81,12 +31,13 @@ def record(data: Any) -> dict[str, Any]:
     splits: dict[str, Any] = {}
     for split in get_args(Split):
         try:
-            entries = data.entries(split)
+            tracks = data.list_tracks(split)
         except UserError:  # no test set, for example: training does without, and check-data says so
             splits[split] = None
             continue
-        lines = [f"{e.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for e in entries for f in e.files]
-        splits[split] = {"tracks": len(entries), "files": digest(lines)}
+        lines = [f"{t.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for t in tracks for f in t.files]
+        lines += [track.name for track in tracks if not track.files and not track.problem]
+        splits[split] = {"tracks": len(tracks), "files": digest(lines)}
     return {"data": type(data).__name__, "splits": splits, "sound": None}
 
 
@@ -123,6 +74,5 @@ def remember(now: dict[str, Any], run: Path) -> list[str]:
             return changed
         if not changed and not now["sound"]:  # the record may say more than this one
             return []
-    run.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(now, indent=2) + "\n")
+    write_text(file, json.dumps(now, indent=2) + "\n")
     return []
