@@ -25,6 +25,7 @@ OFFSET = 0.01  # mean of full scale, if it is a tenth of the RMS too
 # the MUSDB18 excerpt that stempeg carries has -15.4 dB, -22 dB without its ends.
 LOSSLESS, LOSSY = (-40.0, -20.0), (-12.0, -6.0)
 LOSSY_SUFFIXES = (".mp4", ".ogg", ".mp3")
+OWN = "correct it, or leave this track out"  # advice on a track without files
 BEGINNING, DIMENSIONS = 8192, 64  # samples of an utterance that are compared at any level, by so many projections
 
 Array = np.ndarray[Any, Any]
@@ -155,7 +156,7 @@ def look(data: SegmentedData, split: str, track: Track, listen: bool) -> Look:
         data.check(track)
     except UserError as error:
         what, _, fix = str(error).rpartition("; ")
-        found.find("error", "track", what or fix, fix if what else "correct it, or leave this track out")
+        found.find("error", "track", what or fix, fix if what else OWN)
         if not track.parts:
             return found
     if track.parts:
@@ -178,7 +179,7 @@ def _ask(found: Look) -> None:
         found.infos[Path(str(track))] = AudioInfo(track.sample_rate, track.length, track.channels)
         found.parts = [Part(Path(str(track)), holds) for holds in (MIXTURE, *track.sources, *rest)]
     except UserError as error:
-        found.find("error", "file", str(error), "correct it, or leave this track out")
+        found.find("error", "file", str(error), OWN)
 
 
 def _listen(found: Look) -> None:
@@ -195,7 +196,8 @@ def _listen(found: Look) -> None:
             try:
                 blocks |= _read(found, here, start, min(BLOCK, found.infos[file].length - start))
             except UserError as error:
-                found.find("error", "file", str(error), "make or copy this file anew; or leave its track out")
+                fix = "make or copy this file anew; or leave its track out" if found.track.parts else OWN
+                found.find("error", "file", str(error), fix)
                 parts, whole = [part for part in parts if part.file != file], False
                 for part in here:
                     del found.sounds[part.holds]
@@ -224,7 +226,7 @@ def _read(found: Look, parts: list[Part], start: int, length: int) -> dict[str, 
     if references.shape != (len(track.sources), *mixture.shape) or mixture.shape[-1] != length:
         shapes = f"mixture {list(mixture.shape)}, references {list(references.shape)}"
         raise UserError(f"{track}: reading {length} samples from {start} on gives {shapes}")
-    signals = {MIXTURE: mixture, **dict(zip(track.sources, references, strict=True))}
+    signals = {**dict(zip(track.sources, references, strict=True)), MIXTURE: mixture}
     if any(part.holds == REST for part in parts):
         signals[REST] = track.read_rest(start, length)
     for holds, signal in signals.items():

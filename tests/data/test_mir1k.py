@@ -168,7 +168,7 @@ def published(root, recipe="hourglass_park", *options):
     return RUNS[recipe, options]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])])
 def test_train_separate_and_evaluate_need_no_special_case(root, tmp_path, recipe):
     run = published(root, recipe)
     assert run.model.stitch == "middle"
@@ -184,6 +184,7 @@ def test_train_separate_and_evaluate_need_no_special_case(root, tmp_path, recipe
     check_scores(run.model, tracks, json.loads((tmp_path / "scores" / "summary.json").read_text()))
 
 
+@pytest.mark.slow
 def test_the_options_of_the_readme(root):
     mixture = torch.rand(1, 20_000)
     run = published(root, "hourglass_park", "--data.init_args.mixture=sum", "--model.head.init_args.subtract=true")
