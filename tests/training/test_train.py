@@ -298,7 +298,7 @@ def test_mixed_precision_is_configuration(config, tmp_path):
         ("--model.separator.heads=3", "heads 3 must divide the width 8"),
         ("--ckpt_path=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
         ("--data.root=nowhere", "nowhere/valid: no such folder"),
-        ("--model.sources=[drums, bass]", "has no drums.wav"),
+        ("--model.sources=[drums, bass]", "drums.wav: no such file"),
     ],
 )
 def test_a_mistake_is_one_clear_line(config, tmp_path, argument, said):
