@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import tasnet_model
+from conftest import ROOT, tasnet_model
 from export_models import KINDS
 
 import tasnet_attn
@@ -345,3 +345,18 @@ def test_strange_asteroid_files_are_one_line(change, said, tmp_path):
     change(packed)
     torch.save(packed, tmp_path / "strange.pth")
     refused(tmp_path / "strange.pth", said)
+
+
+def test_loading_and_separating_import_neither_a_compiler_nor_a_training_stack():
+    import subprocess
+    import sys
+
+    others = ["torch._dynamo", "pytorch_lightning", "asteroid", "pandas", "matplotlib", "museval", "jsonargparse"]
+    code = f"""
+import sys, torch, tasnet_attn
+model = tasnet_attn.load({str(ROOT / "tests/golden/version_0.1.0/run")!r})
+tasnet_attn.separate(model, torch.randn(1, 441), 44100, device="cpu")
+print([name for name in {others} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
