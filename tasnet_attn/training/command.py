@@ -150,14 +150,20 @@ def _built(cli: TrainCLI, full: dict[str, Any]) -> tuple[Path, SeparationTask, S
     best = ModelCheckpoint(
         out / "checkpoints", "best", monitor="valid_loss", save_top_k=1, enable_version_counter=False
     )
-    averaged = [] if built.ema is None else [AveragedWeights(built.ema)]
+    try:
+        averaged = [] if built.ema is None else [AveragedWeights(built.ema)]
+    except ValueError as error:
+        raise UserError(f"ema: {error}") from error
     ours = [*averaged, StoreConfig(out, config.write_yaml(full)), built.early_stopping, best, built.checkpoint]
     settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles()]
     settings["default_root_dir"] = settings["default_root_dir"] or out
     if settings["logger"] is None:
         settings["logger"] = [MetricsFile(out), TensorBoardLogger(out, name="", version="tensorboard")]
-    trainer = Trainer(**settings)
+    try:
+        trainer = Trainer(**settings)
+    except (ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {_explain(error)}") from error
     started = int(os.environ.get("WORLD_SIZE", 1)) if is_torchelastic_launched() else trainer.world_size
     if started != trainer.world_size:  # they would train apart from each other, into one folder
         raise UserError(
