@@ -72,8 +72,11 @@ class CachedTrack(Track):
                 for broken in folder.glob(".*.part"):  # whoever wrote it was killed
                     broken.unlink()
                 mixture, references = self.track.read()
-                with whole(self.copy) as part, part.open("w+b") as file:  # for reading too: else numpy hides the reason
-                    np.save(file, torch.cat([mixture[None], references]).numpy())
+                try:
+                    with whole(self.copy) as part, part.open("w+b") as file:  # to read too: else numpy hides the reason
+                        np.save(file, torch.cat([mixture[None], references]).numpy())
+                except UserError as error:
+                    raise UserError(f"{error}; {ROOM}") from error
                 for outdated in folder.glob(f"{self.what}-*.npy"):
                     if outdated != self.copy:
                         outdated.unlink()
