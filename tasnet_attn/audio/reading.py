@@ -137,6 +137,7 @@ class Sound:
             stream = _stream(self.path, container, self.track)
             to_float = av.AudioResampler(format="fltp")
             failed: Exception | None = None
+            begun = False
             packets = container.demux(stream)
             while True:
                 try:
@@ -145,12 +146,13 @@ class Sound:
                         break
                     frames: list[Any] = packet.decode()
                 except av.FFmpegError as error:
-                    failed = error
+                    failed = error if begun else None  # a recording may begin within a packet
                     if packet_lost(error):
                         break
                     continue
-                if failed is not None and frames and not self.partial:
+                if failed is not None and frames and packet.size and not self.partial:
                     raise self._damaged(failed) from failed
+                begun = begun or bool(frames)
                 for frame in frames:
                     if frame.sample_rate != self.sample_rate or len(frame.layout.channels) != self.channels:
                         raise self._changes()
