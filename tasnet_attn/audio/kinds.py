@@ -183,6 +183,8 @@ def ogg_pages(file: BinaryIO, start: int = 0) -> Iterator[tuple[int, int, int]]:
 
 def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
     """MPEG audio without a container: two frames, one where the other says that it ends."""
+    if len(head) > 5 * 188 and set(head[: 5 * 188 : 188]) == {0x47}:
+        return Kind("mpegts", "mpegts")
     start = 0
     while head[:3] == b"ID3" and len(head) > 10:
         start += 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
@@ -198,8 +200,7 @@ def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
         size = _adts_frame(head[position : position + 7])
         if size and (position + size >= len(head) or _adts_frame(head[position + size : position + size + 7])):
             return Kind("aac", "aac")
-    packets = head[::188] if len(head) > 188 * 4 else b""
-    return Kind("mpegts", "mpegts") if packets and set(packets[:5]) == {0x47} else None
+    return None
 
 
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
