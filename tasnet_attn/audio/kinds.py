@@ -12,7 +12,6 @@ from typing import BinaryIO, NamedTuple
 
 HEAD = 1 << 16  # bytes that are looked at; an ID3 tag (a picture) is jumped over
 UNSIZED = 0x7FFF0000  # sizes from here on, and 0, are a stream's that nobody came back to fill in
-SLACK = 4096  # bytes: some programs count their own header into the size of the sound
 
 
 class Kind(NamedTuple):
@@ -104,7 +103,7 @@ def _wave(file: BinaryIO, head: bytes) -> Kind:
             if size == 0 or (size >= UNSIZED and head[:4] == b"RIFF" and there != size):
                 return Kind("wav", "wav") if there else Kind("wav")
             plain = coding in (1, 3, 6, 7, 0xFFFE) and align > 0  # integer, float, A-law, mu-law: samples of one size
-            over = 0 < size - there <= SLACK
+            over = 0 < size - there <= position  # some programs count their own header into the size of the sound
             return Kind("wav", promised=(there if over else size) // align if plain else None)
     return Kind("wav")
 
