@@ -13,7 +13,7 @@ model:
 task: {optimizer: {class_path: Adam, init_args: {lr: 1e-3}}}
 data: {class_path: StemFolders, init_args: {root: ROOT, segment: 0.1, batch_size: 2, segments_per_epoch: 8}}
 trainer: {max_epochs: 2, accelerator: cpu, log_every_n_steps: 1}
-checkpoint: {every_n_train_steps: 2}
+checkpoint: {every_n_train_steps: 3} # of 4 in an epoch: a kill in the validation after a checkpoint is another matter
 """
 SWEEP = {
     "base": ["base.yml"],
