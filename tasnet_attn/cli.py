@@ -106,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     separate.add_argument("--remainder", metavar="NAME", help=help)
     help = "deal out to the stems what they lack of the mixture"
     separate.add_argument("--mixture-consistent", action="store_true", help=help)
-    formats = ("wav", "flac", "ogg", "opus", "mp3", "m4a")
-    separate.add_argument("--format", choices=formats, default="wav", help="default: wav, 32-bit float")
+    endings = ("wav", "flac", "ogg", "opus", "mp3", "m4a")
+    separate.add_argument("--format", choices=endings, default="wav", help="default: wav, 32-bit float")
     separate.add_argument("--bits", choices=("16", "24", "32f"), help="of wav (default: 32f) and flac (default: 24)")
     help = "where a format cannot hold the level (default: rescale all stems of a song by one factor; a pipe: error)"
     separate.add_argument("--clip", choices=("rescale", "clamp", "error"), help=help)

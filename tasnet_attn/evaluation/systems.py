@@ -30,7 +30,8 @@ class System:
         self.interchangeable = getattr(model, "interchangeable", False)
         self.stamp = repr(model)
         if self.is_model:
-            what, weights = getattr(model, "config", self.stamp), getattr(model, "state_dict", dict)()
+            what = getattr(model, "config", self.stamp)
+            weights: dict[str, Tensor] = getattr(model, "state_dict", dict)()
             self.stamp = fingerprint(what, weights, segment, overlap, order_by_references)
 
     def read(self, track: Track) -> tuple[Tensor, Tensor, list[str]]:

@@ -49,7 +49,8 @@ def lengths(model: SourceSeparator) -> dict[str, int | None]:
     """
     window = segment_samples(model)
     if window is None and model.encoder.framed:
-        return {"window": None, "minimum": max(64, 2 * getattr(model.separator, "multiple", 1)) * model.encoder.hop}
+        hop: int = getattr(model.encoder, "hop", 1)
+        return {"window": None, "minimum": max(64, 2 * getattr(model.separator, "multiple", 1)) * hop}
     return {"window": window, "minimum": window or 2 * getattr(model.encoder, "kernel_size", 1)}
 
 

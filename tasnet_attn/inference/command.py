@@ -178,8 +178,8 @@ def _piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> i
         path = inputs[0]
         if path == PIPE:
             path = work / "stdin"
-            with path.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
+            with path.open("wb") as spool:
+                shutil.copyfileobj(sys.stdin.buffer, spool)
         target = work / "stems" if out == PIPE else out
         result = separate_to(network, path, target, "stdin" if inputs[0] == PIPE else path.stem, options)
         if out == PIPE:

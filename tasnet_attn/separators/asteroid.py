@@ -21,7 +21,7 @@ masknn = compat.asteroid.masknn
 KINDS = {"dropout": float, "hop_size": int | None, "rnn_type": Literal["RNN", "LSTM", "GRU"]}
 
 
-class GlobLN(masknn.norms.GlobLN):
+class GlobLN(masknn.norms.GlobLN):  # type: ignore[name-defined]
     """Asteroid's "gLN", in operations that exporters follow."""
 
     def forward(self, x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -44,6 +44,7 @@ class Masker(Separator):
 
     abstract = True
     network: ClassVar[Callable[..., nn.Module]]
+    masker: nn.Module
     unused: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **settings: Any) -> None:

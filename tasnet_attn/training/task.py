@@ -93,7 +93,7 @@ class SeparationTask(LightningModule):
         if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
-    def _loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         mixture, references, *clips = batch  # some data sets hand out the clips that the segments are cut out of
         separation = self.model.analyse(mixture, *map(self._scale, clips))
         with torch.autocast(mixture.device.type, enabled=False):
