@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -63,7 +63,7 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
         if "model_name" in checkpoint:
             opened = asteroid.read(file, checkpoint)
             if not isinstance(opened, tensors.Described):
-                return opened
+                return cast(SourceSeparator, opened)  # Asteroid's own: it fulfils `Separates`
             described = opened
         else:
             described = checkpoints.described(file, checkpoint)
