@@ -18,6 +18,7 @@ from lookalikes import sound
 
 from tasnet_attn import config, load
 from tasnet_attn.cli import main
+from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.tensors import write_safetensors
@@ -95,7 +96,7 @@ def test_the_commands_left_what_they_say(folder):
             "exp/dilated/model.frozen.pt",
             "exp/relu/model.onnx",
         ),
-        *("exp/width/table.md", "exp/level/report.html"),
+        *("exp/width/table.md", "exp/flat/evaluation/scores.csv", "exp/level/report.html"),
         *("exp/songs_dprnn_mine/evaluation/report.html", "exp/songs_dprnn_mine/model.safetensors"),
     ):
         assert (folder / path).stat().st_size > 100, path
@@ -168,6 +169,7 @@ def refusal(line, capsys):
             "--config relu.yml --model.encoder.kernel_size 3",
             "model.encoder: ValueError: kernel_size 3",
         ),
+        ("my_data", "--config flat.yml --data.root stems.zip", "data: ValueError: root stems.zip must be a folder"),
     ],
 )
 def test_a_users_own_refusal_has_file_and_line(module, line, said, folder, capsys):
@@ -243,3 +245,11 @@ def test_a_file_never_imports_anything(line, elsewhere, folder, monkeypatch, cap
     """Though the module could be imported."""
     monkeypatch.syspath_prepend(folder)
     assert "add --import elsewhere" in refusal(f"tasnet-attn {line}", capsys)
+
+
+def test_a_data_set_of_a_users_own_lists_its_tracks_once(folder):
+    config.import_modules(["my_data"])
+    given = {"sources": ["guitar", "backing"], "sample_rate": 44_100}
+    data = config.build({"class_path": "FlatStems", "init_args": {"root": "stems"}}, SegmentedData, "data", **given)
+    mixture, references = data.tracks("train")[0].read()
+    torch.testing.assert_close(references.sum(0), mixture)
