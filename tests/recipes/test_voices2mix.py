@@ -150,7 +150,7 @@ def test_code_in_a_book_leaves_its_sentence_out():
         "This sentence does not end, as headings do, and so nobody could read it right",
         "This sentence -- as many do -- has dashes in it, which are often typed for pauses.",
         "Q: How many sentences does it take to change a light bulb, or to leave it be?",
-        "This sentence is of such a length that it makes an utterance longer than all others, much of which is lost.",
+        "This sentence is " + "very " * 20 + "long, so that it is left out.",
     ],
 )
 def test_what_is_hard_to_read_aloud_is_left_out(text):
