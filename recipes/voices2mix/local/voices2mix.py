@@ -30,7 +30,7 @@ from speech import Planned, Synthesiser, load, report, speak_all
 
 SUBSETS = ("train", "dev", "dev-speakers", "test")
 # utterances of each subset: about 40 minutes and 10 hours of speech in all
-SIZES = {"small": (300, 40, 40, 60), "full": (5000, 400, 400, 600)}
+SIZES = {"small": (360, 40, 40, 64), "full": (6000, 480, 400, 680)}
 USES = {"train": 1, "dev": 2, "dev-speakers": 2, "test": 2}  # in how many mixtures an utterance is
 PARTS = {"train": 0.72, "dev": 0.08, "dev-speakers": 0.08, "test": 0.12}  # of the sentences
 LANGUAGES = {"en": 0.34, "gb": 0.16, "es": 0.14, "it": 0.12, "de": 0.12, "fr": 0.05, "pt": 0.07}  # of the utterances
@@ -167,6 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BuildError as error:
         print(f"voices2mix: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("voices2mix: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     same = "as tested" if found in TESTED.values() else "not that of the tested packages, settings and processor"
     print(f"{out}: {found}, {same}")
     return 0
