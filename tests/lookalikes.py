@@ -149,7 +149,12 @@ def write_everything(root):
         write_musdb18(data / name, layout, songs, "train", 2 * second, second)
         write_musdb18(data / name, layout, ["Test 1"], "test", 2 * second, second)
     write_mir1k(data / "MIR-1K", {"abjones_1_01": 3, "abjones_2_01": 4, "amy_1_01": 3.5, "bobon_1_01": 3})
-    for name, rate, training in (("Libri2Mix", 8000, 360), ("Libri2Mix", 16_000, 360), ("debian2mix", 8000, None)):
+    for name, rate, training in (
+        ("Libri2Mix", 8000, 360),
+        ("Libri2Mix", 16_000, 360),
+        ("debian2mix", 8000, None),
+        ("voices2mix", 8000, None),
+    ):
         training = f"train-{training}" if training else "train"
         write_librimix(data / name, rate=rate, lengths=[2 * rate, 3 * rate], training=training)
     for split in ("train", "valid", "test"):
