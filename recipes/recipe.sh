@@ -25,7 +25,8 @@ while [ $# -gt 0 ]; do
 done
 base=$(dirname "$recipe")/base.yml
 run=exp/$(basename "$(dirname "$recipe")")_$(basename "$recipe")_$tag
-tasnet_attn() { "$python" -m tasnet_attn.cli "$@" ${imports[@]+"${imports[@]}"}; }
+# -P: no file of the working folder takes the place of a library
+tasnet_attn() { "$python" -P -m tasnet_attn.cli "$@" ${imports[@]+"${imports[@]}"}; }
 due() { [ "$stage" -le "$1" ] && [ "$stop" -ge "$1" ]; }
 
 if due 0; then

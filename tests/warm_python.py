@@ -1,7 +1,7 @@
 """A Python that has torch and Lightning imported already: `run.sh --python` gets it, and every command starts at once.
 
 A recipe starts four Pythons, and each would import for seconds before it works for as long; over all recipes that
-is most of the time. Here one server imports everything once. For every `python -m MODULE ARGUMENT ...` it forks a
+is most of the time. Here one server imports everything once. For every `python -P -m MODULE ARGUMENT ...` it forks a
 child that takes over the caller's arguments, folder, environment, input and output, runs the module as its main program
 and hands back its exit status. The real scripts run with their real command lines; only the importing is shared.
 
@@ -88,10 +88,10 @@ def run(arguments):
     os._exit(status)
 
 
-def ask(address, option, *arguments):
-    """Have `-m MODULE ARGUMENT ...` run; returns its exit status, as a shell gives it."""
-    assert option == "-m", f"{option}: not for this Python"
-    request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}
+def ask(address, *arguments):
+    """Have `-P -m MODULE ARGUMENT ...` run; returns its exit status, as a shell gives it."""
+    assert arguments[:2] == ("-P", "-m"), f"{arguments[:2]}: not for this Python"
+    request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments[2:]}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [b"!"], [0, 1, 2])

@@ -230,10 +230,10 @@ def test_every_stage_imports_the_user_s_modules(tmp_path):
     stub.chmod(0o755)
     finished, _ = run_sh(PLAIN, tmp_path, "--python", stub, "--import", "mine", "--import=other", "--ema=0.9")
     commands = [line.split() for line in finished.stdout.splitlines() if not line.startswith("==")]
-    assert [command[2] for command in commands] == ["check-data", "train", "evaluate", "report", "export"]
+    assert [command[3] for command in commands] == ["check-data", "train", "evaluate", "report", "export"]
     for command in commands:
         assert " --import mine --import=other" in " ".join(command)
-        assert ("--ema=0.9" in command) == (command[2] in ("check-data", "train"))
+        assert ("--ema=0.9" in command) == (command[3] in ("check-data", "train"))
 
 
 def test_no_stage_is_due(tmp_path):
