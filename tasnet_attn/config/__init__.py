@@ -6,7 +6,16 @@ ones. A class is looked up among the subclasses of our bases that this process h
 file names.
 """
 
-from tasnet_attn.config.components import IMPORTED, Configurable, describe, import_modules, known, name_of, settings
+from tasnet_attn.config.components import (
+    IMPORTED,
+    Configurable,
+    describe,
+    import_modules,
+    known,
+    name_of,
+    settings,
+    with_former,
+)
 from tasnet_attn.config.documents import parse_yaml, read_yaml, write_yaml
 from tasnet_attn.config.layers import Layers, moved, read
 from tasnet_attn.config.schema import build, complete, complete_arguments
@@ -27,5 +36,6 @@ __all__ = [
     "read",
     "read_yaml",
     "settings",
+    "with_former",
     "write_yaml",
 ]

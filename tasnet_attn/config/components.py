@@ -36,11 +36,13 @@ class Configurable:
             model, a data set's `sources` and `sample_rate` too.
         fixed: settings of its base that a class decides itself, though its constructor hands others on by `**`.
         abstract: true in the body of a base class, which cannot be named itself.
+        former: settings that a model file written before they existed lacks, and what it stands for then.
     """
 
     given: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[tuple[str, ...]] = ()
     abstract: ClassVar[bool] = True
+    former: ClassVar[dict[str, Any]] = {}
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -246,6 +248,20 @@ def describe(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def with_former(value: Any) -> Any:
+    """A file's description, with the settings that it is too old to hold as they were then (`Configurable.former`)."""
+    if isinstance(value, list):
+        return [with_former(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    filled = {key: with_former(item) for key, item in value.items()}
+    if isinstance(name := value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
+        for cls in known(Configurable):
+            if cls.__name__ == name.rpartition(".")[2]:
+                filled["init_args"] = {**cls.former, **filled["init_args"]}
+    return filled
 
 
 def _written(cls: type[Configurable], arguments: dict[str, Any]) -> dict[str, Any]:

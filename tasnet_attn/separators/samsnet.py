@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tasnet_attn.nn import cut
 from tasnet_attn.separators.base import Separator
 
 Scores = Literal["channel", "joint"]
 Norm = Literal["channels", "frequencies"]
+Scale = Literal["channels", "width"]
 
 
 class SamsNet(Separator):
@@ -35,11 +37,17 @@ class SamsNet(Separator):
         norm: what LayerNorm goes over: the "frequencies" of each channel and frame, which are one vector to the
             attention as well, or the "channels" of each frame and bin.
         out_kernel: width and height of the last convolution.
+        scale: what scores are divided by: the root of the "channels", the paper's d_k; or of the "width" of the vectors
+            that they are products of (F, or channels * F), as in models of version 0.1.0.
+        gradient_checkpointing: keep what goes into each sub-layer alone and compute the rest of it again for the
+            gradients: less memory, a third more time, the same numbers.
 
     Source: Li et al. 2019, section 2. The text leaves open how attention contracts (per channel is our reading), what
     LayerNorm goes over, the last convolution and whether the sources share weights: these defaults are ours. The
     published total of 3.7 M parameters does not follow from the text.
     """
+
+    former: ClassVar[dict[str, Any]] = {"scale": "width"}
 
     def __init__(
         self,
@@ -53,6 +61,8 @@ class SamsNet(Separator):
         scores: Scores = "channel",
         norm: Norm = "frequencies",
         out_kernel: int = 3,
+        scale: Scale = "channels",
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if slices < 1:
@@ -63,12 +73,15 @@ class SamsNet(Separator):
             raise ValueError(f"norm {norm!r} is neither 'channels' nor 'frequencies'")
         if out_kernel % 2 == 0:
             raise ValueError(f"out_kernel {out_kernel} must be odd")
+        if scale not in ("channels", "width"):
+            raise ValueError(f"scale {scale!r} is neither 'channels' nor 'width'")
 
         def network(n_masks: int) -> nn.Sequential:
             modules: list[nn.Module] = []
             for _ in range(n_modules):
-                modules.append(Residual(SlicedAttention(channels, heads, slices, scores), channels, n_features, norm))
-                modules.append(Residual(separable(channels), channels, n_features, norm))
+                attention = SlicedAttention(channels, heads, slices, scores, scale)
+                for function in (attention, separable(channels)):
+                    modules.append(Residual(function, channels, n_features, norm, gradient_checkpointing))
             stem = nn.Conv2d(1, channels, 3, padding=1)
             return nn.Sequential(stem, *modules, nn.Conv2d(channels, n_masks, out_kernel, padding=out_kernel // 2))
 
@@ -87,13 +100,21 @@ def separable(channels: int) -> nn.Sequential:
 class Residual(nn.Module):
     """LayerNorm(x + f(x)), Li et al. 2019, section 2."""
 
-    def __init__(self, function: nn.Module, channels: int, n_features: int, norm: Norm) -> None:
+    def __init__(
+        self, function: nn.Module, channels: int, n_features: int, norm: Norm, gradient_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.function, self.over_channels = function, norm == "channels"
         self.norm = nn.LayerNorm(channels if self.over_channels else n_features)
+        self.gradient_checkpointing = gradient_checkpointing
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, L, F] -> the same."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self._run, x, use_reentrant=False)
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         x = x + self.function(x)
         return self.norm(x.movedim(1, -1)).movedim(-1, 1).contiguous() if self.over_channels else self.norm(x)
 
@@ -106,11 +127,15 @@ class SlicedAttention(nn.Module):
         heads: heads, concatenated on the channels and mapped back by a 3x3 convolution.
         slices: the most parts into which time is cut.
         scores: see `SamsNet`.
+        scale: see `SamsNet`.
     """
 
-    def __init__(self, channels: int, heads: int, slices: int, scores: Scores = "channel") -> None:
+    def __init__(
+        self, channels: int, heads: int, slices: int, scores: Scores = "channel", scale: Scale = "channels"
+    ) -> None:
         super().__init__()
         self.heads, self.slices, self.scores = heads, slices, scores
+        self.scale = channels**-0.5 if scale == "channels" else None  # None: torch takes the width of the vectors
         self.project_in = nn.Conv2d(channels, 3 * heads * channels, 1)  # queries, then keys, then values of all heads
         self.project_out = nn.Conv2d(heads * channels, channels, 3, padding=1)
 
@@ -126,7 +151,8 @@ class SlicedAttention(nn.Module):
         q, k, v = (each.flatten(1, 2) for each in qkv.chunk(3, dim=1))  # [N, scores * parts, part, width]
         real = torch.arange(n_parts * part, device=x.device).view(n_parts, 1, part) < length  # else padding
         mask = real.repeat(q.shape[1] // n_parts, 1, 1).unsqueeze(0)  # [1, scores * parts, 1, part]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(1, (-1, n_parts))
+        # softmax(Q K^T / sqrt(d_k)) V, d_k the number of feature maps (section 2)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale).unflatten(1, (-1, n_parts))
         if self.scores == "joint":
             attended = attended.unflatten(-1, (-1, x.shape[3])).permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
         return self.project_out(cut(attended.flatten(2, 3), 2, 0, length))

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from tasnet_attn.config import with_former
 from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import asteroid, checkpoints, tensors
@@ -67,13 +68,9 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
             described = opened
         else:
             described = checkpoints.described(file, checkpoint)
+    config = with_former(described.config)
     try:
-        return fill(
-            file,
-            described.config,
-            described.weights,
-            lambda: SourceSeparator.from_config(described.config, classes),
-        )
+        return fill(file, config, described.weights, lambda: SourceSeparator.from_config(config, classes))
     except UserError as error:
         raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from error
 

@@ -54,6 +54,7 @@ class TrainCLI(LightningCLI):
                 "trainer.use_distributed_sampler": False,  # ours deals the keys out itself
                 "early_stopping.monitor": "valid_loss",
                 "early_stopping.patience": 10,
+                "early_stopping.min_delta": 0.0,  # any improvement is one
                 "early_stopping.strict": False,  # max_steps may end a run before the first validation
                 "checkpoint.filename": "last",
                 "checkpoint.enable_version_counter": False,

@@ -24,7 +24,8 @@ class SeparationTask(LightningModule):
     """Trains a model: one loss for training and validation, an optimiser, a schedule.
 
     The defaults are the LTL paper's: negative SI-SNR, Adam at 1e-4, halved after 3 epochs without a better validation
-    loss (torch counts the epochs it is patient with, hence 2).
+    loss. (torch counts the epochs it is patient with, hence 2; its own threshold is relative, which for a negative loss
+    takes a worse epoch for a better one, hence 0.)
 
     Args:
         model: the model.
@@ -40,7 +41,7 @@ class SeparationTask(LightningModule):
         loss: Loss | None = None,
         optimizer: Optimise = lambda parameters: Adam(parameters, lr=1e-4),
         lr_scheduler: Schedule | None = lambda optimizer: ReduceLROnPlateau(
-            optimizer, monitor="valid_loss", factor=0.5, patience=2
+            optimizer, monitor="valid_loss", factor=0.5, patience=2, threshold=0.0, threshold_mode="abs"
         ),
         lr_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:

@@ -17,6 +17,8 @@ from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import SamsNet
 from tasnet_attn.separators.samsnet import SlicedAttention, separable
+from tasnet_attn.storage import load
+from tasnet_attn.storage.tensors import write_safetensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "samsnet.safetensors"
 TINY = {"channels": 4, "n_modules": 2, "slices": 3}
@@ -44,34 +46,77 @@ def test_the_parts_are_the_whole(norm, width):
         assert count(SamsNet(2049, 4, norm=norm, joint=True)) == count(SamsNet(2049, 1, norm=norm)) + 3 * last
 
 
-def plain_attention(attention, x):
-    """Full attention over all frames, scores built by hand, a channel at a time."""
-    q, k, v = attention.project_in(x).chunk(3, dim=1)
-    channels, (_, _, _, bins) = q.shape[1], q.shape
-    groups = range(channels) if attention.scores == "channel" else range(attention.heads)
-    size = channels // len(groups)
-    outputs = []
-    for group in groups:
-        q_g, k_g, v_g = (each[:, group * size : (group + 1) * size] for each in (q, k, v))
-        scores = torch.einsum("nclf,ncmf->nlm", q_g, k_g) / math.sqrt(size * bins)
-        outputs.append(torch.einsum("nlm,ncmf->nclf", scores.softmax(-1), v_g))
-    return attention.project_out(torch.cat(outputs, dim=1))
+def by_hand(attention, x, divisor):
+    """Sliced attention as the text says it, a slice, a head, a group of channels and a frame at a time."""
+    channels, length = x.shape[1:3]
+    together = range(channels) if attention.scores == "joint" else None
+    queries, keys, values = attention.project_in(x).chunk(3, dim=1)
+    output = torch.zeros_like(queries)
+    part = math.ceil(length / attention.slices)
+    for item in range(len(x)):
+        for head in range(attention.heads):
+            for group in [together] if together else [[c] for c in range(channels)]:
+                rows = [head * channels + c for c in group]
+                for frame in range(length):
+                    first = frame // part * part
+                    seen = range(first, min(first + part, length))
+                    scores = [(queries[item, rows, frame] * keys[item, rows, k]).sum() / divisor for k in seen]
+                    weights = torch.stack(scores).softmax(0)
+                    output[item, rows, frame] = sum(
+                        w * values[item, rows, k] for w, k in zip(weights, seen, strict=True)
+                    )
+    return attention.project_out(output)
 
 
 @pytest.mark.parametrize("scores", ["channel", "joint"])
-def test_one_slice_is_plain_attention(scores):
-    attention, x = SlicedAttention(4, 2, slices=1, scores=scores), torch.randn(2, 4, 13, 5)
-    torch.testing.assert_close(attention(x), plain_attention(attention, x), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("slices", "length"), [(1, 5), (12, 24), (12, 21), (4, 10), (4, 2), (4, 1)])
+def test_sliced_attention_by_hand(scores, slices, length):
+    """Twelve slices and one; also where the last is ragged, or where there are more slices than frames."""
+    attention = SlicedAttention(4, 2, slices, scores).double()
+    x = 3 * torch.randn(1, 4, length, 5, dtype=torch.float64)
+    with torch.no_grad():  # d_k is the number of feature maps, 4, in both modes
+        torch.testing.assert_close(attention(x), by_hand(attention, x, math.sqrt(4)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("scores", ["channel", "joint"])
-@pytest.mark.parametrize("length", [12, 13, 10, 2, 1])
-def test_slices_are_plain_attention_of_each_alone(scores, length):
-    """Also where the last slice is padded, or where there are more slices than frames."""
-    attention, x = SlicedAttention(4, 2, slices=4, scores=scores), torch.randn(1, 4, length, 5)
-    attention.project_out = torch.nn.Identity()  # it alone looks beyond a slice
-    parts = [plain_attention(attention, part) for part in x.split(math.ceil(length / 4), dim=2)]
-    torch.testing.assert_close(attention(x), torch.cat(parts, dim=2), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("scores", "width"), [("channel", 5), ("joint", 4 * 5)])
+def test_scores_may_be_divided_as_in_version_0_1_0(scores, width):
+    attention, x = SlicedAttention(4, 2, 3, scores, "width").double(), torch.randn(1, 4, 8, 5, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x), by_hand(attention, x, math.sqrt(width)), rtol=0, atol=1e-6)
+
+
+def test_a_file_of_version_0_1_0_computes_what_it_did(tmp_path):
+    """Its description knows no `scale`; nor does a run's checkpoint."""
+    model = small_model(scale="width", joint=True).eval()
+    config = model.config
+    del config["separator"]["init_args"]["scale"]
+    write_safetensors(tmp_path / "old.safetensors", config, model.state_dict(), {}, None)
+    state = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+    torch.save({"model_config": config, "state_dict": state}, tmp_path / "old.ckpt")
+    mixture = torch.rand(1, 1, 8000)
+    with torch.no_grad():
+        for name in ("old.safetensors", "old.ckpt"):
+            old = load(tmp_path / name)
+            assert old.config["separator"]["init_args"]["scale"] == "width"
+            assert torch.equal(old(mixture), model(mixture))
+        new = SourceSeparator.from_config(config).eval()  # a YAML file without it: what the paper says
+        new.load_state_dict(model.state_dict())
+        assert not torch.allclose(new(mixture), model(mixture))
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing():
+    x, results = torch.rand(1, 33, 36), []
+    for on in (False, True):
+        torch.manual_seed(0)
+        separator, kept = SamsNet(33, 1, **TINY, gradient_checkpointing=on), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+            output = separator(x)[0]
+        first = sum(kept)
+        output.square().sum().backward()
+        results.append((first, output, [parameter.grad for parameter in separator.parameters()]))
+    (whole, *plain), (less, *again) = results
+    assert less < whole / 3
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
 
 
 def test_slices_never_see_each_other():
@@ -113,14 +158,16 @@ def test_each_argument_changes_something():
     base = state()
     changes = {
         "channels": 6, "n_modules": 1, "heads": 1, "slices": 2, "joint": True, "scores": "joint", "norm": "channels",
-        "out_kernel": 1,
+        "out_kernel": 1, "scale": "width",
     }  # fmt: skip
     for name, value in changes.items():
         parameters, output = state(**{name: value})
         assert parameters != base[0] or not torch.allclose(output, base[1]), name
 
 
-@pytest.mark.parametrize("wrong", [{"slices": 0}, {"scores": "all"}, {"norm": "batch"}, {"out_kernel": 2}])
+@pytest.mark.parametrize(
+    "wrong", [{"slices": 0}, {"scores": "all"}, {"norm": "batch"}, {"out_kernel": 2}, {"scale": "d_k"}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamsNet(9, 2, **wrong)
@@ -128,8 +175,11 @@ def test_wrong_settings_are_refused(wrong):
 
 @pytest.mark.parametrize("scores", ["channel", "joint"])
 def test_golden_output(scores):
-    """Weights and input are sines, so that no random generator stands between this file and the stored one."""
-    separator = SamsNet(8, 2, **TINY, scores=scores)
+    """Weights and input are sines, so that no random generator stands between this file and the stored one.
+
+    What it holds was computed by version 0.1.0, whose scores are divided by the root of the width.
+    """
+    separator = SamsNet(8, 2, **TINY, scores=scores, scale="width")
     with torch.no_grad():
         for number, parameter in enumerate(separator.parameters()):
             parameter.copy_(torch.sin(number + 1.7 * torch.arange(parameter.numel())).view_as(parameter) / 3)
