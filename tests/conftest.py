@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasnet_attn.config import IMPORTED
 from tasnet_attn.filterbanks import GammatoneEncoder, GatedEncoder, LearnedDecoder
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, TasNet
@@ -46,6 +47,15 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_modules_of_other_tests():
+    """What a test `--import`s is not asked for by the processes of the next one."""
+    before = list(IMPORTED)
+    IMPORTED.clear()
+    yield
+    IMPORTED[:] = before
 
 
 def tasnet_model(separator=None, encoder=None, kernel_size=16, stride=None, sample_rate=8000, n_filters=24, **settings):

@@ -22,7 +22,6 @@ from lookalikes import write_stem_folders
 from tiny import DPRNN, ONE, UNCOUNTABLE, write_sweep
 
 import tasnet_attn
-from tasnet_attn import config
 from tasnet_attn.ablation.display import Display
 from tasnet_attn.ablation.pools import LocalPool, WorkerDied
 from tasnet_attn.ablation.runner import Status
@@ -211,7 +210,6 @@ def test_a_worker_that_dies_is_a_failed_run_and_is_replaced(tmp_path):
 def test_a_dry_run_prints_cells_and_commands_and_writes_nothing(unbroken, tmp_path, capsys):
     small = write_sweep(unbroken[0].parent, "one.yml", **ONE)
     assert main(["ablate", str(small), "--out", str(tmp_path / "out"), "--dry-run", "--import", "tiny"]) == 0
-    config.IMPORTED.clear()
     printed = capsys.readouterr().out.splitlines()
     assert "TasNet" in printed[1] and "2,096 parameters" in printed[1] and not (tmp_path / "out").exists()
     assert [line.split(" --config")[0] for line in printed[2:]] == ["OMP_NUM_THREADS=1 tasnet-attn train --import tiny"]
@@ -279,7 +277,6 @@ def own_module(tmp_path, monkeypatch):
     (tmp_path / "dprnn_of_mine.py").write_text(DPRNN + UNCOUNTABLE)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    config.IMPORTED.clear()
     sys.modules.pop("dprnn_of_mine", None)
 
 

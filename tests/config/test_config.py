@@ -196,7 +196,7 @@ def test_import_finds_a_module_of_the_working_folder_for_that_import_alone(tmp_p
     (tmp_path / "my_sep.py").write_text(
         textwrap.dedent("""
         from tasnet_attn.separators import Separator
-        class Mine(Separator):
+        class OfAFolder(Separator):
             def __init__(self, n_features: int, n_sources: int, width: int = 3):
                 super().__init__()
                 if width > 5:
@@ -209,10 +209,10 @@ def test_import_finds_a_module_of_the_working_folder_for_that_import_alone(tmp_p
     assert sys.path == before
     encoder = {"class_path": "GatedEncoder", "init_args": {"n_filters": 4, "kernel_size": 2}}
     decoder = {"class_path": "LearnedDecoder", "init_args": {"n_filters": 4, "kernel_size": 2}}
-    model = {"sources": ["a"], "sample_rate": 8, "encoder": encoder, "separator": "Mine", "decoder": decoder}
+    model = {"sources": ["a"], "sample_rate": 8, "encoder": encoder, "separator": "OfAFolder", "decoder": decoder}
     built_model = SourceSeparator.from_config(model)
-    assert built_model.config["separator"]["class_path"] == "my_sep.Mine"
-    model["separator"] = {"class_path": "my_sep.Mine", "init_args": {"width": 6}}
+    assert built_model.config["separator"]["class_path"] == "my_sep.OfAFolder"
+    model["separator"] = {"class_path": "my_sep.OfAFolder", "init_args": {"width": 6}}
     with pytest.raises(UserError, match=r"model\.separator: ValueError: width 6 is too much \(.*my_sep\.py:7\)"):
         SourceSeparator.from_config(model)
 

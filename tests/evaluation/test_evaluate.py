@@ -498,14 +498,6 @@ def saved(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def imports():
-    """What a test imports by `--import`, other processes of later tests do not import."""
-    before = list(config.IMPORTED)
-    yield
-    config.IMPORTED[:] = before
-
-
 def arguments(saved, out):
     return [
         "evaluate",
@@ -533,7 +525,7 @@ def test_a_saved_model_is_evaluated_by_name(saved, capsys):
     assert float(row[2]) == pytest.approx(expected, abs=0.006)
 
 
-def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch, imports):
+def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch):
     """And a user's metrics are found by `--import`, in the processes that score too."""
     (tmp_path / "run").mkdir()
     shutil.copy(saved / "model.safetensors", tmp_path / "run")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tasnet_attn import load, save, separators
 from tasnet_attn.cli import main
-from tasnet_attn.config import IMPORTED, import_modules
+from tasnet_attn.config import import_modules
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting import check, export
 from tasnet_attn.exporting.formats import FORMATS, IMPOSSIBLE, lengths
@@ -287,7 +287,6 @@ def mine(tmp_path, monkeypatch):
     import_modules(["my_exported"])
     model = tasnet_model(sys.modules["my_exported"].Mine).eval()
     yield model, save(model, tmp_path / "source.safetensors")
-    IMPORTED.remove("my_exported")
     del sys.modules["my_exported"]
 
 
