@@ -60,14 +60,19 @@ def _splits(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
+def read_record(run: Path) -> dict[str, Any] | None:
+    """The record in a run folder, if there is one."""
+    file = run / RECORD
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
 def remember(now: dict[str, Any], run: Path) -> list[str]:
     """Write a record into a run folder, unless the run has one that it began with.
 
     Returns:
         What changed since then.
     """
-    file = run / RECORD
-    earlier = json.loads(file.read_text()) if file.is_file() else None
+    file, earlier = run / RECORD, read_record(run)
     if earlier is not None:
         changed = differences(earlier, now)
         if changed and (run / "config.yml").is_file():  # the run began with other data: its record stays

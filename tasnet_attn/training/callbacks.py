@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
+from tasnet_attn.config import write_yaml
 from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.files import whole, write_text
+from tasnet_attn.training.folder import add_history
+from tasnet_attn.training.resuming import CONFIGURATION
 from tasnet_attn.training.task import SeparationTask
 
 
@@ -58,7 +62,21 @@ class AveragedWeights(EMAWeightAveraging):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """A checkpoint replaces the one before when it is complete: a kill while it is written leaves that one."""
+    """A checkpoint replaces the one before when it is complete: a kill while it is written leaves that one.
+
+    Args:
+        amend: changes a checkpoint that was read.
+    """
+
+    def __init__(self, amend: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.amend = amend
+
+    def load_checkpoint(self, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        """Read, and amend."""
+        checkpoint = super().load_checkpoint(*arguments, **settings)
+        if self.amend is not None:
+            self.amend(checkpoint)
+        return checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside, then rename."""
@@ -70,17 +88,23 @@ class StoreConfig(Callback):
     """Writes the run's full configuration beside its checkpoints, which re-parses to the same run; and data.json.
 
     Once training begins: every process has then seen that the folder held no run, and no mistake in the data is left.
+    Every checkpoint holds the configuration that it was written under too.
     """
 
-    def __init__(self, out: Path, config: str) -> None:
-        self.out, self.config = out, config
+    def __init__(self, out: Path, full: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        self.out, self.full, self.history = out, full, history
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add it."""
+        checkpoint[CONFIGURATION] = self.full
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it."""
         for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
             warnings.warn(f"{self.out}: the data changed since this run began: {change}", stacklevel=2)
-        write_text(self.out / "config.yml", self.config)
+        add_history(self.out, self.history)
+        write_text(self.out / "config.yml", write_yaml(self.full))
 
 
 class MetricsFile(Logger):

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
-from pytorch_lightning import Trainer
+from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
@@ -32,9 +32,9 @@ from tasnet_attn.evaluation import command as evaluation
 from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
+from tasnet_attn.training.folder import FINISHED, holding
+from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
 from tasnet_attn.training.task import SeparationTask
-
-FINISHED = "finished"  # this file in a run folder says that its training came to its end
 
 
 class TrainCLI(LightningCLI):
@@ -61,6 +61,11 @@ class TrainCLI(LightningCLI):
             }
         )
         parser.link_arguments("out", "checkpoint.dirpath", compute_fn=lambda out: Path(out) / "checkpoints")
+
+    def _set_seed(self) -> None:
+        """Not yet: a configuration that is only read draws nothing. `true` becomes a seed drawn now."""
+        if self.config.seed_everything is True:
+            self.config.seed_everything = seed_everything(workers=True, verbose=False)
 
     def instantiate_classes(self) -> None:
         """Nothing yet: `train` builds."""
@@ -90,21 +95,40 @@ def train(arguments: Sequence[str]) -> Path:
             ".*Previous log files.*",
         ):
             warnings.filterwarnings("ignore", noise)
+        how, arguments = ways(arguments)
         layers = config.read(arguments)
         cli = _start(layers.theirs)
+        parent = None
+        if how.fork is not None:
+            given = cli.config.ckpt_path
+            parent = Fork(str(cli.config.out) if given in (None, "last") else given, how.with_optimizer)
+            cli = _start([*layers.theirs, f"--out={how.fork}", "--ckpt_path=null"])
         full = _full(layers.ours, _dumped(cli))
-        out, task, data, trainer = _built(cli, full)
-        checkpoint = _resume_from(cli.config.ckpt_path, out)
-        (out / FINISHED).unlink(missing_ok=True)
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
-        (out / FINISHED).touch()
-        if not (out / "checkpoints" / "best.ckpt").is_file():
-            rank_zero_warn(
-                f"{out}: ended before its first validation, so the level of the outputs was not measured and SDR "
-                "says nothing; more steps, or fewer data.init_args.segments_per_epoch"
-            )
-    return out
+        with holding(cli.config.out):
+            _fit(cli, full, how.change, parent)
+    return cli.config.out
+
+
+def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | None) -> None:
+    """Train in a run folder that this process holds."""
+    out: Path = cli.config.out
+    start = begin(out, cli.config.ckpt_path, full, change, parse, lambda: _data(full))
+    if start.finished:
+        rank_zero_info(say_finished(out, start))
+        return
+    if full["seed_everything"] is not False:
+        seed_everything(full["seed_everything"], workers=True, verbose=False)
+    history = changes(start) if parent is None else parent.history()
+    task, data, trainer = _built(cli, full, start, history, parent)
+    (out / FINISHED).unlink(missing_ok=True)
+    trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
+    (out / FINISHED).touch()
+    if not (out / "checkpoints" / "best.ckpt").is_file():
+        rank_zero_warn(
+            f"{out}: ended before its first validation, so the level of the outputs was not measured and SDR "
+            "says nothing; more steps, or fewer data.init_args.segments_per_epoch"
+        )
 
 
 @functools.lru_cache(maxsize=8)  # the cells of a sweep mostly differ in ours, and this takes 0.6 s
@@ -135,7 +159,14 @@ def _full(ours: dict[str, Any], dumped: str) -> dict[str, Any]:
     }
 
 
-def _built(cli: TrainCLI, full: dict[str, Any]) -> tuple[Path, SeparationTask, SegmentedData, Trainer]:
+def _data(full: dict[str, Any]) -> SegmentedData:
+    given = {"sources": full["model"]["sources"], "sample_rate": full["model"]["sample_rate"]}
+    return config.build(full["data"], SegmentedData, "data", **given, seed=full["seed_everything"])
+
+
+def _built(
+    cli: TrainCLI, full: dict[str, Any], start: Beginning, history: list[dict[str, Any]], parent: Fork | None
+) -> tuple[SeparationTask, SegmentedData, Trainer]:
     """The objects that a configuration names."""
     try:
         built = cli.parser.instantiate_classes(cli.config)
@@ -143,10 +174,12 @@ def _built(cli: TrainCLI, full: dict[str, Any]) -> tuple[Path, SeparationTask, S
         raise UserError(_explain(error)) from error
     out: Path = built.out
     model = SourceSeparator.from_config(full["model"])
-    given = {"sources": model.sources, "sample_rate": model.sample_rate, "seed": full["seed_everything"]}
-    data = config.build(full["data"], SegmentedData, "data", **given)
+    data = _data(full)
     loss = config.build(full["task"]["loss"], Loss | None, "task.loss")
     task = SeparationTask(model, loss, **built.task.as_dict())
+    if parent is not None:
+        parent.give_weights(task)
+        task.given_optimizer = parent.give_optimizer
     settings = built.trainer.as_dict()
     best = ModelCheckpoint(
         out / "checkpoints", "best", monitor="valid_loss", save_top_k=1, enable_version_counter=False
@@ -155,9 +188,9 @@ def _built(cli: TrainCLI, full: dict[str, Any]) -> tuple[Path, SeparationTask, S
         averaged = [] if built.ema is None else [AveragedWeights(built.ema)]
     except ValueError as error:
         raise UserError(f"ema: {error}") from error
-    ours = [*averaged, StoreConfig(out, config.write_yaml(full)), built.early_stopping, best, built.checkpoint]
+    ours = [*averaged, StoreConfig(out, full, history), built.early_stopping, best, built.checkpoint]
     settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
-    settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles()]
+    settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
     settings["default_root_dir"] = settings["default_root_dir"] or out
     if settings["logger"] is None:
         settings["logger"] = [MetricsFile(out), TensorBoardLogger(out, name="", version="tensorboard")]
@@ -171,7 +204,7 @@ def _built(cli: TrainCLI, full: dict[str, Any]) -> tuple[Path, SeparationTask, S
             f"torchrun started {started} processes, but the trainer expects {trainer.world_size}; set "
             "--trainer.devices (processes on each machine) and --trainer.num_nodes (machines)"
         )
-    return out, task, data, trainer
+    return task, data, trainer
 
 
 def _start(arguments: Sequence[str]) -> TrainCLI:
@@ -189,19 +222,6 @@ def _start(arguments: Sequence[str]) -> TrainCLI:
             )
         except (ArgumentError, ValueError, MisconfigurationException) as error:
             raise UserError(_explain(error)) from error
-
-
-def _resume_from(ckpt_path: str | None, out: Path) -> Path | None:
-    if ckpt_path is None:
-        if (out / "config.yml").exists():
-            raise UserError(f"{out}: holds a run already; continue it with --ckpt_path last, or give another --out")
-        return None
-    path = out / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
-    if path.is_file():
-        return path
-    if ckpt_path == "last":
-        return None  # nothing to continue yet: a job may always be started with --ckpt_path last
-    raise UserError(f"{path}: no such checkpoint")
 
 
 def _listed(setting: Any) -> list[Any]:

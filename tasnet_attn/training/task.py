@@ -49,6 +49,7 @@ class SeparationTask(LightningModule):
         self.model = model
         self.loss = loss or SISNR()
         self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval
+        self.given_optimizer: Callable[[Optimizer], None] | None = None  # gives a new run's optimiser another's state
         self._rng: dict[str, Any] | None = None
         self._epoch_began: float | None = None
 
@@ -136,6 +137,8 @@ class SeparationTask(LightningModule):
             self._epoch_began = None
 
     def on_train_start(self) -> None:
+        if self.given_optimizer is not None:
+            self.given_optimizer(self.trainer.optimizers[0])
         if self._rng is not None:
             torch.set_rng_state(self._rng["cpu"].cpu())
             if "cuda" in self._rng and self.device.type == "cuda":

@@ -1,0 +1,227 @@
+"""How a run begins: anew, where an earlier one stopped, or from another one's weights."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+
+from tasnet_attn import config
+from tasnet_attn.data import SegmentedData
+from tasnet_attn.data.fingerprint import differences as data_differences
+from tasnet_attn.data.fingerprint import read_record, record
+from tasnet_attn.errors import UserError
+from tasnet_attn.storage import load
+from tasnet_attn.storage.checkpoints import read_checkpoint
+from tasnet_attn.storage.finding import find
+from tasnet_attn.training.amending import Amendments, epochs_done, misfit
+from tasnet_attn.training.comparing import LIMITS, Differences, check, differences, is_free, within, written
+from tasnet_attn.training.folder import FINISHED
+from tasnet_attn.training.task import SeparationTask
+
+CONFIGURATION = "run_config"  # a checkpoint's key: the configuration that it was written under
+
+
+class Ways(NamedTuple):
+    """What `train` is asked for beside its configuration."""
+
+    change: list[str]
+    fork: Path | None
+    with_optimizer: bool
+
+
+class Beginning(NamedTuple):
+    """Where a training starts.
+
+    Attributes:
+        checkpoint: to go on from; None: from its first step.
+        differs: of what is asked for from the run's configuration.
+        before: the configuration that the checkpoint was written under.
+        finished: how the run finished, if nothing is left to do; else empty.
+        step: of the checkpoint.
+    """
+
+    checkpoint: Path | None = None
+    differs: Differences = {}
+    before: dict[str, Any] = {}
+    finished: str = ""
+    step: int = 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def ways(arguments: Sequence[str]) -> tuple[Ways, list[str]]:
+    """Take `--change`, `--fork` and `--with-optimizer` out of a command line."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--change", action="append", default=[], metavar="KEY")
+    parser.add_argument("--fork", type=Path, metavar="NEW_OUT")
+    parser.add_argument("--with-optimizer", action="store_true")
+    found, rest = parser.parse_known_args(list(arguments))
+    if found.with_optimizer and found.fork is None:
+        raise UserError("--with-optimizer: goes with --fork NEW_OUT")
+    return Ways(found.change, found.fork, found.with_optimizer), rest
+
+
+def begin(
+    out: Path, ckpt_path: str | None, full: dict[str, Any], change: Sequence[str], parse: Callable, data: Callable
+) -> Beginning:
+    """See where a training starts; nothing is written.
+
+    Args:
+        out: the run folder.
+        ckpt_path: as the user gives it.
+        full: the configuration that is asked for.
+        change: settings that may differ from the run's.
+        parse: from a command line to a full configuration.
+        data: makes the data set that is asked for.
+
+    Raises:
+        UserError: there is nothing to go on from, or the run's settings were others.
+    """
+    stored = out / "config.yml"
+    if ckpt_path is None:
+        if stored.exists():
+            raise UserError(f"{out}: holds a run already; continue it with --ckpt_path last, or give another --out")
+        return Beginning()
+    path = out / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file():
+        if ckpt_path == "last":
+            return Beginning()  # nothing to continue yet: a job may always be started with --ckpt_path last
+        raise UserError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        raise UserError(f"{path}: a model, which no training goes on from; --fork NEW_OUT begins one from its weights")
+    checkpoint = read_checkpoint(path)
+    if "loops" not in checkpoint or "optimizer_states" not in checkpoint:
+        raise UserError(f"{path}: no checkpoint of a training; --fork NEW_OUT begins a new one from its weights")
+    if not stored.is_file():
+        stored = path.parent.parent / "config.yml"
+    before = config.read_yaml(stored) if stored.is_file() else checkpoint.get(CONFIGURATION, full)
+    before = parse(["--config", str(stored)]) if stored.is_file() else before
+    differs = _without_moved_data(differences(before, full), full, out, data)
+    step, epochs = checkpoint["global_step"], epochs_done(checkpoint)
+    finished = _finished(out, full, differs, step, epochs)
+    check(out, differs, change, full, finished)
+    written_under = checkpoint.get(CONFIGURATION, before)
+    changed = {key: values for key, values in differences(written_under, full).items() if not is_free(key)}
+    return Beginning(path, differs, written_under if changed else before, finished, step)
+
+
+def _without_moved_data(found: Differences, full: dict[str, Any], out: Path, data: Callable) -> Differences:
+    """Data in another place, but the same by their fingerprint, are no difference."""
+    cls = next(c for c in config.known(SegmentedData) if config.name_of(c) == full["data"]["class_path"])
+    places = {f"data.{name}" for name, setting in config.settings(cls).items() if "Path" in str(setting.annotation)}
+    if not places & found.keys():
+        return found
+    earlier = read_record(out)
+    if earlier is None or data_differences(earlier, record(data())):
+        return found
+    return {key: values for key, values in found.items() if key not in places}
+
+
+def _finished(out: Path, full: dict[str, Any], differs: Differences, step: int, epochs: int) -> str:
+    """How a run finished that is asked for nothing more, in words; empty if it may go on.
+
+    Raises:
+        UserError: it is asked for less than it has done.
+    """
+    for name, done in (("max_steps", step), ("max_epochs", epochs)):
+        limit = full["trainer"][name]
+        if limit not in (None, -1) and done > limit:
+            unit = name.removeprefix("max_")
+            raise UserError(f"{out}: {done} {unit} are done, more than trainer.{name} {limit}; give at least {done}")
+    if not (out / FINISHED).is_file():
+        return ""
+    limits = [(full["trainer"]["max_steps"], step), (full["trainer"]["max_epochs"], epochs)]
+    reached = any(limit not in (None, -1) and done >= limit for limit, done in limits)
+    if not reached and any(within(key, LIMITS) for key in differs):
+        return ""
+    return f"finished after {step} steps, {epochs} epochs"
+
+
+def amendments(start: Beginning, task: SeparationTask, full: dict[str, Any]) -> Amendments:
+    """What the checkpoint is amended by.
+
+    Raises:
+        UserError: no training can go on under what was changed.
+    """
+    changed = {key: values for key, values in differences(start.before, full).items() if not is_free(key)}
+    amend = Amendments(task, full, start.before, changed)
+    if changed and start.checkpoint is not None:
+        amend.check(read_checkpoint(start.checkpoint))
+    return amend
+
+
+def changes(start: Beginning) -> list[dict[str, Any]]:
+    """The history's entries for what a continued run changes."""
+    return [
+        {"step": start.step, "key": key, "old": old, "new": new}
+        for key, (old, new) in start.differs.items()
+        if not is_free(key)
+    ]
+
+
+def say_finished(out: Path, start: Beginning) -> str:
+    """The line for a run that has nothing left to do."""
+    aside = {key: values for key, values in start.differs.items() if key != "out" and not key.startswith("checkpoint")}
+    others = f" (not in force, for nothing was trained: {written(aside)})" if aside else ""
+    return f"{out}: {start.finished}; nothing is left to do{others}; more: --trainer.max_steps or --trainer.max_epochs"
+
+
+class Fork:
+    """Begins a new run from a model's weights, and from a checkpoint's optimiser if asked.
+
+    Args:
+        parent: a run folder (its last checkpoint), a checkpoint, or whatever `load` takes.
+        with_optimizer: take its optimiser's state too; the settings are the new run's.
+    """
+
+    def __init__(self, parent: str, with_optimizer: bool) -> None:
+        last = Path(parent) / "checkpoints" / "last.ckpt"
+        self.file = last if last.is_file() else find(parent)
+        self.with_optimizer = with_optimizer
+        self.state: dict[str, Any] | None = None
+
+    def give_weights(self, task: SeparationTask) -> None:
+        """Put the weights into a task's model.
+
+        Raises:
+            UserError: they do not fit, or there is no optimiser's state.
+        """
+        weights = load(self.file).state_dict()
+        misfit(task.model, weights, "", f"the configured model ({self.file})")
+        task.model.load_state_dict(weights)
+        if not self.with_optimizer:
+            return
+        states = read_checkpoint(self.file).get("optimizer_states") if self.file.suffix == ".ckpt" else None
+        if not states:
+            raise UserError(f"{self.file}: holds no optimiser's state; leave out --with-optimizer")
+        self.state = states[0]["state"]
+        slots = {key for values in self.state.values() for key in values}
+        configured = task.configure_optimizers()
+        fresh = configured["optimizer"] if isinstance(configured, dict) else configured
+        for parameter in task.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        before = {name: value.clone() for name, value in task.state_dict().items()}
+        fresh.step()
+        task.load_state_dict(before)
+        task.zero_grad(set_to_none=True)
+        if slots != {key for values in fresh.state_dict()["state"].values() for key in values}:
+            raise UserError(f"{self.file}: its optimiser is another than task.optimizer; leave out --with-optimizer")
+
+    def give_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Put the state into the optimiser of a training that begins."""
+        if self.state is not None:
+            optimizer.load_state_dict({"state": self.state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def history(self) -> list[dict[str, Any]]:
+        """The new run's first entry."""
+        with self.file.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return [{"step": 0, "parent": str(self.file), "sha256": digest, "with_optimizer": self.with_optimizer}]
