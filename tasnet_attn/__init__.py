@@ -8,11 +8,20 @@ from tasnet_attn.version import __version__
 
 if TYPE_CHECKING:
     from tasnet_attn.errors import UserError
-    from tasnet_attn.inference import separate
+    from tasnet_attn.inference import separate, separate_blocks, separate_file
     from tasnet_attn.model import SourceSeparator
     from tasnet_attn.storage import load, save
 
-__all__ = ["SourceSeparator", "UserError", "__version__", "load", "save", "separate"]
+__all__ = [
+    "SourceSeparator",
+    "UserError",
+    "__version__",
+    "load",
+    "save",
+    "separate",
+    "separate_blocks",
+    "separate_file",
+]
 
 HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and from_pretrained
     "SourceSeparator": "storage.models",
@@ -20,6 +29,8 @@ HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and fr
     "load": "storage",
     "save": "storage",
     "separate": "inference",
+    "separate_blocks": "inference",
+    "separate_file": "inference",
 }
 
 

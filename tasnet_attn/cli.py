@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +29,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 if some of several inputs failed, 2 for a user's mistake."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0; 1 if some of several inputs failed, or the machine refused; 2 for a user's mistake; 130
+        after Ctrl-C. SIGTERM ends the process with 143.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     for message in OTHERS_DEPRECATIONS:
         warnings.filterwarnings("ignore", message)
@@ -41,14 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             train(arguments[1:])
             return 0
-        parser = _parser()
-        options, rest = parser.parse_known_args(arguments)
-        takes = {_check_data: "--", _evaluate: "--data."}.get(options.run)  # --key value that argparse does not know
-        if rest and (takes is None or any(word.startswith("--") and not word.startswith(takes) for word in rest)):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        if takes:
-            options.overrides = rest
-        return options.run(options) or 0
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("tasnet-attn: interrupted", file=sys.stderr)
+        return 130
     except UserError as error:
         print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
         return error.status
@@ -58,6 +62,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"tasnet-attn: {arguments[0]} {lacks}", file=sys.stderr)
         return 2
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    takes = {_check_data: "--", _evaluate: "--data."}.get(options.run)  # --key value that argparse does not know
+    if rest and (takes is None or any(word.startswith("--") and not word.startswith(takes) for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if takes:
+        options.overrides = rest
+    with _ended_by_sigterm():
+        return options.run(options) or 0
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM inside the block removes what is not whole before the process ends; `train` has Lightning's handler."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if mine:
+        from tasnet_attn.files import terminated
+
+        signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _imports(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,16 +74,7 @@ def workspace(folder: Path) -> Iterator[Path]:
     """
     with touching(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".work-*"):
-            lock = FileLock(left / "lock")
-            try:
-                if not (left / "lock").exists() and time.time() - left.stat().st_mtime < 60:
-                    continue  # just begun, not locked yet
-                with lock.acquire(timeout=0):
-                    pass
-                shutil.rmtree(left, ignore_errors=True)
-            except (Timeout, FileNotFoundError):
-                continue
+        clear(folder)
         part = folder / f".work-{secrets.token_hex(6)}"
         part.mkdir()
         lock = FileLock(part / "lock")
@@ -91,6 +83,32 @@ def workspace(folder: Path) -> Iterator[Path]:
                 yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def clear(folder: Path, age: float = 0.2) -> None:
+    """Remove what killed processes left of their workspaces in a folder; what a living one holds stays.
+
+    Args:
+        folder: where the workspaces are.
+        age: seconds since a workspace changed, from which it is looked at: a younger one may be about to be locked.
+    """
+    for left in folder.glob(".work-*"):
+        lock = FileLock(left / "lock")
+        try:
+            locked, since = (left / "lock").exists(), time.time() - left.stat().st_mtime
+            if since < (age if locked else 60):
+                continue
+            with lock.acquire(timeout=0):
+                pass
+            shutil.rmtree(left, ignore_errors=True)
+        except (Timeout, FileNotFoundError):
+            continue
+
+
+def terminated(number: int, frame: object) -> None:
+    """A signal handler: as `sys.exit`, so that what is not whole is removed; asked again, the process ends at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def write_text(path: Path, text: str) -> Path:

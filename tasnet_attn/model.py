@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import Decoder, Encoded, Encoder
 from tasnet_attn.heads import Head, Mask
 from tasnet_attn.separators.base import Separator
+
+STEERING = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, lone surrogates, new lines
 
 
 class Separation(NamedTuple):
@@ -30,6 +33,20 @@ class Separation(NamedTuple):
     estimates: Tensor
     predictions: list[Tensor]
     encoded: Encoded
+
+
+def check_sources(names: Sequence[str]) -> None:
+    """Raise ValueError where names of sources are not different, or cannot name files and table rows.
+
+    A name is text of 1 to 100 bytes, neither "." nor "..", without slashes and control characters.
+    """
+    for name in names:
+        encoded = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b""
+        steers = not isinstance(name, str) or any(unicodedata.category(c) in STEERING or c in "/\\" for c in name)
+        if not encoded or len(encoded) > 100 or name in (".", "..") or steers:
+            raise ValueError(f"a source cannot be called {repr(name)[:60]}: names are 1 to 100 bytes of plain text")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"sources must be different names, at least one; got {names}")
 
 
 class Separates(Protocol):
@@ -96,8 +113,7 @@ class SourceSeparator(Configurable, nn.Module):
             raise ValueError(
                 "stitch 'middle' needs a segment, an STFT encoder and sources that are not interchangeable"
             )
-        if not sources or len(set(sources)) != len(sources):
-            raise ValueError(f"sources must be different names, at least one; got {sources}")
+        check_sources(sources)
         self.sources, self.sample_rate = list(sources), sample_rate
         self.interchangeable, self.segment = interchangeable, segment
         self.stitch: Literal["fade", "middle"] = stitch

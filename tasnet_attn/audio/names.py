@@ -19,10 +19,12 @@ class Found(NamedTuple):
     Attributes:
         sounds: {name of the output folder, below `--out`: file}.
         others: files of a folder that are no sound.
+        failed: what could not be looked at: a folder without audio, or one that may not be read.
     """
 
     sounds: dict[str, Path]
     others: list[Path]
+    failed: list[UserError]
 
 
 def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
@@ -36,26 +38,29 @@ def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
         out: the folder that is written to.
 
     Raises:
-        UserError: a missing folder's name, a folder without audio, or an input that is named twice.
+        UserError: no sound at all, two inputs of one name, or an input that is named twice.
     """
     named: list[tuple[PurePath, Path]] = []
     others: list[Path] = []
+    failed: list[UserError] = []
     for given in inputs:
         if not given.is_dir():
             named.append((PurePath(given.name), given))  # a missing file is reported when its turn comes
             continue
-        before = len(named)
-        for path in _walk(given, out):
+        before = len(named) + len(failed)
+        for path in _walk(given, out, failed):
             if _is_sound(path):
                 named.append((path.relative_to(given), path))
             else:
                 others.append(path)
-        if len(named) == before:
-            raise UserError(f"{given}: no audio files in this folder")
+        if len(named) + len(failed) == before:
+            failed.append(UserError(f"{given}: no audio files in this folder"))
+    if failed and not named:
+        raise failed[0]
     absolute = Counter(os.path.abspath(path) for _, path in named)
     if twice := next((path for path, count in absolute.items() if count > 1), None):
         raise UserError(f"{twice}: given twice")
-    return Found(_distinct(named), others)
+    return Found(_distinct(named), others, failed)
 
 
 def _distinct(named: list[tuple[PurePath, Path]]) -> dict[str, Path]:
@@ -101,10 +106,14 @@ def _without_ending(name: str) -> str:
     return stem if stem.strip(".") else name
 
 
-def _walk(folder: Path, out: Path | None) -> Iterator[Path]:
-    """Files below a folder in the order of their names, none of them hidden."""
+def _walk(folder: Path, out: Path | None, failed: list[UserError]) -> Iterator[Path]:
+    """Files below a folder in the order of their names, none of them hidden; adds folders that may not be read."""
+
+    def refused(error: OSError) -> None:
+        failed.append(UserError(f"{os.fsdecode(error.filename or folder)}: {error.strerror}", status=1))
+
     skip = None if out is None else os.path.realpath(out)
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=refused):
         folders[:] = sorted(
             name
             for name in folders
@@ -127,6 +136,20 @@ def _is_sound(path: Path) -> bool:
         return True  # it says so itself when its turn comes
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, where small and capital letters are one; a later one of several gets ~2, ~3, ... behind it."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        number, new = 1, name
+        while new.casefold() in taken:
+            number += 1
+            new = f"{name}~{number}"
+        taken.add(new.casefold())
+        found.append(new)
+    return found
+
+
 def stem_files(folder: Path, track: str, sources: Sequence[str], ending: str, pattern: str) -> list[Path]:
     """The files of a track's stems, by a pattern like `{track}/{source}.{ext}`.
 
@@ -134,11 +157,12 @@ def stem_files(folder: Path, track: str, sources: Sequence[str], ending: str, pa
         UserError: the pattern leaves the folder, names something else, or gives two sources one file.
     """
     try:
-        names = [pattern.format(track=track, source=file_name(source), ext=ending) for source in sources]
-    except (KeyError, IndexError, ValueError) as error:
+        stems = distinct([file_name(source) for source in sources])
+        names = [pattern.format(track=track, source=stem, ext=ending) for stem in stems]
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--name {pattern!r}: only {{track}}, {{source}} and {{ext}} can stand in it") from error
     for name in names:
-        if not name or os.path.isabs(name) or ".." in PurePath(name).parts or "\0" in name:
+        if not PurePath(name).name or os.path.isabs(name) or ".." in PurePath(name).parts or "\0" in name:
             raise UserError(f"--name {pattern!r}: {name!r} lies outside the folder that is written to")
     if len({name.casefold() for name in names}) < len(names):
         raise UserError(f"--name {pattern!r}: two sources would share a file; put {{source}} in it")

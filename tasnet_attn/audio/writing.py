@@ -6,9 +6,11 @@ of a song are turned down by one factor (or clipped, or refused). The same sampl
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,8 @@ from torch import Tensor
 from tasnet_attn.audio.kinds import ogg_pages
 from tasnet_attn.audio.reading import BLOCK
 from tasnet_attn.audio.resampling import resampled
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.files import workspace
 
 FULL = 1 - 2**-12  # of full scale: what a song is turned down to, with room for rounding and dither
 Bits = Literal["16", "24", "32f"]
@@ -138,10 +141,13 @@ class Stems:
             elif self.peak > 1:
                 said = f"clipped, {over}"
         parts = [self.work / f"{i}.{self.encoding.format}" for i in range(len(self.files))]
+        for file in self.files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise UserError(f"{file}: is a folder; a stem would take its place", status=1)
         for i, part in enumerate(parts):
             self._encode(i, part, factor)
         for part, file in zip(parts, self.files, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(file)
@@ -153,6 +159,11 @@ class Stems:
             file.close()
 
     def _encode(self, number: int, part: Path, factor: float) -> None:
+        with _refusals(self.files[number]):
+            self._write(number, part, factor)
+
+    def _write(self, number: int, part: Path, factor: float) -> None:
+        part.touch()  # where that fails, the system says why; libsndfile does not
         blocks = self._scaled(number, factor)
         rate = self.encoding.rate(self.rate)
         blocks = resampled(blocks, self.rate, rate)
@@ -175,6 +186,49 @@ class Stems:
                     block = block + step * torch.from_numpy(noise.triangular(-1, 0, 1, block.shape)).float()
                     block = block.clamp(-1, 1 - step)
                 yield block
+
+
+@contextmanager
+def _refusals(file: Path) -> Iterator[None]:
+    """What libsndfile and FFmpeg could not write is one line: a full disk, most often."""
+    import soundfile
+
+    try:
+        yield
+    except (soundfile.SoundFileError, AssertionError) as error:  # a write that is cut short fails soundfile's assertion
+        raise UserError(f"{file}: cannot be written ({first_line(error)}); is the disk full?", status=1) from error
+    except OSError as error:  # FFmpeg's are OSErrors too
+        raise UserError(f"{file}: cannot be written: {error.strerror or first_line(error)}", status=1) from error
+
+
+def write_signals(folder: Path, signals: dict[str, Tensor], sample_rate: int, encoding: Encoding) -> None:
+    """Write signals [C, T] of one shape to `folder/<name>.<format>`: whole signals, which are in memory.
+
+    Args:
+        folder: there already.
+        signals: {name of the file: signal}.
+        sample_rate: Hz.
+        encoding: how; the level is that of all signals together.
+    """
+    blocks = torch.stack(list(signals.values())).cpu()
+    files = [folder / f"{name}.{encoding.format}" for name in signals]
+    with workspace(folder) as work:
+        stems = Stems(work, files, sample_rate, blocks.shape[1], encoding)
+        try:
+            stems.write(blocks)
+            stems.finish()
+        finally:
+            stems.close()
+
+
+def flac_bytes(signal: Tensor, sample_rate: int) -> bytes:
+    """A signal [C, T] within full scale as a 16-bit FLAC file without dither."""
+    import soundfile
+
+    whole = (signal * 32768.0).round().clamp(-32768, 32767).to(torch.int16)  # soundfile's own scale is 32767
+    file = io.BytesIO()
+    soundfile.write(file, whole.T.contiguous().numpy(), sample_rate, "PCM_16", format="FLAC")
+    return file.getvalue()
 
 
 def _write_sndfile(

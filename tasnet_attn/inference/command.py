@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from tqdm import tqdm
 from tasnet_attn.audio.names import find_audio
 from tasnet_attn.config import IMPORTED, import_modules
 from tasnet_attn.errors import UserError, printable
-from tasnet_attn.files import touching, workspace
+from tasnet_attn.files import clear, touching, workspace
 from tasnet_attn.inference.files import Options, Separated, separate_to
 from tasnet_attn.storage import load
 
@@ -59,12 +62,14 @@ def separate_files(
     tracks = _sharded(found.sounds, shard)
     network = load(model)
     planned = {track: options.files(network, out, track) for track in tracks}  # refuses what concerns all
+    if len({file for files in planned.values() for file in files}) < sum(map(len, planned.values())):
+        raise UserError(f"--name {options.name!r}: several inputs would share a file; put {{track}} in it")
     if skip_existing:
         tracks = {track: path for track, path in tracks.items() if not all(f.is_file() for f in planned[track])}
         if done := len(planned) - len(tracks):
             print(f"{done} of {len(planned)} files are separated already")
-    failed: list[UserError] = []
-    single = len(found.sounds) == 1 and shard is None and not inputs[0].is_dir()
+    failed = list(found.failed)
+    single = len(found.sounds) == 1 and not failed and shard is None and not inputs[0].is_dir()
     results = _in_processes(tracks, model, out, options, jobs) if jobs > 1 else _here(tracks, network, out, options)
     with tqdm(total=len(tracks), unit="file", disable=len(tracks) < 2 or not sys.stderr.isatty()) as bar:
         for track, result in results:
@@ -76,14 +81,19 @@ def separate_files(
                 continue
             names = ", ".join(file.name for file in result.files)
             line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
-            bar.write(printable(line), file=sys.stdout)
+            bar.write(_line(line), file=sys.stdout)
     for error in failed:
-        print(f"tasnet-attn: failed: {printable(error)}", file=sys.stderr)
+        print(f"tasnet-attn: failed: {_line(error)}", file=sys.stderr)
     if found.others:
         shown = ", ".join(str(path) for path in found.others[:5]) + (", ..." if len(found.others) > 5 else "")
         count = f"{len(found.others)} file{'s were' if len(found.others) > 1 else ' was'}"
-        print(f"{count} not audio: {printable(shown)}", file=sys.stderr)
+        print(f"{count} not audio: {_line(shown)}", file=sys.stderr)
     return int(bool(failed))
+
+
+def _line(text: object) -> str:
+    """Text for a terminal, on one line: a file's name can hold anything."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _sharded(sounds: dict[str, Path], shard: str | None) -> dict[str, Path]:
@@ -113,7 +123,7 @@ class _seconds:
 
     def __init__(self, path: Path) -> None:
         shown = sys.stderr.isatty() and multiprocessing.parent_process() is None
-        self.bar = tqdm(desc=printable(path.name), unit="%", total=100, leave=False, disable=not shown)
+        self.bar = tqdm(desc=_line(path.name), unit="%", total=100, leave=False, disable=not shown)
 
     def __enter__(self) -> Any:
         return lambda done, length: self.bar.update(int(100 * done / length) - self.bar.n)
@@ -129,6 +139,10 @@ _network: Any = None  # of a worker process
 
 def _begin(model: str, modules: list[str], threads: int) -> None:
     global _network
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # no orphans
     torch.set_num_threads(threads)
     import_modules(modules)
     _network = load(model)
@@ -156,11 +170,28 @@ def _in_processes(
                 yield track, UserError(f"{tracks[track]}: {lack}", status=1)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        ended = multiprocessing.active_children()
+        for process in ended:
             process.terminate()
+        for process in ended:
+            process.join()
+        with touching(out):
+            clear(out, age=0)
 
 
 # ---- pipes ----------------------------------------------------------------------------------------------------------
+
+
+def _send(file: Path) -> None:
+    """A file to standard output."""
+    try:
+        with touching(Path("standard output")), file.open("rb") as opened:
+            shutil.copyfileobj(opened, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    except UserError:
+        with suppress(OSError, ValueError):  # else Python tries the rest again when it ends, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> int:
@@ -168,24 +199,24 @@ def _piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> i
     if len(inputs) != 1:
         raise UserError("-: takes the place of all other inputs")
     network = load(model)
-    if out == PIPE and len(options.wanted(network)) != 1:
+    if out == PIPE and len(options.choice(network).names) != 1:
         raise UserError(f"--out -: takes one stem; choose it with --sources ({', '.join(network.sources)})")
     if inputs[0] != PIPE and not inputs[0].is_file():
         raise UserError(f"{inputs[0]}: --out - takes one file")
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder, workspace(Path(folder) if out == PIPE else out) as work:
-        path = inputs[0]
+        path, track = inputs[0], inputs[0].stem
         if path == PIPE:
-            path = work / "stdin"
+            path, track = work / "stdin", "stdin"
             with path.open("wb") as spool:
                 shutil.copyfileobj(sys.stdin.buffer, spool)
-        target = work / "stems" if out == PIPE else out
-        result = separate_to(network, path, target, "stdin" if inputs[0] == PIPE else path.stem, options)
+        try:
+            result = separate_to(network, path, work / "stems" if out == PIPE else out, track, options)
+        except UserError as error:
+            raise UserError(str(error).replace(str(work / "stdin"), "standard input"), error.status) from error
         if out == PIPE:
-            with result.files[0].open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            _send(result.files[0])
         else:
             print(printable(f"- -> {out}: {', '.join(file.name for file in result.files)}"))
         if result.said:

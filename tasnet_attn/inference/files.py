@@ -16,7 +16,7 @@ from tasnet_attn.audio.reading import Sound
 from tasnet_attn.audio.writing import Encoding, Stems
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import workspace
-from tasnet_attn.inference.segments import Stream
+from tasnet_attn.inference.segments import Choice, Stream
 from tasnet_attn.model import Separates
 
 
@@ -57,24 +57,13 @@ class Options:
         """How the stems are written."""
         return Encoding(self.format, self.bits, self.clip)
 
-    def wanted(self, model: Separates) -> list[str]:
-        """The stems that are written, the remainder last.
-
-        Raises:
-            UserError: a source that the model does not separate, or one twice.
-        """
-        names = list(model.sources if self.sources is None else self.sources)
-        for name in names:
-            if name not in model.sources:
-                raise UserError(f"this model has no source {name!r}; it separates {', '.join(model.sources)}")
-        names += [] if self.remainder is None else [self.remainder]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"{twice!r} is named twice; every stem is a file of its own")
-        return names
+    def choice(self, model: Separates) -> Choice:
+        """The stems that are written."""
+        return Choice(model, self.sources, self.remainder, self.mixture_consistent)
 
     def files(self, model: Separates, out: Path, track: str) -> list[Path]:
         """Where a track's stems go."""
-        return stem_files(out, track, self.wanted(model), self.format, self.name)
+        return stem_files(out, track, self.choice(model).names, self.format, self.name)
 
 
 @dataclass(frozen=True)
@@ -108,7 +97,7 @@ def separate_file(
 
 
 def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) -> Iterator[Tensor]:
-    """The stems of a file as they come, blocks [S, C, t] in the order of `model.sources`, as long as the file in all.
+    """The stems of a file as they come, blocks [S, C, t], as long as the file in all; S is the chosen sources' number.
 
     Args:
         model: see `separate`.
@@ -116,9 +105,10 @@ def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) 
         settings: `Options` that concern reading and separating.
     """
     options = Options(**settings)
-    sound = Sound(Path(path), options.track, options.partial)
+    sound, choice = Sound(Path(path), options.track, options.partial), options.choice(model)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
-    yield from stream.run(sound.blocks, _length(sound))
+    for estimates, mixture in _beside(stream.run(sound.blocks, _length(sound)), sound.blocks()):
+        yield choice.of(estimates, mixture)
 
 
 def _length(sound: Sound) -> int:
@@ -143,29 +133,27 @@ def separate_to(
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
     options.encoding.check(path, sound.channels)
     length = _length(sound)
-    wanted = [model.sources.index(name) for name in options.wanted(model) if name != options.remainder]
+    choice = options.choice(model)
     with workspace(out) as work:
         stems = Stems(work, files, sound.sample_rate, sound.channels, options.encoding)
         try:
             done = 0
             blocks = stream.run(sound.blocks, length)
             for estimates, mixture in _beside(blocks, sound.blocks()):
-                if options.mixture_consistent:
-                    estimates = estimates + (mixture - estimates.sum(0)) / len(estimates)
-                chosen = estimates[wanted]
-                if options.remainder is not None:
-                    chosen = torch.cat([chosen, (mixture - chosen.sum(0))[None]])
+                chosen = choice.of(estimates, mixture)
                 stems.write(chosen)
                 done += chosen.shape[-1]
                 progress(done, length)
             if done != length:
                 raise UserError(f"{path}: changed while it was read: {done} samples, {length} before")
+            replaced = sum(file.is_file() for file in files)
             level = stems.finish()
         finally:
             stems.close()
     lacks = f"{sound.missing} samples short of what the header says" if sound.missing else ""
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
-    return Separated(files, "; ".join(each for each in (several, lacks, level) if each))
+    before = f"{replaced} files of the same names were replaced" if replaced else ""
+    return Separated(files, "; ".join(each for each in (several, lacks, level, before) if each))
 
 
 def _beside(estimates: Iterable[Tensor], mixture: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -67,6 +67,9 @@ def separate(
     overlap: float = 0.25,
     device: str = "auto",
     references: Tensor | None = None,
+    sources: Sequence[str] | None = None,
+    remainder: str | None = None,
+    mixture_consistent: bool = False,
 ) -> dict[str, Tensor]:
     """Separate audio in memory.
 
@@ -79,17 +82,21 @@ def separate(
         device: "auto", "cpu", "cuda", ...
         references: [S, C, T], for scores only: they order interchangeable sources, segment for segment, instead of
             continuity; without overlap the end is then filled up with zeros, as in AudioSlots' paper.
+        sources: which, in this order; None: all.
+        remainder: the name of one more signal, the mixture minus the others; None: none.
+        mixture_consistent: what all estimates together lack of the mixture is dealt out to them in equal parts.
 
     Returns:
         {source: [C, T]}, on the CPU.
 
     Raises:
-        UserError: NaN samples, an empty mixture, a bad segment or overlap, or references that fit neither model nor
-            mixture.
+        UserError: a source that the model does not separate, NaN samples, an empty mixture, a bad segment or overlap,
+            or references that fit neither model nor mixture.
     """
     check_finite(mixture, "mixture")
+    choice = Choice(model, sources, remainder, mixture_consistent)
     stream = Stream(model, sample_rate, segment, overlap, device)
-    length = mixture.shape[-1]
+    length, whole = mixture.shape[-1], mixture
     if references is not None:
         if not model.interchangeable or sample_rate != model.sample_rate:
             raise UserError("references order the sources of a model of interchangeable sources, at the model's rate")
@@ -98,8 +105,40 @@ def separate(
         end = -length % stream.size if overlap == 0 else 0
         mixture, references = (torch.nn.functional.pad(signal, (0, end)) for signal in (mixture, references))
     blocks = stream.run(lambda: [mixture], mixture.shape[-1], references)
-    estimates = torch.cat(list(blocks), dim=-1)[..., :length]
-    return dict(zip(model.sources, estimates, strict=True))
+    estimates = choice.of(torch.cat(list(blocks), dim=-1)[..., :length], whole.float().cpu())
+    return dict(zip(choice.names, estimates, strict=True))
+
+
+class Choice:
+    """Which signals are wanted of a model; arguments as in `separate`.
+
+    Attributes:
+        names: the signals', the remainder last.
+
+    Raises:
+        UserError: a source that the model does not separate, or a name that stands twice.
+    """
+
+    def __init__(
+        self, model: Separates, sources: Sequence[str] | None, remainder: str | None, mixture_consistent: bool
+    ) -> None:
+        chosen = list(model.sources if sources is None else sources)
+        for name in chosen:
+            if name not in model.sources:
+                raise UserError(f"this model has no source {name!r}; it separates {', '.join(model.sources)}")
+        self.names = chosen + ([] if remainder is None else [remainder])
+        if twice := next((name for name in self.names if self.names.count(name) > 1), None):
+            raise UserError(f"{twice!r} is named twice; every stem is a file of its own")
+        if not chosen:
+            raise UserError(f"no source is chosen; this model separates {', '.join(model.sources)}")
+        self.which, self.rest, self.consistent = [model.sources.index(n) for n in chosen], remainder, mixture_consistent
+
+    def of(self, estimates: Tensor, mixture: Tensor) -> Tensor:
+        """All estimates [S, C, t] of a mixture [C, t] to the wanted signals [len(names), C, t]."""
+        if self.consistent:
+            estimates = estimates + (mixture - estimates.sum(0)) / len(estimates)
+        chosen = estimates[self.which]
+        return chosen if self.rest is None else torch.cat([chosen, (mixture - chosen.sum(0))[None]])
 
 
 class Stream:
