@@ -23,7 +23,8 @@ while [ $# -gt 0 ]; do
     *) train+=("$1"); shift ;;
   esac
 done
-base=$(dirname "$recipe")/base.yml
+files=("$(dirname "$recipe")/base.yml" "$recipe/conf.yml") # the data set, the model
+if [ -f "$recipe/data.yml" ]; then files+=("$recipe/data.yml"); fi # what this recipe does with this data set alone
 run=exp/$(basename "$(dirname "$recipe")")_$(basename "$recipe")_$tag
 # -P: no file of the working folder takes the place of a library
 tasnet_attn() { "$python" -P -m tasnet_attn.cli "$@" ${imports[@]+"${imports[@]}"}; }
@@ -31,11 +32,11 @@ due() { [ "$stage" -le "$1" ] && [ "$stop" -ge "$1" ]; }
 
 if due 0; then
   echo "== stage 0: data"
-  tasnet_attn check-data "$base" "$recipe/conf.yml" --run "$run" ${train[@]+"${train[@]}"}
+  tasnet_attn check-data "${files[@]}" --run "$run" ${train[@]+"${train[@]}"}
 fi
 if due 1; then
   echo "== stage 1: train into $run"
-  tasnet_attn train --config "$base" --config "$recipe/conf.yml" --out "$run" --ckpt_path last ${train[@]+"${train[@]}"}
+  tasnet_attn train "${files[@]/#/--config=}" --out "$run" --ckpt_path last ${train[@]+"${train[@]}"}
 fi
 if due 2; then echo "== stage 2: evaluate"; tasnet_attn evaluate --model "$run" --data "$run" --audio ogg; fi
 if due 3; then echo "== stage 3: report"; tasnet_attn report "$run"; fi

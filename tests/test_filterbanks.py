@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tasnet_attn.config import with_former
 from tasnet_attn.filterbanks import (
     GammatoneBank,
     GammatoneEncoder,
@@ -178,3 +179,15 @@ def test_stft_scale_and_power():
     silence = torch.zeros(1, 500, requires_grad=True)
     STFTEncoder(64, 16, power=0.3)(silence).carrier.sum().backward()
     assert silence.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("init", "deviation"), [("glorot", 0.0527), ("filterbank", 0.00426)])
+def test_how_a_gated_encoder_starts(init, deviation):
+    """Both maps; a file that does not say it (version 0.1.0) is of the second kind."""
+    encoder = GatedEncoder(500, 220, init=init)
+    for weight in (*encoder.content.parameters(), *encoder.gate.parameters()):
+        assert weight.std().item() == pytest.approx(deviation, rel=0.02)
+    with pytest.raises(ValueError, match="init 'zeros'"):
+        GatedEncoder(4, 16, init="zeros")
+    old = {"class_path": "GatedEncoder", "init_args": {"n_filters": 4, "kernel_size": 16}}
+    assert with_former(old)["init_args"]["init"] == GatedEncoder.former["init"] == "filterbank"

@@ -203,7 +203,7 @@ def identity(full: dict[str, Any]) -> str:
         UserError: it is none, or names a class that is not known here.
     """
     rest = {key: value for key, value in config.moved(full).items() if key not in ASIDE}
-    model = config.complete_arguments(rest.pop("model", {}), SourceSeparator, "model")
+    model = config.complete_arguments(config.with_former(rest.pop("model", {})), SourceSeparator, "model")
     given = {"sources": model["sources"], "sample_rate": model["sample_rate"], "seed": full.get("seed_everything")}
     data = config.complete(rest.pop("data", None), SegmentedData, "data", **given)
     loss = config.complete(rest.get("task", {}).get("loss"), Loss | None, "task.loss")

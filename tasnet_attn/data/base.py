@@ -74,15 +74,19 @@ class Segments(Dataset):
         return self.tracks[which], offset if self.random else offset * self.segment
 
     def draw_remix(self, epoch: int, index: int) -> list[tuple[Track, int]]:
-        """Where each source of segment `index` of `epoch` comes from; empty if the segment is left as it is."""
+        """Where each source of segment `index` of `epoch` comes from, then, where tracks say so, the rest.
+
+        Empty if the segment is left as it is.
+        """
         rng = np.random.default_rng([self.seed, epoch, index, 1])
         if not self.random or rng.random() >= self.augmentation.remix:
             return []
         first = self.draw(epoch, index)
         for _ in range(100):
-            others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1)
+            others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1 + first[0].rest_remixed)
             drawn = [first, *(self._place(int(choice)) for choice in others)]
-            speakers = [speaker for s, (track, _) in enumerate(drawn) if (speaker := track.speaker(s)) is not None]
+            sources = drawn[: len(first[0].sources)]
+            speakers = [speaker for s, (track, _) in enumerate(sources) if (speaker := track.speaker(s)) is not None]
             if len(set(speakers)) == len(speakers):  # nobody speaks twice
                 return drawn
         raise UserError(f"{first[0]}: no other speaker in 100 draws; set data.init_args.remix to 0")
@@ -90,8 +94,9 @@ class Segments(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The segment (epoch, index): mixture [C, T], references [S, C, T]."""
         if drawn := self.draw_remix(*key):
-            references = torch.stack([t.read_source(s, start, self.segment) for s, (t, start) in enumerate(drawn)])
-            track, start = drawn[0]
+            sources = drawn[: len(drawn[0][0].sources)]
+            references = torch.stack([t.read_source(s, start, self.segment) for s, (t, start) in enumerate(sources)])
+            track, start = drawn[-1] if len(drawn) > len(sources) else drawn[0]
             mixture = references.sum(0) + track.read_rest(start, self.segment)
         else:
             track, start = self.draw(*key)
@@ -189,7 +194,8 @@ class SegmentedData(Configurable, LightningDataModule):
         sample_rate: Hz, likewise.
         segment: seconds of a training segment, drawn uniformly over all valid starts.
         batch_size: segments in a batch, per process.
-        segments_per_epoch: training segments that make an epoch.
+        segments_per_epoch: training segments that make an epoch; "data": as many as the tracks hold end to end, so that
+            an epoch is about a pass over them.
         channels: "all": every channel goes through the model on its own; "mean": train on the channels' mean;
             "random": on a mean with random weights.
         workers: processes that read ahead; 0: read in the training process.
@@ -213,7 +219,7 @@ class SegmentedData(Configurable, LightningDataModule):
         sample_rate: int,
         segment: float = 20.0,
         batch_size: int = 4,
-        segments_per_epoch: int = 1000,
+        segments_per_epoch: int | Literal["data"] = 1000,
         channels: Channels = "all",
         workers: int = 0,
         seed: int = 0,
@@ -228,6 +234,8 @@ class SegmentedData(Configurable, LightningDataModule):
         self.segment, self.batch_size, self.segments_per_epoch = segment, batch_size, segments_per_epoch
         self.channels, self.workers, self.seed, self.cache = channels, workers, seed, cache
         least = {"batch_size": 1, "segments_per_epoch": 1, "workers": 0}
+        if segments_per_epoch == "data":
+            del least["segments_per_epoch"]
         if wrong := [name for name in least if getattr(self, name) < least[name]]:
             raise ValueError(f"{wrong[0]} {getattr(self, wrong[0])} must be at least {least[wrong[0]]}")
         if not segment > 0:
@@ -278,10 +286,16 @@ class SegmentedData(Configurable, LightningDataModule):
             self.cached[split] = tracks
         return self.cached[split]
 
+    def epoch_size(self, tracks: Sequence[Track], length: int) -> int:
+        """How many training segments of `length` samples make an epoch."""
+        if self.segments_per_epoch != "data":
+            return self.segments_per_epoch
+        return sum(track.length // length for track in tracks)
+
     def segments(self, split: Split) -> Segments:
         """The data set of a split: random segments for "train", consecutive ones else."""
-        size = self.segments_per_epoch if split == "train" else None
         tracks, length = self.tracks(split), round(self.segment * self.sample_rate)
+        size = self.epoch_size(tracks, length) if split == "train" else None
         if self.channels == "all" or self.augmentation.remix:
             usual = mode(track.channels for track in tracks)
             for track in tracks:

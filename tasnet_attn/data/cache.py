@@ -34,6 +34,7 @@ class CachedTrack(Track):
         self.track = track
         self.name, self.sources, self.sample_rate = track.name, track.sources, track.sample_rate
         self.length, self.channels, self.files = track.length, track.channels, track.files
+        self.rest_remixed = track.rest_remixed
         made = [list(track.made_of(which)) for which in range(len(track.sources))]
         paths, states = [str(file.resolve()) for file in track.files], [file.stat() for file in track.files]
         self.what = digest([repr((type(track).__name__, track.sources, made, track.variant)), *paths])

@@ -163,6 +163,6 @@ Anywhere else: set data.init_args.root."""
         return chosen
 
     def segments(self, split: Split) -> Segments:
-        size = self.segments_per_epoch if split == "train" else None
-        length = round(self.segment * self.sample_rate)
-        return ClipSegments(self.tracks(split), length, size, self.seed, self.sampling == "clips")
+        tracks, length = self.tracks(split), round(self.segment * self.sample_rate)
+        size = self.epoch_size(tracks, length) if split == "train" else None
+        return ClipSegments(tracks, length, size, self.seed, self.sampling == "clips")

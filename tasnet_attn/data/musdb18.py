@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tasnet_attn.audio.stem_files import STREAMS
 from tasnet_attn.data.base import SegmentedData
-from tasnet_attn.data.track import Part, Split, Track, visible
+from tasnet_attn.data.track import Part, Split, Track, sum_of, visible
 from tasnet_attn.errors import UserError
 
 STEMS = {stem: (stem,) for stem in STREAMS[1:]} | {"accompaniment": ("drums", "bass", "other")}
@@ -49,6 +51,13 @@ class Song(Track):
         else:
             parts = [Part(path / f"{stem}.wav", stem) for stem in STREAMS]
         super().__init__(path.name.removesuffix(SUFFIX), sources, sample_rate, parts, STEMS, channels=2)
+        used = {stem for which in range(len(sources)) for stem in self.made_of(which)}
+        self.others = [stem for stem in STREAMS[1:] if stem not in used]
+        self.rest_remixed = bool(self.others)
+
+    def read_rest(self, start: int, length: int) -> Tensor:
+        """The stems that no source asks for: a model of one source hears them in a remix too."""
+        return sum_of(self._signals(self.others, start, length), self.others) if self.others else torch.zeros(())
 
 
 class MUSDB18(SegmentedData):

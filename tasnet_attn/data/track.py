@@ -66,6 +66,7 @@ class Track:
         utterance: the sources are utterances: they may come in several mixtures of a split, at other levels and cut to
             other lengths, but none in two splits.
         again: a track of an earlier split that stands in, knowingly.
+        rest_remixed: in a remix the rest comes from a draw of its own, like a source; else it stays with the first.
         variant: what beside files, sources and stems decides what `read` gives, so that decoded copies can tell.
     """
 
@@ -77,7 +78,7 @@ class Track:
     file_length: int | None = None
     file_channels: int | None = None
     problem: str | None = None
-    resampled = utterance = again = False
+    resampled = utterance = again = rest_remixed = False
     made = "sum"
     variant: object = None
 

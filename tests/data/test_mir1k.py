@@ -158,7 +158,8 @@ def published(root, recipe="hourglass_park", *options):
     if (recipe, options) not in RUNS:
         folder = Path(__file__).parents[2] / "recipes" / "mir1k"
         out = root / f"run_{len(RUNS)}"
-        arguments = ["--config", str(folder / "base.yml"), "--config", str(folder / recipe / "conf.yml")]
+        files = (folder / "base.yml", folder / recipe / "conf.yml", folder / recipe / "data.yml")
+        arguments = [f"--config={file}" for file in files]
         arguments += [f"--out={out}", f"--data.init_args.root={root}", "--trainer.max_steps=2"]
         arguments += ["--data.init_args.segments_per_epoch=8", "--trainer.check_val_every_n_epoch=1"]
         arguments += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]

@@ -146,3 +146,34 @@ def test_the_class_is_known(tmp_path):
     file = tmp_path / "base.yml"
     file.write_text("data: {class_path: MUSDB18, init_args: {fraction: 0.1}}\n")
     assert from_config(file, TWO, 44_100).fraction == 0.1
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_remix_of_one_source_has_the_other_stems_of_another_draw(tmp_path, cached):
+    """A model of one source hears a whole song: the paper of Sams-Net trains one source a run, on remixes."""
+    root = write_musdb18(tmp_path / "set", "hq", ["a", "b", "c"])
+    settings = {"split": "random", "segment": 0.1, "remix": 1.0, "cache": tmp_path / "copies" if cached else None}
+    segments = MUSDB18(["vocals"], RATE, root, **settings).segments("train")
+    songs = {track.name: track for track in MUSDB18(FOUR, RATE, root, split="random").tracks("train")}
+    apart = 0
+    for index in range(8):
+        mixture, references = segments[0, index]
+        (voice, start), (rest, place) = segments.draw_remix(0, index)
+        others = songs[rest.name].read(place, 800)[1][1:].sum(0)
+        torch.testing.assert_close(references[0], songs[voice.name].read(start, 800)[1][0])
+        torch.testing.assert_close(mixture, references[0] + others, atol=1e-6, rtol=0)
+        apart += (voice.name, start) != (rest.name, place)
+    assert apart >= 7
+
+
+def test_an_epoch_may_be_a_pass_over_the_data(tmp_path):
+    """At 10 % and at 100 % of the songs: as many segments as they hold end to end, drawn anew in each epoch."""
+    root = write_musdb18(tmp_path, "hq", NAMES, length=9000)
+    sizes = []
+    for fraction in (0.1, 1.0):
+        settings = {"split": "random", "fraction": fraction, "segment": 0.25, "segments_per_epoch": "data"}
+        data = MUSDB18(TWO, RATE, root, **settings)
+        sizes.append((len(data.tracks("train")), len(data.segments("train"))))
+    assert sizes == [(3, 3 * 4), (32, 32 * 4)]
+    segments = data.segments("train")
+    assert segments.draw(0, 0) != segments.draw(1, 0)

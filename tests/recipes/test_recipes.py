@@ -34,7 +34,9 @@ each_recipe = pytest.mark.parametrize("conf", CONFS, ids=name_of)
 def arguments(conf):
     """The recipe's configuration files; the modules that its run.sh imports are imported."""
     config.import_modules(re.findall(r"--import[ =](\S+)", (conf.parent / "run.sh").read_text()))
-    return ["--config", str(conf.parents[1] / "base.yml"), "--config", str(conf)]
+    here = conf.parent / "data.yml"
+    files = [conf.parents[1] / "base.yml", conf, *([here] if here.is_file() else [])]
+    return [part for file in files for part in ("--config", str(file))]
 
 
 @each_recipe
@@ -57,9 +59,109 @@ def test_a_recipe_parses_and_builds_at_full_size(conf):
         assert model.separator(frames)[-1].shape == (1, len(model.sources), *frames.shape[1:])
 
 
+PUBLISHED = {  # what the papers state, as the recipes' own files must say it, so that no default can change it
+    "training of LTL": (
+        ["musdb18/tasnet", "musdb18/ltl", "musdb18/ltl_causal", "musdb18/ltl_gammatone", "musdb18/ltl_bidirectional"],
+        {
+            "task.loss.class_path": "SISNR", "task.optimizer.class_path": "Adam", "task.optimizer.init_args.lr": 1e-4,
+            "task.lr_scheduler.init_args.factor": 0.5, "task.lr_scheduler.init_args.patience": 2,
+            "task.lr_scheduler.init_args.threshold": 0.0, "trainer.gradient_clip_val": 5, "early_stopping.patience": 10,
+            "data.init_args.segment": 20, "data.init_args.split": "random", "data.init_args.segments_per_epoch": "data",
+            "model.decoder.init_args.n_filters": 500, "model.decoder.init_args.kernel_size": 220,
+            "model.separator.init_args.hidden": 500, "model.sources": ["vocals", "accompaniment"],
+        },
+    ),
+    "10 % of the songs": (
+        ["musdb18/tasnet", "musdb18/ltl", "musdb18/ltl_causal", "musdb18/ltl_gammatone"],
+        {"data.init_args.fraction": 0.1},
+    ),
+    "LTL": (["musdb18/ltl"], {
+        "model.separator.init_args.ffn": 256, "model.separator.init_args.init": "xavier_uniform",
+        "model.separator.init_args.attention": "full",
+    }),
+    "LTL, causal": (["musdb18/ltl_causal"], {"model.separator.init_args.attention": "causal"}),
+    "LTL both ways": (["musdb18/ltl_bidirectional"], {
+        "model.separator.init_args.ffn": 2048, "model.separator.init_args.bidirectional": True,
+        "data.init_args.fraction": 1.0,
+    }),
+    "Sams-Net": (["musdb18/samsnet"], {
+        "model.encoder.init_args.n_fft": 4096, "model.encoder.init_args.hop": 1024, "model.segment": 6,
+        "model.encoder.init_args.window": "hamming", "model.separator.init_args.channels": 64,
+        "model.separator.init_args.n_modules": 3, "model.separator.init_args.heads": 2,
+        "model.separator.init_args.slices": 12, "model.separator.init_args.scale": "channels",
+        "task.loss.init_args.distance": "l2", "task.optimizer.init_args.lr": 1e-4, "task.lr_scheduler": None,
+        "trainer.gradient_clip_val": None, "early_stopping.patience": 140, "data.init_args.segment": 6,
+    }),
+    "training of Park's network": (
+        ["mir1k/hourglass_park", "mir1k/hourglass_report", "mir1k/hourglass_constant", "mir1k/skip_attention"],
+        {
+            "model.sample_rate": 8000, "model.encoder.init_args.n_fft": 1024, "model.encoder.init_args.hop": 256,
+            "model.encoder.init_args.window": "hann", "model.encoder.init_args.normalise": "max",
+            "model.separator.init_args.n_stacks": 4, "model.stitch": "middle", "task.loss.init_args.distance": "l1",
+            "task.optimizer.init_args.lr": 1e-4, "task.lr_scheduler.init_args.step_size": 12000,
+            "task.lr_scheduler.init_args.gamma": 0.2, "data.init_args.batch_size": 4, "trainer.max_steps": 15001,
+            "data.init_args.mixture": "mean", "trainer.gradient_clip_val": None,
+        },
+    ),
+    "Park's network": (["mir1k/hourglass_park", "mir1k/skip_attention"], {
+        "model.separator.init_args.n_poolings": 4, "model.separator.init_args.channels": 256,
+        "model.separator.init_args.stem": [64, 128, 128, 128], "model.separator.init_args.batch_norm": False,
+        "data.init_args.sampling": "clips",
+    }),
+    "the report's networks": (["mir1k/hourglass_report", "mir1k/hourglass_constant"], {
+        "model.separator.init_args.n_poolings": 5, "model.separator.init_args.kernel_size": 3,
+        "model.separator.init_args.batch_norm": True, "data.init_args.sampling": "starts",
+    }),
+    "AudioSlots": (["librimix/audioslots"], {
+        "model.sample_rate": 16000, "model.segment": 0.5, "model.encoder.init_args.n_fft": 512,
+        "model.encoder.init_args.hop": 125, "model.encoder.init_args.power": 0.3, "model.head.init_args.power": 0.3,
+        "model.separator.init_args.encoder.init_args.blocks": [3, 4, 6, 3],
+        "model.separator.init_args.slots.init_args.width": 4096,
+        "model.separator.init_args.slots.init_args.n_layers": 4, "task.loss.init_args.distance": "l2",
+        "task.optimizer.init_args.lr": 2e-4, "task.lr_scheduler.init_args.warmup_steps": 2500,
+        "task.lr_scheduler.init_args.total_steps": 300_000, "trainer.max_steps": 300_000,
+        "data.init_args.batch_size": 64, "data.init_args.segment": 0.5, "trainer.gradient_clip_val": None,
+    }),
+}  # fmt: skip
+
+
+def stated(conf):
+    """What a recipe's files say, later ones over earlier ones: {"task.optimizer.init_args.lr": 1e-4}."""
+    said = {}
+
+    def add(value, path):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                add(item, f"{path}.{key}" if path else key)
+        else:
+            said[path] = value
+
+    for file in arguments(conf)[1::2]:
+        add(config.read_yaml(Path(file)), "")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values"),
+    [pytest.param(name, values, id=f"{name}: {what}") for what, (names, values) in PUBLISHED.items() for name in names],
+)
+def test_published_recipes_state_what_the_papers_state(recipe, values):
+    """In their YAML, and so in the run: a default may change, a published recipe does not."""
+    conf = RECIPES / recipe / "conf.yml"
+    said, full = stated(conf), parse(arguments(conf))
+    for key, value in values.items():
+        assert said.get(key, "nothing") == value, key
+        ran = full
+        for part in key.split("."):
+            ran = ran[part]
+        assert ran == value, key
+
+
 @each_recipe
-def test_configurations_state_departures_only(conf):
-    """No value in a YAML file that the constructor has already."""
+def test_other_recipes_state_departures_only(conf):
+    """No value in their YAML that the constructor has already."""
+    if name_of(conf) in {name for names, _ in PUBLISHED.values() for name in names}:
+        return
     components = config.read(arguments(conf)).ours["model"].values()
     classes = {config.name_of(cls): cls for cls in config.known(config.Configurable)}
     for part in components:
