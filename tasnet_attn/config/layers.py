@@ -9,11 +9,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasnet_attn.config.components import MOVED, Configurable, known, look_up, name_of, parts, settings, shown
+from tasnet_attn.config.components import (
+    MOVED,
+    Configurable,
+    known,
+    look_up,
+    name_of,
+    parts,
+    settings,
+    shown,
+    with_former,
+)
 from tasnet_attn.config.documents import parse_yaml, read_yaml
 from tasnet_attn.errors import UserError
 
 SECTIONS = ("model", "task", "data", "evaluation")  # what this reader checks; the rest is the trainer's
+
+WHOLE = {"model", "task", "data", "trainer", "early_stopping", "checkpoint", "seed_everything", "out"}  # a run wrote it
 
 
 class Layers(NamedTuple):
@@ -106,6 +118,8 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def _add_file(layers: Layers, file: Path) -> None:
     content = read_yaml(file)
+    if content.keys() >= WHOLE:
+        content = with_former(content)
     theirs = {}
     for key, value in content.items():
         if key not in SECTIONS:
