@@ -165,14 +165,18 @@ def merged(below: Any, above: Any, path: str = "") -> Any:
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     if not (_is_component(below) or _is_component(above)):
-        return below | {k: merged(below[k], v, f"{path}.{k}") if k in below else v for k, v in above.items()}
+        return below | {k: merged(below[k], v, _below(path, k)) if k in below else v for k, v in above.items()}
     (old, kept), (new, arguments) = (_resolved(x, path) for x in (below, above))
     if new is not None and old is not None and new != old:
         cls = next((cls for cls in known(Configurable) if name_of(cls) == new or cls.__name__ == new), None)
         kept = {key: item for key, item in kept.items() if cls is None or key in settings(cls)}
-    joined = kept | {k: merged(kept[k], v, f"{path}.{k}") if k in kept else v for k, v in arguments.items()}
+    joined = kept | {k: merged(kept[k], v, _below(path, k)) if k in kept else v for k, v in arguments.items()}
     named = {} if new is None and old is None else {"class_path": new or old}
     return named | ({"init_args": joined} if joined else {})
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def _is_component(value: Any) -> bool:

@@ -327,6 +327,7 @@ def test_a_section_that_is_no_mapping_is_one_line(tmp_path, text, said):
 def test_arguments_that_are_none(tmp_path):
     for arguments, said in (
         (["x.yml"], "expected --key value"),
+        (["--data.init_args", "[1]"], r"^data\.init_args: \[1\] is not a mapping"),
         (["--config"], "needs a value"),
         (["--model.x"], "value"),
     ):
