@@ -327,9 +327,13 @@ def test_a_section_that_is_no_mapping_is_one_line(tmp_path, text, said):
 def test_arguments_that_are_none(tmp_path):
     for arguments, said in (
         (["x.yml"], "expected --key value"),
-        (["--data.init_args", "[1]"], r"^data\.init_args: \[1\] is not a mapping"),
         (["--config"], "needs a value"),
         (["--model.x"], "value"),
     ):
         with pytest.raises(UserError, match=said):
             config.read(arguments)
+
+
+def test_an_override_that_is_no_mapping_is_named_by_its_path(tmp_path):
+    with pytest.raises(UserError, match=r"^data\.init_args: \[1\] is not a mapping"):
+        layered(tmp_path, "data: {class_path: MUSDB18, init_args: {root: x}}", overrides=["--data.init_args", "[1]"])
