@@ -87,16 +87,22 @@ def pad_to_frames(waveform: Tensor, kernel_size: int, stride: int) -> Tensor:
     return F.pad(waveform, (kernel_size - stride, kernel_size - 1))
 
 
+def _stride(kernel_size: int, stride: int | None) -> int:
+    """The stride that None stands for: the kernel size."""
+    stride = kernel_size if stride is None else stride
+    if not 0 < stride <= kernel_size:
+        raise ValueError(f"stride {stride} must lie between 1 and the kernel size {kernel_size}")
+    return stride
+
+
 class _FrameEncoder(Encoder):
     """What learned and gammatone encoders share: framing, and the L2 norm of each segment (TasNet, section 2.1)."""
 
     def __init__(self, n_filters: int, kernel_size: int, stride: int | None) -> None:
         super().__init__()
         self.n_features, self.kernel_size = n_filters, kernel_size
-        self.stride = stride or kernel_size
+        self.stride = _stride(kernel_size, stride)
         self.latency = kernel_size
-        if not 0 < self.stride <= kernel_size:
-            raise ValueError(f"stride {self.stride} must lie between 1 and the kernel size {kernel_size}")
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         padded = pad_to_frames(waveform, self.kernel_size, self.stride).unsqueeze(1)
@@ -203,7 +209,7 @@ class LearnedDecoder(Decoder):
 
     def __init__(self, n_filters: int, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        self.kernel_size, self.stride = kernel_size, _stride(kernel_size, stride)
         self.synthesis = Synthesis(FreeFB(n_filters, kernel_size, self.stride))
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:

@@ -191,3 +191,10 @@ def test_how_a_gated_encoder_starts(init, deviation):
         GatedEncoder(4, 16, init="zeros")
     old = {"class_path": "GatedEncoder", "init_args": {"n_filters": 4, "kernel_size": 16}}
     assert with_former(old)["init_args"]["init"] == GatedEncoder.former["init"] == "filterbank"
+
+
+@pytest.mark.parametrize("stride", [0, -1, 9])
+@pytest.mark.parametrize("cls", [GatedEncoder, LearnedDecoder])
+def test_strides_that_leave_samples_out_are_refused(cls, stride):
+    with pytest.raises(ValueError, match=f"stride {stride} must lie between 1 and the kernel size 8"):
+        cls(4, 8, stride)
