@@ -42,9 +42,9 @@ def decoder(kind, width, device):
     return lambda: naive_decoder(module, slots, code) if kind == "naive" else module(slots, code)
 
 
-def explicit_attention(q, k, v, attn_mask=None):
+def explicit_attention(q, k, v, attn_mask=None, scale=None):
     """Attention with the scores written out."""
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    scores = q @ k.transpose(-1, -2) * (scale or q.shape[-1] ** -0.5)
     return (scores if attn_mask is None else scores.masked_fill(~attn_mask, -math.inf)).softmax(-1) @ v
 
 
