@@ -18,6 +18,17 @@ class UserError(Exception):
         return type(self), (str(self), self.status)
 
 
+def at_least(least: float, **values: float | None) -> None:
+    """Refuse settings that are too small.
+
+    Raises:
+        ValueError: names the first.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} {value} must be at least {least}")
+
+
 def printable(text: object) -> str:
     """Text for a terminal: what a file's name or content could steer it with is shown as an escape."""
     shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))

@@ -18,6 +18,7 @@ from asteroid_filterbanks import Filterbank, FreeFB
 from torch import Tensor, nn
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.errors import at_least
 from tasnet_attn.nn import cut
 
 EPS = 1e-8
@@ -100,6 +101,7 @@ class _FrameEncoder(Encoder):
 
     def __init__(self, n_filters: int, kernel_size: int, stride: int | None) -> None:
         super().__init__()
+        at_least(1, n_filters=n_filters, kernel_size=kernel_size)
         self.n_features, self.kernel_size = n_filters, kernel_size
         self.stride = _stride(kernel_size, stride)
         self.latency = kernel_size
@@ -338,6 +340,7 @@ class STFTEncoder(Encoder):
         last_frame: bool = True,
     ) -> None:
         super().__init__()
+        at_least(1, n_fft=n_fft, hop=hop)
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
         self.last_frame = last_frame
         self.n_features = n_fft // 2 + 1 - (drop is not None)
@@ -407,6 +410,7 @@ class STFTDecoder(Decoder):
 
     def __init__(self, n_fft: int, hop: int, window: Window = "hann", drop: Drop | None = None) -> None:
         super().__init__()
+        at_least(1, n_fft=n_fft, hop=hop)
         self.n_fft, self.hop, self.drop = n_fft, hop, drop
         self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)

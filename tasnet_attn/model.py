@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import tasnet_attn.separators  # noqa: F401  so that configurations may name them
 from tasnet_attn.config import Configurable, build, describe
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, at_least
 from tasnet_attn.filterbanks import Decoder, Encoded, Encoder
 from tasnet_attn.heads import Head, Mask
 from tasnet_attn.separators.base import Separator
@@ -107,6 +107,9 @@ class SourceSeparator(Configurable, nn.Module):
         stitch: Literal["fade", "middle"] = "fade",
     ) -> None:
         super().__init__()
+        at_least(1, sample_rate=sample_rate)
+        if segment is not None and not 0 < segment < math.inf:
+            raise ValueError(f"segment {segment} s must be longer than 0")
         if stitch not in ("fade", "middle"):
             raise ValueError(f"stitch {stitch!r} is neither 'fade' nor 'middle'")
         if stitch == "middle" and (segment is None or interchangeable or not encoder.framed):

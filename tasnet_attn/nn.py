@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasnet_attn.errors import at_least
+
 Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"]
 BLOCK = 256  # queries that windowed attention takes at once: large enough to be fast, small against long inputs
 
@@ -98,6 +100,7 @@ class TransformerLayer(nn.Module):
         self, width: int, heads: int, ffn: int, causal: bool, window: int | None = None, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        at_least(1, heads=heads, ffn=ffn)
         if width % heads:
             raise ValueError(f"heads {heads} must divide the width {width}")
         self.heads, self.causal, self.window = heads, causal, window

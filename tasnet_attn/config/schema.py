@@ -72,7 +72,7 @@ def _make(value: Any, annotation: Any, path: str, classes: tuple[type, ...], giv
 def _construct(cls: type, arguments: dict[str, Any], path: str) -> Any:
     try:
         return cls(**arguments)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, ArithmeticError) as error:
         cls, path = _culprit(error, cls, arguments, path)
         if is_ours(cls):
             raise UserError(f"{path}: {cls.__name__}: {error}") from error

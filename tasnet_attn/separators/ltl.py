@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from tasnet_attn.errors import at_least
 from tasnet_attn.nn import LSTM, Init, TransformerLayer, sinusoids
 from tasnet_attn.separators.base import Separator
 
@@ -57,12 +58,12 @@ class LTL(Separator):
         input_norm: bool = False,
     ) -> None:
         super().__init__()
+        at_least(0, lstm_before=lstm_before, transformer_layers=transformer_layers, lstm_after=lstm_after)
+        at_least(1, hidden=hidden, window=window)
         if attention not in (None, "causal", "full"):
             raise ValueError(f"attention {attention!r} is neither 'causal' nor 'full'")
         if positional not in (None, "sinusoidal"):
             raise ValueError(f"positional {positional!r} is neither 'sinusoidal' nor null")
-        if window is not None and window < 1:
-            raise ValueError(f"window {window} must be at least 1 frame")
         causal = (not bidirectional) if attention is None else attention == "causal"
         self.n_sources, self.positional = n_sources, positional
         self.causal = not bidirectional and (causal or transformer_layers == 0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.errors import at_least
 
 
 class Block(nn.Module):
@@ -49,6 +50,7 @@ class ResNet(Configurable, nn.Module):
         super().__init__()
         if len(blocks) != 4 or min(blocks) < 1:
             raise ValueError(f"blocks {list(blocks)} must be four numbers, each at least 1")
+        at_least(1, channels=channels, groups=groups)
         if channels % groups:
             raise ValueError(f"groups {groups} must divide channels {channels}")
         self.channels = 8 * channels

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.errors import at_least
 
 
 class Slots(Configurable, nn.Module):
@@ -30,6 +31,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
+        at_least(1, heads=heads)
         if width % heads:
             raise ValueError(f"heads {heads} must divide the width {width}")
         self.heads = heads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +20,57 @@ from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.files import whole, write_text
 from tasnet_attn.training.folder import add_history
 from tasnet_attn.training.resuming import CONFIGURATION
+from tasnet_attn.training.signals import Stop
 from tasnet_attn.training.task import SeparationTask
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`: after every epoch, or oftener by `every_n_train_steps` or `train_time_interval`."""
+    """Keeps `last.ckpt`: after every epoch, or oftener by `every_n_train_steps` or `train_time_interval`.
+
+    None is written while gradients are being accumulated, which are not in a checkpoint, nor between a step and the
+    validation that follows it: a run killed there would go on without that. It is written after the epoch then.
+    """
+
+    stop = Stop()
+    due = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, but not while gradients are being accumulated: they are not in a checkpoint."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Save if it is time, or if a signal asks to end here."""
+        last = trainer.is_last_batch
+        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not last:
+            return
+        if last or trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self.due = self.due or self._is_time(trainer)
+            return
+        if self.stop.signal is not None:
+            assert self.dirpath is not None
+            trainer._logger_connector.update_train_step_metrics()  # this step's row: Lightning would write it next
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+            raise self.stop.error(Path(self.dirpath).parent, trainer.global_step)
+        if self.due:
+            self._save(trainer)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was due before."""
+        if self.due:
+            self._save(trainer)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def _is_time(self, trainer: Trainer) -> bool:
+        if self._train_time_interval is not None:
+            began = self._last_time_checked
+            return began is None or time.monotonic() - began >= self._train_time_interval.total_seconds()
+        return self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
+
+    def _save(self, trainer: Trainer) -> None:
+        self.due, self._last_time_checked = False, time.monotonic()
+        if not self._should_skip_saving_checkpoint(trainer):
+            monitored = self._monitor_candidates(trainer)
+            self._save_topk_checkpoint(trainer, monitored)
+            self._save_last_checkpoint(trainer, monitored)
 
 
 class AveragedWeights(EMAWeightAveraging):

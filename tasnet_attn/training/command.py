@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer, seed_everything
@@ -33,7 +33,9 @@ from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
 from tasnet_attn.training.folder import FINISHED, holding
+from tasnet_attn.training.guard import Guard
 from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
+from tasnet_attn.training.signals import Stop, stopping
 from tasnet_attn.training.task import SeparationTask
 
 
@@ -44,6 +46,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--out", type=Path, default=Path("exp/run"), help="the run folder")
         parser.add_argument("--ckpt_path", type=str | None, help="'last' continues the run in --out; or a checkpoint")
         parser.add_argument("--ema", type=float | None, help="decay of a moving average of the weights; null: none")
+        parser.add_argument("--on_nan", type=Literal["skip"] | None, help="leave out batches that are not finite")
         parser.add_class_arguments(SeparationTask, "task", skip={"model", "loss"}, sub_configs=True, instantiate=False)
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -121,7 +124,9 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     history = changes(start) if parent is None else parent.history()
     task, data, trainer = _built(cli, full, start, history, parent)
     (out / FINISHED).unlink(missing_ok=True)
-    trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)).stop = Stop()
+    with stopping(trainer, stop, out):
+        trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
     (out / FINISHED).touch()
     if not (out / "checkpoints" / "best.ckpt").is_file():
@@ -188,7 +193,8 @@ def _built(
         averaged = [] if built.ema is None else [AveragedWeights(built.ema)]
     except ValueError as error:
         raise UserError(f"ema: {error}") from error
-    ours = [*averaged, StoreConfig(out, full, history), built.early_stopping, best, built.checkpoint]
+    guard = Guard(skip=full["on_nan"] == "skip")
+    ours = [*averaged, guard, StoreConfig(out, full, history), built.early_stopping, best, built.checkpoint]
     settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
     settings["default_root_dir"] = settings["default_root_dir"] or out

@@ -66,7 +66,9 @@ def ways(arguments: Sequence[str]) -> tuple[Ways, list[str]]:
     found, rest = parser.parse_known_args(list(arguments))
     if found.with_optimizer and found.fork is None:
         raise UserError("--with-optimizer: goes with --fork NEW_OUT")
-    return Ways(found.change, found.fork, found.with_optimizer), rest
+    return Ways(found.change, found.fork, found.with_optimizer), [
+        word.replace("--on-nan", "--on_nan", 1) for word in rest
+    ]
 
 
 def begin(

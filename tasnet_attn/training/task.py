@@ -52,12 +52,15 @@ class SeparationTask(LightningModule):
         self.given_optimizer: Callable[[Optimizer], None] | None = None  # gives a new run's optimiser another's state
         self._rng: dict[str, Any] | None = None
         self._epoch_began: float | None = None
+        self._epoch = torch.zeros(2)  # the epoch's sum of losses and number of segments, those with finite losses
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """One step on mixture [B, C, T] and references [B, S, C, T]."""
         loss, _ = self._loss(batch)
-        size = len(batch[0])
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
+        self.log("train_loss_step", loss, prog_bar=True, sync_dist=True)
+        value = loss.detach()
+        size = value.isfinite() * len(batch[0])
+        self._epoch += torch.stack([torch.where(size > 0, value * size, 0.0), size.to(value)])
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
@@ -120,23 +123,30 @@ class SeparationTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model.config
+        checkpoint["epoch_sums"] = self._epoch.cpu()
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng")
+        self._epoch = checkpoint.get("epoch_sums", self._epoch)
 
     def on_train_epoch_start(self) -> None:
         self._epoch_began = time.perf_counter()
+        self._epoch = torch.zeros_like(self.model.gain).repeat(2)
 
     def on_train_epoch_end(self) -> None:
+        total, size = self.trainer.strategy.reduce(self._epoch.clone(), reduce_op="sum")
+        self.log("train_loss_epoch", total / size)
+        self.log("train_loss", total / size, logger=False)
         if self._epoch_began is not None:  # None: resumed in mid-epoch, its beginning is not known
             seconds = time.perf_counter() - self._epoch_began
             self.log("epoch_seconds", seconds, sync_dist=True)
             self._epoch_began = None
 
     def on_train_start(self) -> None:
+        self._epoch = self._epoch.to(self.model.gain)
         if self.given_optimizer is not None:
             self.given_optimizer(self.trainer.optimizers[0])
         if self._rng is not None:

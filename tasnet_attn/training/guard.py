@@ -1,0 +1,124 @@
+"""Divergence: a loss or gradient that is not finite ends a run, or such batches are left out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from tasnet_attn.errors import UserError
+
+IN_A_ROW = 10  # batches left out before a run gives up
+SCALING = 30  # steps in a row that float16's scaler may leave out while it looks for its scale
+
+
+class Diverged(UserError):
+    """The training cannot go on: exit status 1."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text, status)
+
+
+class Guard(Callback):
+    """Watches loss, gradients, weights and validation loss.
+
+    What is found stays on the device until it is read: when the bar is drawn, when metrics are logged, and before every
+    checkpoint, so that no step waits and none but finite checkpoints are written. Leaving batches out needs an answer
+    at each step.
+
+    Args:
+        skip: leave such batches out, and give up after ten in a row.
+    """
+
+    def __init__(self, skip: bool = False) -> None:
+        self.skip, self.skipped, self.epochs_skipped = skip, 0, 0
+        self._loss: Tensor | None = None
+        self._row: Tensor | None = None  # gradients in a row that were not finite
+        self._found = torch.zeros(2, dtype=torch.float64)  # the first such step, from 1; its learning rate
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Look at the loss."""
+        bad = ~loss.detach().isfinite().all()
+        self._loss = bad if self._loss is None else self._loss | bad  # of all batches that a step accumulates
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Look at the gradients; of a batch that is left out, take them away."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        bad = ~_finite([parameter.grad for parameter in parameters if parameter.grad is not None])
+        loss = torch.zeros_like(bad) if self._loss is None else self._loss.to(bad.device)
+        self._loss = None
+        bad = bad | loss
+        if self._row is None:
+            self._row, self._found = bad.long() * 0, self._found.to(bad.device, torch.float32)
+        self._row = (self._row + 1) * bad
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        beyond = loss | (self._row > SCALING) if scaled else bad
+        if self.skip:
+            if trainer.strategy.reduce(beyond.float(), reduce_op="sum") > 0:
+                self.skipped += 1
+                for parameter in parameters:
+                    parameter.grad = None  # to an optimiser, such a parameter took no part in the step
+                if self._row >= IN_A_ROW:
+                    raise Diverged(f"{IN_A_ROW} batches in a row were left out, up to {self._where(trainer)}")
+            return
+        now = self._found.new_tensor([trainer.global_step + 1, optimizer.param_groups[0]["lr"]])
+        self._found = torch.where(beyond & (self._found[0] == 0), now, self._found)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read where others wait for the device anyway."""
+        bar = trainer.progress_bar_callback
+        drawn = (
+            bar is not None and not bar.is_disabled and (batch_idx + 1) % (getattr(bar, "refresh_rate", 0) or 1) == 0
+        )
+        if drawn or trainer._logger_connector.should_update_logs:
+            self._read(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A validation loss is read already."""
+        value = trainer.callback_metrics.get("valid_loss")
+        if not trainer.sanity_checking and value is not None and not math.isfinite(value):
+            self._read(trainer)
+            raise Diverged(f"the validation loss is {float(value)} at {self._where(trainer)}; {HINT}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how many batches were left out."""
+        if self.skip:
+            pl_module.log("skipped_batches", float(self.skipped), sync_dist=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before anything is written: are these weights finite?"""
+        self._read(trainer)
+        if not _finite([value for value in pl_module.state_dict().values() if value.is_floating_point()]):
+            raise Diverged(f"weights are not finite at {self._where(trainer)}; {HINT}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = state_dict["skipped"]
+
+    def _read(self, trainer: Trainer) -> None:
+        step, rate = self._found.tolist()
+        if step:
+            where = f"step {step:.0f}, epoch {trainer.current_epoch}, learning rate {rate:.6g}"
+            raise Diverged(f"the training diverged: the loss or a gradient is not finite at {where}; {HINT}")
+
+    @staticmethod
+    def _where(trainer: Trainer) -> str:
+        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else math.nan
+        return f"step {trainer.global_step}, epoch {trainer.current_epoch}, learning rate {float(rate):.6g}"
+
+
+HINT = "checkpoints are the last finite ones; lower task.optimizer.lr, or leave such batches out with --on-nan skip"
+
+
+def _finite(tensors: list[Tensor]) -> Tensor:
+    """Whether all values are, on their device; by the largest magnitude, whose square need not be."""
+    return get_total_norm(tensors, norm_type=math.inf).isfinite() if tensors else torch.tensor(True)
