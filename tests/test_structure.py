@@ -64,6 +64,12 @@ def test_imports_run_downward():
             assert name != "tasnet_attn" or room(path) == "exporting", f"{module(path)} imports the package's front"
 
 
+def test_sound_files_are_opened_by_the_audio_room_alone():
+    for path in FILES:
+        opened = {name.split(".")[0] for name in imported(path)} & {"soundfile", "av", "soxr"}
+        assert not opened or room(path) == "audio", f"{module(path)} imports {', '.join(opened)}"
+
+
 def test_no_circles_within_a_room():
     graph = {m: {n for n in imported(path) if n in MODULES and n != m} for m, path in MODULES.items()}
     done, open_ = set(), []

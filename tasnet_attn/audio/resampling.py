@@ -26,6 +26,13 @@ def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator
         yield _through(resampler, torch.zeros(*shape, 0), shape, last=True)
 
 
+def resample(audio: Tensor, rate_in: int, rate_out: int) -> Tensor:
+    """Resample a whole signal [C, T], in one piece."""
+    import soxr
+
+    return torch.from_numpy(soxr.resample(audio.T.numpy(), rate_in, rate_out).T)
+
+
 def _through(resampler: Any, block: Tensor, shape: torch.Size, last: bool) -> Tensor:
     samples = block.reshape(shape.numel(), -1).T.contiguous().numpy()
     if shape.numel() == 1:

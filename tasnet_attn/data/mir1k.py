@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tasnet_attn.audio.reading import read_audio
+from tasnet_attn.audio.resampling import resample
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.base import SegmentedData, Segments
 from tasnet_attn.data.track import Part, Split, Track, visible
@@ -45,9 +46,7 @@ class MIR1KClip(Track):
         stop = self.length if length is None else start + length
         audio = read_audio(self.files[0])
         if self.header.sample_rate != self.sample_rate:
-            import soxr
-
-            audio = torch.from_numpy(soxr.resample(audio.T.numpy(), self.header.sample_rate, self.sample_rate).T)
+            audio = resample(audio, self.header.sample_rate, self.sample_rate)
         audio = torch.nn.functional.pad(audio, (0, self.length - audio.shape[-1]))
         mixture = audio.sum(0) if self.mixture == "sum" else audio.mean(0)
         references = audio[[CHANNELS[source] for source in self.sources], None]

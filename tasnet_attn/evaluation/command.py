@@ -6,6 +6,7 @@ Shapes: S sources, C channels, T samples.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,18 +20,26 @@ import torch
 from torch import Tensor
 
 from tasnet_attn import config
+from tasnet_attn.audio.writing import Encoding, write_signals
 from tasnet_attn.data import Track, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.oracles import BASELINES
-from tasnet_attn.evaluation.results import OURS, document, file_name, read_document, shown, write_tables
+from tasnet_attn.evaluation.results import (
+    OURS,
+    document,
+    file_name,
+    read_document,
+    shown,
+    signal_names,
+    write_tables,
+)
 from tasnet_attn.evaluation.scores import Backend, best_order, score
 from tasnet_attn.evaluation.systems import System, fingerprint
-from tasnet_attn.files import whole_folder, write_text
+from tasnet_attn.files import touching, whole_folder, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.storage import load
 from tasnet_attn.version import __version__
 
-AUDIO = {"wav": "FLOAT", "flac": "PCM_24", "ogg": "VORBIS"}
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
 OWN = ("model", "tracks", "out")  # arguments of `evaluate` that no configuration gives
 
@@ -88,13 +97,17 @@ def evaluate(
     for key, value in (("backend", backend), ("baselines", baselines), ("audio", audio)):
         config.complete(value, config.settings(evaluate)[key].annotation, f"evaluation.{key}")
     _check(model, tracks)
+    for key, seconds in (("window", window), ("hop", hop)):
+        if seconds is not None and not (math.isfinite(seconds) and seconds * tracks[0].sample_rate >= 1):
+            raise UserError(f"evaluation.{key}: {seconds} is not a finite number of seconds, a sample's at least")
     settings: dict[str, Any] = {"backend": backend, "window": window, "hop": hop, "v3": v3}
     for each in baselines:
         oracle = copy(BASELINES[each])
         oracle.sources = getattr(model, "sources", tracks[0].sources)
         below = out / "baselines" / each
         evaluate(oracle, tracks, below, device=device, jobs=jobs, name=each, metrics=metrics, **settings)
-    out.mkdir(parents=True, exist_ok=True)
+    with touching(out):
+        out.mkdir(parents=True, exist_ok=True)
     for part in (*out.glob(".*.part"), *out.glob("audio/.*.part")):  # a run was killed while it wrote
         part.unlink() if part.is_file() else shutil.rmtree(part)
     system = System(model, device, segment, overlap, order_by_references)
@@ -122,9 +135,10 @@ def evaluate(
             order = best_order(estimates, references) if system.interchangeable else list(range(len(estimates)))
             estimates = estimates[order]
             if audio is not None:
-                names = [*sources, "mixture", *(f"{source}.reference" for source in sources)]
-                signals = torch.cat([estimates, mixture[None], references])
-                _write_audio(folder, audio, dict(zip(names, signals, strict=True)), track.sample_rate)
+                signals = torch.cat([mixture[None], references, estimates])
+                with whole_folder(folder) as part:
+                    named = dict(zip(signal_names(sources), signals, strict=True))
+                    write_signals(part, named, track.sample_rate, Encoding(audio))
             facts = {"stamp": stamp, "order": order, **settings}
             job = executor.submit(scorer, mixture, references, estimates, sources, track.sample_rate, facts)
             pending.append((track.name, job))
@@ -250,22 +264,3 @@ def _prepare(modules: list[str]) -> None:
     """A new process that scores: one thread, and the modules that have the user's metrics."""
     torch.set_num_threads(1)
     config.import_modules(modules)
-
-
-def _write_audio(folder: Path, format: str, signals: dict[str, Tensor], sample_rate: int) -> None:
-    """Write `folder/<name>.<format>` for every signal [C, T]; the folder appears whole or not at all.
-
-    Formats that clip get a track that exceeds full scale turned down, all its signals alike.
-    """
-    import soundfile
-
-    if format != "wav":
-        peak = max(1.0, *(float(signal.abs().max()) for signal in signals.values()))
-        signals = {name: signal / peak for name, signal in signals.items()}
-    with whole_folder(folder) as part:
-        for name, signal in signals.items():
-            file = part / f"{file_name(name)}.{format}"
-            kind = {"subtype": AUDIO[format], "format": format.upper()}
-            with soundfile.SoundFile(file, "w", sample_rate, len(signal), **kind) as opened:
-                for block in signal.T.cpu().split(1 << 16):  # libsndfile's Vorbis encoder overflows on large ones
-                    opened.write(block.numpy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tasnet_attn import files
+from tasnet_attn.audio.names import distinct
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.scores import FRAMES, TrackScores
 from tasnet_attn.evaluation.summary import CONVENTIONS, summarise
@@ -29,6 +31,12 @@ COLUMNS = ("track", "source", "metric", "score", "mean", "windows", "unscored", 
 def file_name(track: str) -> str:
     """A track's name as a file name; names of ours get a % in front."""
     return f"%{track}" if track in ("summary", "baselines", "audio") else files.file_name(track)
+
+
+def signal_names(sources: Sequence[str]) -> list[str]:
+    """The files that keep a track's audio: mixture, references, estimates; each has its own, whatever sources say."""
+    names = ["mixture", *(f"{source}.reference" for source in sources), *sources]
+    return distinct([files.file_name(name) for name in names])
 
 
 def document(

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from tasnet_attn.audio import audio_info, read_audio
+from tasnet_attn.audio.writing import flac_bytes
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.results import file_name
+from tasnet_attn.evaluation.results import file_name, signal_names
 
 WIDTH, HEIGHT = 640, 128  # of a spectrogram, pixels
 FLOOR = -90.0  # dB below full scale that is black
@@ -42,20 +45,24 @@ class Listening:
         Returns:
             "track", "seconds" (of the excerpt), "signals" ("key" in `audio`, "label", "picture"), "about".
         """
-        first = next(iter(folders.values()))
-        files = {"mixture": _file(first, track, "mixture")}
-        for source in sources:
-            files[f"{source}: reference"] = _file(first, track, f"{source}.reference")
+        first, names = next(iter(folders.values())), signal_names(sources)
+        files = {"mixture": _file(first, track, names[0])}
+        references, estimates = names[1 : len(sources) + 1], names[len(sources) + 1 :]
+        for source, reference, estimate in zip(sources, references, estimates, strict=True):
+            files[f"{source}: reference"] = _file(first, track, reference)
             for system, folder in folders.items():
                 label = f"{source}: {system}" if len(folders) > 1 else f"{source}: estimate"
-                files[label] = _file(folder, track, source)
+                files[label] = _file(folder, track, estimate)
         rate, signals = _read(files)
         start, stop = self._excerpt([x for label, x in signals.items() if label.endswith(": reference")], rate)
         peak = max(1.0, max(float(np.abs(x[start:stop]).max()) for x in signals.values()))
         shown = []
         for label, signal in signals.items():
             key, part = str(len(self.audio)), signal[start:stop] / peak
-            self.audio[key] = {"rate": rate, "flac": _flac(part, rate)}
+            self.audio[key] = {
+                "rate": rate,
+                "flac": base64.b64encode(flac_bytes(torch.from_numpy(part).T, rate)).decode(),
+            }
             shown.append({"key": key, "label": label, "picture": _spectrogram(part)})
         about = f"{start / rate:.1f} to {stop / rate:.1f} s; spectrogram 0 to {rate / 2000:g} kHz, dark is {FLOOR:g} dB"
         about += f"; turned down by {20 * np.log10(peak):.1f} dB, so that nothing clips" if peak > 1 else ""
@@ -78,25 +85,17 @@ def has_audio(folder: Path, track: str) -> bool:
 
 
 def _file(folder: Path, track: str, name: str) -> Path:
-    found = sorted((folder / "audio" / file_name(track)).glob(f"{_literal(file_name(name))}.*"))
-    found = [file for file in found if file.stem == file_name(name)]
+    found = [file for file in (folder / "audio" / file_name(track)).iterdir() if file.stem == name]
     if len(found) != 1:
         raise UserError(f"{folder / 'audio' / file_name(track)}: holds {len(found)} files for {name!r}; evaluate again")
     return found[0]
 
 
-def _literal(name: str) -> str:
-    """For glob: brackets taken literally."""
-    return "".join(f"[{letter}]" if letter in "[?*" else letter for letter in name)
-
-
 def _read(files: dict[str, Path]) -> tuple[int, dict[str, np.ndarray]]:
-    import soundfile
-
     signals, rates = {}, set()
     for label, file in files.items():
-        signals[label], rate = soundfile.read(file, dtype="float32", always_2d=True)
-        rates.add((rate, signals[label].shape))
+        signals[label] = read_audio(file).T.numpy()
+        rates.add((audio_info(file).sample_rate, signals[label].shape))
     if len(rates) != 1:
         folder = next(iter(files.values())).parent
         raise UserError(
@@ -105,19 +104,8 @@ def _read(files: dict[str, Path]) -> tuple[int, dict[str, np.ndarray]]:
     return rates.pop()[0], signals
 
 
-def _flac(signal: np.ndarray, rate: int) -> str:
-    """[T, C] as 16-bit FLAC, which all browsers read, in base64."""
-    import soundfile
-
-    whole = np.clip(np.round(signal * 32768.0), -32768, 32767).astype(np.int16)  # soundfile's own scale is 32767
-    file = io.BytesIO()
-    soundfile.write(file, whole, rate, "PCM_16", format="FLAC")
-    return base64.b64encode(file.getvalue()).decode()
-
-
 def _spectrogram(signal: np.ndarray) -> str:
     """The channels' mean of [T, C] as a PNG in base64: dB, the lowest frequency at the bottom."""
-    import torch
     from matplotlib.image import imsave
 
     n_fft = 1024

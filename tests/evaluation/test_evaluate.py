@@ -26,13 +26,14 @@ from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import complete, default_out, evaluate, run
 from tasnet_attn.evaluation.oracles import BASELINES, OracleMask
-from tasnet_attn.evaluation.results import file_name, read_table
+from tasnet_attn.evaluation.results import file_name, read_table, signal_names
 from tasnet_attn.evaluation.scores import score
 from tasnet_attn.files import write_text
 from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
 from tasnet_attn.inference.segments import separate
 from tasnet_attn.metrics import Metric
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.reporting.command import report
 from tasnet_attn.separators import TasNet
 from tasnet_attn.storage import load, save
 
@@ -384,6 +385,33 @@ def test_audio_is_kept_on_request(tmp_path, format):
         ratio = sound["mixture"] @ sound["mixture"] / (sound["two.reference"] @ sound["two.reference"])
         expected = (mixture.square().sum() / references[1].square().sum()).item()
         assert abs(sound["mixture"]).max() < 1.1 and ratio == pytest.approx(expected, rel=0.1)
+
+
+def test_no_signal_overwrites_another_whatever_sources_are_called(tmp_path):
+    names = ["mixture", "guitar.reference", "guitar"]
+    track = Tones("song", sources=names)
+    evaluate(OracleMask("ratio"), [track], tmp_path, audio="wav")
+    mixture, references = track.read()
+    estimates = OracleMask("ratio")(mixture, references)
+    kept = [soundfile.read(tmp_path / "audio/song" / f"{name}.wav")[0] for name in signal_names(names)]
+    assert len(list((tmp_path / "audio/song").iterdir())) == 7
+    for samples, expected in zip(kept, torch.cat([mixture[None], references, estimates]), strict=True):
+        np.testing.assert_allclose(samples, expected[0], atol=1e-5)
+    assert report([tmp_path]).read_text().count('<section class="player"') == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("window", math.nan), ("window", 0.0), ("hop", 0.0), ("hop", math.inf)])
+def test_windows_that_cannot_be(tmp_path, key, value):
+    with pytest.raises(UserError, match=f"evaluation.{key}: {value} is not a finite number of seconds"):
+        evaluate(OracleMask("ratio"), tracks(1), tmp_path / "out", **{key: value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: File exists") as caught:
+        evaluate(OracleMask("ratio"), tracks(1), tmp_path / "file")
+    assert caught.value.status == 1
 
 
 def test_names_that_no_file_can_have(tmp_path):
