@@ -48,6 +48,8 @@ def whole(path: Path, suffix: str = "") -> Iterator[Path]:
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(path)
+        except UserError as error:  # what is known to the user is `path`
+            raise UserError(str(error).replace(str(part), str(path)), error.status) from error
         finally:
             part.unlink(missing_ok=True)
 

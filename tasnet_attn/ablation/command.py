@@ -135,6 +135,7 @@ def _held(out: Path) -> Iterator[None]:
             f"{out}: another `ablate` is at work in this folder; wait for it, or give another --out"
         ) from None
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {os.strerror(error.errno or 0)}; give another --out") from error
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"{out}: cannot be written: {reason}; give another --out", status=1) from error
     with lock:
         yield

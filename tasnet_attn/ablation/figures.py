@@ -14,6 +14,7 @@ import pandas as pd
 from tasnet_attn.ablation.statistics import estimate, label
 from tasnet_attn.ablation.sweep import Cell, is_si_snr
 from tasnet_attn.ablation.tables import Found
+from tasnet_attn.files import whole
 from tasnet_attn.separators import LTL
 
 if TYPE_CHECKING:
@@ -133,6 +134,6 @@ def _style(found: Found, cell: str) -> dict[str, Any]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    with whole(path, path.suffix) as part:
+        figure.savefig(part, dpi=100)
     return path

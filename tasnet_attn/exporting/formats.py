@@ -6,6 +6,7 @@ that do not see each other. N is free; T too, from `minimum` samples on, unless 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,9 @@ def _write_torchscript(model: SourceSeparator, file: Path, facts: dict[str, Any]
     with explained("torchscript", model), torch.no_grad():
         traced = torch.jit.trace(graph(model), (_example(model),), check_trace=False)  # the parity check is the check
         traced(_example(model, 4099))
-        torch.jit.save(traced, file, _extra_files={HEADER: json.dumps(graph_header(model, facts))})
+    written = io.BytesIO()  # torch ends the process where the disk is full
+    torch.jit.save(traced, written, _extra_files={HEADER: json.dumps(graph_header(model, facts))})
+    file.write_bytes(written.getvalue())
 
 
 def _program(model: SourceSeparator) -> torch.export.ExportedProgram:
@@ -96,7 +99,9 @@ def _write_torch_export(model: SourceSeparator, file: Path, facts: dict[str, Any
     with explained("torch-export", model), torch.no_grad():
         program = _program(model)
         restore(program)
-        torch.export.save(program, file, extra_files={HEADER: json.dumps(graph_header(model, facts))})
+        written = io.BytesIO()
+        torch.export.save(program, written, extra_files={HEADER: json.dumps(graph_header(model, facts))})
+    file.write_bytes(written.getvalue())
 
 
 def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
@@ -118,7 +123,7 @@ def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> No
         written.model.metadata_props.update(  # what a reader without this library looks for first
             sources=",".join(model.sources), sample_rate=str(model.sample_rate), licence=str(about.get("licence"))
         )
-        written.save(file, external_data=False)
+    written.save(file, external_data=False)
 
 
 # What no exporter can do, in its own words; the command says the same line. A combination that is not here is possible.

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tasnet_attn.files import whole
+
 
 def spectrograms(signals: dict[str, Tensor], sample_rate: int, path: Path, seconds: float = 8.0) -> Path:
     """Draw magnitude spectrograms below each other, on one colour scale.
@@ -31,6 +33,6 @@ def spectrograms(signals: dict[str, Tensor], sample_rate: int, path: Path, secon
         axis.set(title=title, ylabel="kHz", ylim=(0, min(12.0, sample_rate / 2000)))
     axes[-1].set_xlabel("seconds")
     figure.colorbar(picture, ax=list(axes), label="dB re full scale")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    with whole(path, path.suffix) as part:
+        figure.savefig(part, dpi=100)
     return path

@@ -6,6 +6,7 @@ After `import tasnet_attn.exporting.asteroid`, `asteroid.models.BaseModel.from_p
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def write(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
         "model_args": {"config": model.config, "sample_rate": model.sample_rate},
         "infos": {**facts, "software_versions": facts["versions"]},
     }
-    torch.save(packed, file)
+    written = io.BytesIO()  # a full disk is then an OSError, not torch's own
+    torch.save(packed, written)
+    file.write_bytes(written.getvalue())
 
 
 def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:

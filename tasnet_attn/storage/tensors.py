@@ -64,6 +64,7 @@ def write_safetensors(
     Raises:
         UserError: a weight is too large for `dtype`.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     stored = {}
@@ -76,7 +77,10 @@ def write_safetensors(
         stored[name] = tensor
     header = {**facts, "config": config}
     with whole(file) as part:
-        save_file(stored, part, metadata={"format": "pt", HEADER: json.dumps(header)})
+        try:
+            save_file(stored, part, metadata={"format": "pt", HEADER: json.dumps(header)})
+        except SafetensorError as error:
+            raise UserError(f"{file}: cannot be written: {first_line(error)}", status=1) from error
         os.chmod(part, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
     return file
 

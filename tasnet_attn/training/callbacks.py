@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tasnet_attn.config import write_yaml
 from tasnet_attn.data.fingerprint import record, remember
-from tasnet_attn.files import whole, write_text
+from tasnet_attn.files import touching, whole, write_text
 from tasnet_attn.training.folder import add_history
 from tasnet_attn.training.resuming import CONFIGURATION
 from tasnet_attn.training.signals import Stop
@@ -169,7 +169,7 @@ class MetricsFile(Logger):
             self.rows = [earlier for earlier in self.rows if step is None or int(earlier["step"]) < step]
         self.rows.append(row)
         if row.keys() <= set(self.columns):
-            with self.file.open("a", newline="") as file:
+            with touching(self.file), self.file.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
             return
         self.columns = sorted(set().union(*self.rows))
