@@ -40,7 +40,7 @@ class SamsNet(Separator):
         scale: what scores are divided by: the root of the "channels", the paper's d_k; or of the "width" of the vectors
             that they are products of (F, or channels * F), as in models of version 0.1.0.
         gradient_checkpointing: keep what goes into each sub-layer alone and compute the rest of it again for the
-            gradients: less memory, a third more time, the same numbers.
+            gradients: about half the memory, one more forward pass, the same numbers.
 
     Source: Li et al. 2019, section 2. The text leaves open how attention contracts (per channel is our reading), what
     LayerNorm goes over, the last convolution and whether the sources share weights: these defaults are ours. The
