@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import threading
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         after Ctrl-C. SIGTERM ends the process with 143.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a name's letters
     for message in OTHERS_DEPRECATIONS:
         warnings.filterwarnings("ignore", message)
     try:

@@ -338,6 +338,23 @@ def test_mistakes_with_pipes(command, model, tmp_path, capsys):
     assert loud[0] == 2 and "above full scale" in loud[2]
 
 
+@pytest.mark.slow
+def test_names_that_the_terminal_cannot_show(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    song(tmp_path / "🎸.wav", 300)
+    process = started(tmp_path / "🎸.wav", "--model", model, "--out", tmp_path / "out")
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 0 and "\\U0001f3b8" in said and error == ""
+
+
+@pytest.mark.slow
+def test_a_pipe_that_nobody_reads_any_more(model, tmp_path):
+    song(tmp_path / "x.wav", 100_000)
+    process = started(tmp_path / "x.wav", "--model", model, "--sources", "voice", "--out", "-")
+    process.stdout.close()
+    assert process.stderr.read() == "tasnet-attn: standard output: Broken pipe\n" and process.wait(60) == 1
+
+
 # ---- two at once, killed, interrupted -------------------------------------------------------------------------------
 
 
