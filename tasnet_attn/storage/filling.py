@@ -85,7 +85,7 @@ def _on_meta(file: Path, build: Callable[[], Model], tensors: int) -> Model:
 
     hook = register_module_parameter_registration_hook(more)
     try:
-        with torch.device("meta"), _NoDraws():
+        with torch.device("meta"), NoDraws():
             return build()
     except (RuntimeError, OverflowError, MemoryError) as error:  # sizes beyond what even a shape can be
         raise UserError(f"{file}: describes a model that cannot be built: {first_line(error)}") from error
@@ -93,7 +93,7 @@ def _on_meta(file: Path, build: Callable[[], Model], tensors: int) -> Model:
         hook.remove()
 
 
-class _NoDraws(TorchFunctionMode):
+class NoDraws(TorchFunctionMode):
     """Initial weights are not drawn: there is nothing to draw on the meta device, but trying loads torch's compiler."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

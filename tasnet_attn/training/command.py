@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
@@ -35,7 +36,9 @@ from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, Metr
 from tasnet_attn.training.folder import FINISHED, holding
 from tasnet_attn.training.guard import Guard
 from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
+from tasnet_attn.training.showing import Bar, EpochLines, introduce, quiet, say
 from tasnet_attn.training.signals import Stop, stopping
+from tasnet_attn.training.sizes import check_size
 from tasnet_attn.training.task import SeparationTask
 
 
@@ -90,14 +93,7 @@ def train(arguments: Sequence[str]) -> Path:
     Raises:
         UserError: a wrong file, key or value, or a run folder that already holds a run.
     """
-    with warnings.catch_warnings():
-        for noise in (
-            ".*does not have many workers.*",
-            ".*tensorboardX.*",
-            ".*litlogger.*|.*litmodels.*",
-            ".*Previous log files.*",
-        ):
-            warnings.filterwarnings("ignore", noise)
+    with quiet():
         how, arguments = ways(arguments)
         layers = config.read(arguments)
         cli = _start(layers.theirs)
@@ -117,7 +113,7 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     out: Path = cli.config.out
     start = begin(out, cli.config.ckpt_path, full, change, parse, lambda: _data(full))
     if start.finished:
-        rank_zero_info(say_finished(out, start))
+        say(say_finished(out, start))
         return
     if full["seed_everything"] is not False:
         seed_everything(full["seed_everything"], workers=True, verbose=False)
@@ -125,8 +121,18 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     task, data, trainer = _built(cli, full, start, history, parent)
     (out / FINISHED).unlink(missing_ok=True)
     stop = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)).stop = Stop()
-    with stopping(trainer, stop, out):
-        trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    introduce(task.model, type(data).__name__, trainer, out)
+    try:
+        with stopping(trainer, stop, out):
+            trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"{out}: a process that reads data was killed, perhaps for memory; fewer data.workers, or shorter "
+            "data.segment; go on with --ckpt_path last",
+            status=1,
+        ) from error
     trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
     (out / FINISHED).touch()
     if not (out / "checkpoints" / "best.ckpt").is_file():
@@ -178,10 +184,15 @@ def _built(
     except (ArgumentError, ValueError, MisconfigurationException) as error:
         raise UserError(_explain(error)) from error
     out: Path = built.out
+    check_size(full["model"])
     model = SourceSeparator.from_config(full["model"])
     data = _data(full)
     loss = config.build(full["task"]["loss"], Loss | None, "task.loss")
     task = SeparationTask(model, loss, **built.task.as_dict())
+    try:
+        task.configure_optimizers()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"task: {error}") from error
     if parent is not None:
         parent.give_weights(task)
         task.given_optimizer = parent.give_optimizer
@@ -195,6 +206,12 @@ def _built(
         raise UserError(f"ema: {error}") from error
     guard = Guard(skip=full["on_nan"] == "skip")
     ours = [*averaged, guard, StoreConfig(out, full, history), built.early_stopping, best, built.checkpoint]
+    if settings["enable_progress_bar"] is None:
+        terminal = sys.stdout.isatty()
+        settings["enable_progress_bar"] = terminal
+        ours.append(Bar() if terminal else EpochLines())
+    if settings["enable_model_summary"] is None:
+        settings["enable_model_summary"] = False  # the first line says it
     settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
     settings["default_root_dir"] = settings["default_root_dir"] or out

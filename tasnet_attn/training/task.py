@@ -14,6 +14,8 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tasnet_attn.losses import SISNR, Loss, widened
+from tasnet_attn.metrics import si_snr
+from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.model import SourceSeparator
 
 Optimise = Callable[[Iterable], Optimizer]
@@ -70,10 +72,23 @@ class SeparationTask(LightningModule):
         loss, estimates = self._loss(batch)
         ours, theirs = widened(estimates).sum(1), widened(batch[1]).sum(1)
         size = loss.new_tensor(len(batch[0]))
+        self._add_ratios(batch[1].detach(), estimates.detach())
         self._sums += torch.stack([(ours * theirs).sum(), ours.square().sum(), size * loss, size])
 
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros_like(self.model.gain).repeat(4)
+        self._ratios = self._sums.new_zeros(2, len(self.model.sources))  # of each source: sum in dB, number heard
+
+    def _add_ratios(self, references: Tensor, estimates: Tensor) -> None:
+        """SI-SNR of a batch, whatever the loss; interchangeable sources are named by their references."""
+        ours, theirs = widened(estimates), widened(references)
+        if self.model.interchangeable:
+            pairs = si_snr(theirs.unsqueeze(2), ours.unsqueeze(1)).mean(-1)  # [B, reference, estimate]
+            orders = torch.tensor([best_permutation(item) for item in pairs.nan_to_num()], device=ours.device)
+            ours = torch.stack([item[order] for item, order in zip(ours, orders, strict=True)])
+        ratios = si_snr(theirs, ours)  # [B, S, C]
+        heard = (theirs.amax(-1) > theirs.amin(-1)) & ratios.isfinite()
+        self._ratios += torch.stack([torch.where(heard, ratios, 0.0).sum((0, 2)), heard.sum((0, 2)).to(ratios)])
 
     def on_validation_epoch_end(self) -> None:
         """Over all processes and before a checkpoint is written: log the loss, set the gain, step a plateau schedule.
@@ -85,6 +100,10 @@ class SeparationTask(LightningModule):
         """
         common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         self.log("valid_loss", loss / size, prog_bar=True, sync_dist=True)
+        total, heard = self.trainer.strategy.reduce(self._ratios, reduce_op="sum")
+        for source, ratio in zip(self.model.sources, total / heard, strict=True):
+            self.log(f"valid_si_snr_{source}", ratio)
+        self.log("valid_si_snr", (total / heard).nanmean())
         if self.trainer.sanity_checking:
             return
         if self.loss.scale_free and common != 0:

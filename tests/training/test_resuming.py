@@ -169,10 +169,10 @@ def test_a_change_that_cannot_be_is_one_line(go_on, run):
     assert contents(run) == before
 
 
-def test_a_finished_run_says_so(go_on, run, capsys, caplog):
+def test_a_finished_run_says_so(go_on, run, capsys):
     before = contents(run)
     go_on("--trainer.max_steps=6")
-    assert "finished after 6 steps" in capsys.readouterr().err + caplog.text
+    assert "finished after 6 steps" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"finished after 6 steps.*with other settings.*data\.batch_size 2 -> 3"):
         go_on("--trainer.max_steps=6", "--data.batch_size=3")
     assert contents(run) == before

@@ -1,0 +1,52 @@
+"""A model's size is looked at before memory is asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage.filling import NoDraws
+
+MOST = 10_000  # parameter tensors
+
+
+def check_size(config: dict[str, Any]) -> None:
+    """Refuse a model whose weights and gradients are larger than this machine's memory.
+
+    Built without memory, on the meta device; a user's own module that cannot be built there is not looked at.
+
+    Raises:
+        UserError: says how large it is.
+    """
+    count = 0
+
+    def more(module: Any, name: str, parameter: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST:
+            raise UserError(f"model: has more than {MOST:,} parameter tensors; give it fewer layers")
+
+    hook = register_module_parameter_registration_hook(more)
+    try:
+        with torch.device("meta"), NoDraws():
+            model = SourceSeparator.from_config(config)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if "overflow" not in str(error).lower():
+            return
+        raise UserError("model: is larger than any machine's memory; give it smaller sizes") from error
+    finally:
+        hook.remove()
+    tensors = [*model.parameters(), *model.parameters(), *model.buffers()]
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
+    if needed > memory:
+        number = sum(parameter.numel() for parameter in model.parameters())
+        raise UserError(
+            f"model: {number:,} parameters need {needed / 2**30:,.0f} GiB for weights and gradients; this machine's "
+            f"memory is {memory / 2**30:,.0f} GiB; give it smaller sizes"
+        )

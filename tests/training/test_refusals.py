@@ -1,0 +1,80 @@
+"""Bad values, absurd sizes, a killed reader: one line, and no run folder; and what a training prints."""
+
+import csv
+import os
+import signal
+
+import pytest
+from training.test_resuming import begun  # noqa: F401  a fixture
+
+from tasnet_attn.cli import main
+from tasnet_attn.data.base import Segments
+from tasnet_attn.errors import UserError
+from tasnet_attn.training.command import train
+
+STFT = [f"--model.{end}=STFT{end.title()}" for end in ("encoder", "decoder")]
+STFT += [f"--model.{end}.{size}" for end in ("encoder", "decoder") for size in ("n_fft=64", "hop=16")]
+
+
+@pytest.fixture
+def arguments(begun, tmp_path):  # noqa: F811
+    return ["--config", str(begun / "conf.yml"), "--out", str(tmp_path / "run"), "--trainer.max_steps=2"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["--data.batch_size=0"], "batch_size 0 must be at least 1"),
+        (["--data.segment=0"], "segment 0.0 s must be longer than 0"),
+        (["--data.segment=.nan"], "data.segment: nan is not a finite number"),
+        (["--data.workers=-1"], "workers -1 must be at least 0"),
+        (["--model.separator.heads=0"], "heads 0 must be at least 1"),
+        (["--model.separator.transformer_layers=-1"], "transformer_layers -1 must be at least 0"),
+        (["--model.separator.ffn=0"], "ffn 0 must be at least 1"),
+        ([*STFT, "--model.encoder.hop=0"], "model.encoder: STFTEncoder: hop 0 must be at least 1"),
+        ([*STFT, "--model.decoder.hop=0"], "model.decoder: STFTDecoder: hop 0 must be at least 1"),
+        ([*STFT, "--model.encoder.normalise=x"], "'x' is neither 'max' nor null"),
+        (["--model.sample_rate=null"], "model.sample_rate: null is not a whole number"),
+        (["--model.sample_rate=0"], "sample_rate 0 must be at least 1"),
+        (["--model.segment=-1"], "segment -1.0 s must be longer than 0"),
+        (["--model.interchangeable='no'"], "model.interchangeable: 'no' is not true or false"),
+        (["--task.optimizer.init_args.lr=-1"], "learning rate"),
+        (["--model.separator.hidden=1000000000"], "memory"),
+        (["--model.separator.ffn=100000000000"], "memory"),
+        (["--model.separator.transformer_layers=100000000"], "fewer layers"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_leaves_nothing(arguments, tmp_path, values, said):
+    with pytest.raises(UserError) as caught:
+        train([*arguments, *values])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_reader_is_one_line(arguments, monkeypatch):
+    monkeypatch.setattr(Segments, "__getitem__", lambda self, key: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="a process that reads data was killed") as caught:
+        train([*arguments, "--data.workers=1", "--trainer.num_sanity_val_steps=0"])
+    assert caught.value.status == 1 and "\n" not in str(caught.value)
+
+
+def test_two_lines_and_one_for_each_epoch(arguments, begun, tmp_path, capfd):  # noqa: F811
+    conf = tmp_path / "conf.yml"
+    text = (begun / "conf.yml").read_text()
+    conf.write_text(text.replace(", enable_progress_bar: false", ""))
+    assert main(["train", "--config", str(conf), *arguments[2:], "--trainer.max_steps=8"]) == 0
+    lines = "".join(capfd.readouterr()).splitlines()
+    assert any("1_trans_0" in line and "parameters" in line and "8000 Hz" in line for line in lines[:3])
+    assert sum(line.startswith("epoch ") and "valid_si_snr" in line for line in lines) == 2
+    assert len(lines) <= 6 and not any("litlogger" in line or "TPU" in line for line in lines)
+
+
+@pytest.mark.parametrize("more", [[], ["--model.interchangeable=true"]])
+def test_common_figures_of_a_validation(arguments, more):
+    """SI-SNR is the negative of the loss that is it, for sources heard throughout; and every source has its own."""
+    run = train([*arguments, *more, "--trainer.max_steps=4", "--trainer.logger=null"])
+    with (run / "metrics.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row.get("valid_loss")]
+    assert float(row["valid_si_snr"]) == pytest.approx(-float(row["valid_loss"]), abs=1e-3)
+    both = [float(row[f"valid_si_snr_{source}"]) for source in ("guitar", "backing")]
+    assert sum(both) / 2 == pytest.approx(float(row["valid_si_snr"]), abs=1e-3)
