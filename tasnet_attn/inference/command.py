@@ -137,12 +137,17 @@ class _seconds:
 _network: Any = None  # of a worker process
 
 
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def _begin(model: str, modules: list[str], threads: int) -> None:
     global _network
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # no orphans
+        threading.Thread(target=_end_with, args=[parent], daemon=True).start()  # no orphans
     torch.set_num_threads(threads)
     import_modules(modules)
     _network = load(model)
