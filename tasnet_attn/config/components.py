@@ -260,7 +260,7 @@ def with_former(value: Any) -> Any:
     if isinstance(name := value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
         for cls in known(Configurable):
             if cls.__name__ == name.rpartition(".")[2]:
-                filled["init_args"] = {**cls.former, **filled["init_args"]}
+                filled["init_args"] = {**getattr(cls, "former", {}), **filled["init_args"]}
     return filled
 
 

@@ -69,7 +69,7 @@ class Amendments:
         earlier = next(iter(checkpoint["lr_schedulers"]), None)
         was_plateau = earlier is not None and "num_bad_epochs" in earlier
         if isinstance(schedule, ReduceLROnPlateau):
-            if was_plateau:
+            if earlier is not None and was_plateau:
                 schedule.load_state_dict({**schedule.state_dict(), **{k: earlier[k] for k in PROGRESS if k in earlier}})
                 base = self.before["task"]["optimizer"]["init_args"].get("lr")
                 for group, old in zip(optimizer.param_groups, stored["param_groups"], strict=True):

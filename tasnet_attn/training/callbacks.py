@@ -41,7 +41,9 @@ class LastCheckpoint(ModelCheckpoint):
         last = trainer.is_last_batch
         if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not last:
             return
-        if last or trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None  # while it fits
+        if last or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
             self.due = self.due or self._is_time(trainer)
             return
         if self.stop.signal is not None:

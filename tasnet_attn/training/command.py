@@ -120,7 +120,8 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     history = changes(start) if parent is None else parent.history()
     task, data, trainer = _built(cli, full, start, history, parent)
     (out / FINISHED).unlink(missing_ok=True)
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)).stop = Stop()
+    stop = Stop()
+    next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)).stop = stop
     introduce(task.model, type(data).__name__, trainer, out)
     try:
         with stopping(trainer, stop, out):

@@ -29,7 +29,7 @@ def holding(out: Path) -> Iterator[None]:
     Raises:
         UserError: another process trains in it.
     """
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         yield
         return
     with touching(out):
