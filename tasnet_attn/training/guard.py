@@ -74,11 +74,8 @@ class Guard(Callback):
     ) -> None:
         """Read where others wait for the device anyway."""
         bar = trainer.progress_bar_callback
-        drawn = (
-            bar is not None
-            and not getattr(bar, "is_disabled", False)
-            and (batch_idx + 1) % (getattr(bar, "refresh_rate", 0) or 1) == 0
-        )
+        shown = bar is not None and not getattr(bar, "is_disabled", False)
+        drawn = shown and (batch_idx + 1) % (getattr(bar, "refresh_rate", 0) or 1) == 0
         if drawn or trainer._logger_connector.should_update_logs:
             self._read(trainer)
 
