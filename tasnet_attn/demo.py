@@ -44,7 +44,7 @@ def demo(out: Path, steps: int | None = None) -> Path:
         The page.
     """
     if out.exists() and any(out.iterdir()) and not (out / "run").is_dir():
-        raise UserError(f"{out}: is there already, and not from this demo; give another --out")
+        raise UserError(f"{out}: already exists, and not from this demo; give another --out")
     started = time.time()
     arguments = ["--config", str(recipe("demo") / "base.yml"), "--config", str(recipe("demo/ltl") / "conf.yml")]
     if steps is not None:

@@ -157,4 +157,4 @@ def test_the_demo_end_to_end_in_two_steps(tmp_path, capsys):
 def test_the_demo_does_not_write_into_a_folder_of_another_kind(tmp_path, capsys):
     (tmp_path / "thesis.tex").touch()
     assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

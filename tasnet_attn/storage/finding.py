@@ -47,4 +47,4 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{HUB}{name}: not to be had from the Hugging Face Hub: {first_line(error)}") from error
+        raise UserError(f"{HUB}{name}: not available from the Hugging Face Hub: {first_line(error)}") from error

@@ -270,7 +270,7 @@ def test_check_names_a_changed_file_and_nothing_is_overwritten(packages, tmp_pat
     assert main(arguments) == 0 and "not that of the tested package versions" in capsys.readouterr().out
     assert "asterisk-prompt-es-co 1.0-1, GPL-2: July E. Jiménez" in (tmp_path / "corpus/CREDITS.md").read_text()
     assert (tmp_path / "corpus/klettres-data.copyright").read_bytes() == b"License: GPL-2\n"
-    assert main(arguments) == 2 and "is there already" in capsys.readouterr().err
+    assert main(arguments) == 2 and "already exists" in capsys.readouterr().err
     assert main([*arguments, "--check"]) == 0
     file = next((tmp_path / "corpus").rglob("s1/*.wav"))
     soundfile.write(file, np.zeros(8000), 8000)

@@ -220,7 +220,7 @@ def test_names_on_the_hub(tmp_path, monkeypatch):
     assert SourceSeparator.from_pretrained("someone/model").sources == ["guitar", "backing"]
     assert load("hf://someone/model").sample_rate == 8000
     assert asked == [("someone/model", ["config.json", "model.safetensors", "README.md"])] * 2
-    with pytest.raises(UserError, match="hf://nobody/nothing: not to be had from the Hugging Face Hub: no connection$"):
+    with pytest.raises(UserError, match="hf://nobody/nothing: not available from the Hugging Face Hub: no connection$"):
         SourceSeparator.from_pretrained("nobody/nothing")
     with pytest.raises(UserError, match="no such model"):
         load("someone/model")  # the plain name may be a folder that is not there: nobody is asked

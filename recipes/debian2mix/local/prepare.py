@@ -266,10 +266,10 @@ def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None
         The corpus's checksum: SHA-256 of its file SHA256SUMS.
 
     Raises:
-        UserError: packages lack or are damaged, `out` is there already, or too little speech; names the file.
+        UserError: packages lack or are damaged, `out` already exists, or too little speech; names the file.
     """
     if out.exists():
-        raise UserError(f"{out}: is there already; look at it with --check, or remove it to build it anew")
+        raise UserError(f"{out}: already exists; look at it with --check, or remove it to build it anew")
     debs = find(packages)
     subsets: dict[str, list[Prompt]] = {subset: [] for subset in SUBSETS}
     for prompt in prompts_of(debs):
