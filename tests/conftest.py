@@ -18,7 +18,8 @@ from tasnet_attn.filterbanks import GammatoneEncoder, GatedEncoder, LearnedDecod
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, TasNet
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+# the suite runs in two processes, a thread each; alone (-n 0) in two threads
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
 ROOT = Path(__file__).parents[1]
 
 
