@@ -192,15 +192,15 @@ def test_own_classes_are_known_once_they_are_imported(tmp_path):
     model = spectrogram_model()
     path = save(model, tmp_path / "model.safetensors")
     assert isinstance(load(path).separator, TwoStages)
-    elsewhere = {**model.config, "separator": {"class_path": "elsewhere.Mine", "init_args": {}}}
-    with pytest.raises(UserError, match=r"model\.separator: .*'elsewhere\.Mine'.*add --import elsewhere"):
-        SourceSeparator.from_config(elsewhere)
+    another_place = {**model.config, "separator": {"class_path": "another_place.Mine", "init_args": {}}}
+    with pytest.raises(UserError, match=r"model\.separator: .*'another_place\.Mine'.*add --import another_place"):
+        SourceSeparator.from_config(another_place)
 
     class Mine(TwoStages):
         pass
 
-    Mine.__module__ = "elsewhere"
-    assert isinstance(SourceSeparator.from_config(elsewhere, classes=[Mine]).separator, Mine)
+    Mine.__module__ = "another_place"
+    assert isinstance(SourceSeparator.from_config(another_place, classes=[Mine]).separator, Mine)
 
 
 def test_loading_imports_nothing_that_a_file_names(tmp_path, monkeypatch):

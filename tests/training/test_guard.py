@@ -91,7 +91,9 @@ def test_the_scaler_of_float16_may_look_for_its_scale():
         guard._read(Scaled)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_says_so_and_ends(arguments, tmp_path, monkeypatch, capsys, number, status):
     """In the third step of an epoch of four; resumed, it equals an unbroken run."""
     step = SeparationTask.training_step

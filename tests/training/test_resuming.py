@@ -221,6 +221,7 @@ def test_a_model_file_begins_a_run_by_fork_alone(begun, run, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_one_process_trains_in_a_folder(begun, tmp_path):
     """The second ends in one line; what holds the folder is released by death."""
     out = tmp_path / "new"
