@@ -66,7 +66,7 @@ class Counted(OracleMask):
         return super().__call__(mixture, references)
 
 
-class Level(Metric):
+class LevelHere(Metric):
     """A metric of the user's own: the estimates' level in dB."""
 
     def __init__(self, offset: float = 0.0):
@@ -241,7 +241,7 @@ def test_a_perfect_system_is_reported_as_infinite(tmp_path):
 
 
 def test_a_metric_of_the_users_own_is_in_every_file(tmp_path):
-    evaluate(OracleMask("ratio"), tracks(2), tmp_path, metrics=[Level(3.0)], baselines=["mixture"])
+    evaluate(OracleMask("ratio"), tracks(2), tmp_path, metrics=[LevelHere(3.0)], baselines=["mixture"])
     table = read_table(tmp_path).set_index(["track", "source", "metric"])["score"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     for track in tracks(2):
@@ -302,7 +302,7 @@ def test_what_changed_is_done_again(tmp_path, change, monkeypatch):
     elif change == "settings":
         settings = {"window": 0.5}
     elif change == "metrics":
-        settings = {"metrics": [Level()]}
+        settings = {"metrics": [LevelHere()]}
     elif change == "version":
         monkeypatch.setattr("tasnet_attn.evaluation.command.__version__", "another")
     else:

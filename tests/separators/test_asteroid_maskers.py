@@ -132,4 +132,8 @@ def test_exports(masker, format, tmp_path, capsys):
     arguments = ["--import", maskers.__name__, "export", str(file), "--to", format, "--out", str(tmp_path / "out")]
     status = main(arguments)
     said = capsys.readouterr()
+    if masker is maskers.SuDORMRF and format in ("torch-export", "onnx"):  # it counts frames in Python
+        assert status == 2 and "computes sizes from the number of frames in Python" in said.err
+        assert "_local.py:" in said.err and said.err.count("\n") == 1 and not (tmp_path / "out").exists()
+        return
     assert status == 0, said.err
