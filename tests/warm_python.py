@@ -76,7 +76,7 @@ def serve(address):
 def run(arguments):
     """Run a module as the main program, and end without taking everything imported down again: that takes longer."""
     sys.argv, status = arguments, 0
-    # torch makes its thread pool anew after a fork, on the first call of this, which several threads must not be at once
+    # after a fork torch makes its thread pool anew, on the first call of this: several threads at once would break it
     importlib.import_module("torch").set_num_threads(1)
     try:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
