@@ -78,12 +78,13 @@ def assert_close(ours, theirs, rtol=1e-10):
         torch.testing.assert_close(ours[name], expected, rtol=0, atol=rtol * expected.abs().max().item(), msg=name)
 
 
+PATHS = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]  # this file's and conftest's
 PROCESS = textwrap.dedent("""
     import os, sys, warnings
     warnings.simplefilter("ignore")
     import torch
     torch.set_num_threads(1)
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:0] = sys.argv[1].split(os.pathsep)
     from test_scaling import SeparationTask, train, train_and_keep_gradients
 
     step = SeparationTask.training_step
@@ -115,7 +116,7 @@ def two(config):
     out.mkdir()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     finished = subprocess.run(
-        [*torchrun, script, os.path.dirname(os.path.dirname(__file__)), out, "--config", config, "--trainer.devices=2"],
+        [*torchrun, script, os.pathsep.join(PATHS), out, "--config", config, "--trainer.devices=2"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-3000:]
