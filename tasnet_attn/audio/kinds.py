@@ -35,7 +35,18 @@ class Kind(NamedTuple):
 
 
 def kind_of(path: Path) -> Kind | None:
-    """The kind of a regular file; None: no sound that can be read here."""
+    """The kind of a regular file; None: no sound that can be read here.
+
+    Raises:
+        ValueError, LookupError, ArithmeticError: a header that contradicts itself or breaks off.
+    """
+    try:
+        return _kind_of(path)
+    except struct.error as error:
+        raise ValueError(f"a header that breaks off: {error}") from error
+
+
+def _kind_of(path: Path) -> Kind | None:
     with path.open("rb") as file:
         head = file.read(HEAD)
         if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
