@@ -10,6 +10,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -21,6 +22,8 @@ from tasnet_attn.separators import LTL, TasNet
 # the suite runs in two processes, a thread each; alone (-n 0) in two threads
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
 ROOT = Path(__file__).parents[1]
+hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples everywhere
+hypothesis.settings.load_profile("repeatable")
 
 
 def recipe_script(name):
