@@ -175,7 +175,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(tmp_path, cap
     assert main(arguments) == 1
     printed = capsys.readouterr().out
     assert "bad, seed 0: failed: UserError:" in printed and "no such folder" in printed
-    assert "no epoch has a finite validation loss" in printed
+    assert "diverged, seed 0: failed: Diverged: " in printed  # training itself says it, in one line
     rows = {row["cell"]: row for row in cells_of(tmp_path / "out")}
     assert [rows[name]["state"] for name in ("good", "bad", "diverged")] == ["finished", "failed", "failed"]
     assert "no such folder" in rows["bad"]["error"] and rows["bad"]["valid_loss"] == ""
