@@ -19,18 +19,13 @@ from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.inference.segments import separate
+from tasnet_attn.options import recipe
 from tasnet_attn.reporting.command import report
 from tasnet_attn.reporting.figures import spectrograms
 from tasnet_attn.storage import load
 from tasnet_attn.training.command import train
 
 UNSEEN: dict[Split, str] = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
-
-
-def recipe(name: str) -> Path:
-    """The folder of a demo recipe: in the checkout, or in the installed package."""
-    package = Path(__file__).parent
-    return next(path for path in (package.parent / "recipes" / name, package / "recipes" / name) if path.is_dir())
 
 
 def demo(out: Path, steps: int | None = None) -> Path:

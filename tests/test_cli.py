@@ -12,6 +12,8 @@ from conftest import tasnet_model
 
 from tasnet_attn import save
 from tasnet_attn.cli import main
+from tasnet_attn.options import ABOUT, recipe, train_arguments, train_help
+from tasnet_attn.training.command import parse
 
 
 @pytest.fixture
@@ -43,12 +45,48 @@ def test_separate_imports_no_training():
     assert not {"pytorch_lightning", "asteroid", "jsonargparse", "museval", "matplotlib"} & set(loaded)
 
 
-@pytest.mark.parametrize("command", ["demo", "separate", "evaluate", "report", "ablate", "check-data", "export"])
-def test_every_command_has_help(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
-    assert ended.value.code == 0
-    assert f"tasnet-attn {command}" in capsys.readouterr().out
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("command", ["", *ABOUT])
+def test_every_help_fits_one_screen(command, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    try:
+        assert main([*command.split(), "--help"]) == 0
+    except SystemExit as ended:
+        assert not ended.code
+    lines = capsys.readouterr().out.splitlines()
+    assert any("tasnet-attn" in line or "--out DIR" in line for line in lines)
+    assert len(lines) <= (24 if command in ("", "train") else 40)
+    assert max(map(len, lines)) <= width
+    assert not any("class '" in line or "positional arguments" in line for line in lines)
+
+
+def test_train_alone_says_what_it_needs(capsys):
+    assert main(["train"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    command = line.partition("try: ")[2].split()
+    assert command[:2] == ["tasnet-attn", "train"]
+    parse(command[2:])  # it would run
+
+
+def test_the_settings_that_help_shows_exist(capsys):
+    """Of `train`, whose help is written by hand; the same settings by their short names are the same run."""
+    base = recipe("demo") / "base.yml"
+    files = ["--config", str(base), "--config", str(base.parent / "ltl" / "conf.yml")]
+    values = ["--trainer.max_epochs=3", "--early_stopping.patience=4", "--task.optimizer.init_args.lr=0.1"]
+    values += ["--data.batch_size=2", "--data.segment=1", "--data.segments_per_epoch=9", "--data.workers=0"]
+    values += ["--trainer.precision=bf16-mixed", "--ema=0.9", "--trainer.max_time=00:01:00:00", "--seed_everything=3"]
+    names = [value.partition("=")[0] for value in values]
+    assert all(name in train_help() or f" {name.partition('.')[2]} " in train_help() for name in names)
+    whole = parse([*files, *values, "--out=x", "--trainer.accelerator=cpu"])
+    assert parse(train_arguments([*files, *values, "-o", "x", "-d", "cpu"])) == whole
+
+
+def test_help_all_has_every_setting(capsys):
+    assert main(["train", "--help-all"]) == 0
+    text = capsys.readouterr().out
+    for setting in ("transformer_layers=4", "segments_per_epoch=1000", "cap=null", "--trainer.max_epochs", "--ema"):
+        assert setting in text
+    assert "<class" not in text and "Lightning Trainer command line tool" not in text
 
 
 def test_separate(model, song, tmp_path, capsys):

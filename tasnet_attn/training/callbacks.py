@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tasnet_attn.config import write_yaml
 from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.files import touching, whole, write_text
+from tasnet_attn.terminal import warn
 from tasnet_attn.training.folder import add_history
 from tasnet_attn.training.resuming import CONFIGURATION
 from tasnet_attn.training.signals import Stop
@@ -144,7 +144,7 @@ class StoreConfig(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it."""
         for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
-            warnings.warn(f"{self.out}: the data changed since this run began: {change}", stacklevel=2)
+            warn(f"{self.out}: the data changed since this run began: {change}")
         add_history(self.out, self.history)
         write_text(self.out / "config.yml", write_yaml(self.full))
 

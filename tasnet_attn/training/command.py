@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +19,12 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
 import tasnet_attn.training.schedules  # noqa: F401  so that configurations may name them
-from tasnet_attn import config
+from tasnet_attn import config, terminal
 from tasnet_attn.data import SegmentedData
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluation
@@ -36,7 +34,8 @@ from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, Metr
 from tasnet_attn.training.folder import FINISHED, holding
 from tasnet_attn.training.guard import Guard
 from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
-from tasnet_attn.training.showing import Bar, EpochLines, introduce, quiet, say
+from tasnet_attn.training.settings import listing
+from tasnet_attn.training.showing import Progress, introduce, say
 from tasnet_attn.training.signals import Stop, stopping
 from tasnet_attn.training.sizes import check_size
 from tasnet_attn.training.task import SeparationTask
@@ -84,7 +83,13 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         UserError: a wrong file, key or value.
     """
     layers = config.read(arguments)
-    return _full(layers.ours, _trainers_part(tuple(layers.theirs)))
+    with terminal.libraries_apart():
+        return _full(layers.ours, _trainers_part(tuple(layers.theirs)))
+
+
+def every_setting() -> str:
+    """What `train --help-all` prints."""
+    return listing(_start([]).parser)
 
 
 def train(arguments: Sequence[str]) -> Path:
@@ -93,7 +98,7 @@ def train(arguments: Sequence[str]) -> Path:
     Raises:
         UserError: a wrong file, key or value, or a run folder that already holds a run.
     """
-    with quiet():
+    with terminal.libraries_apart():
         how, arguments = ways(arguments)
         layers = config.read(arguments)
         cli = _start(layers.theirs)
@@ -124,7 +129,7 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)).stop = stop
     introduce(task.model, type(data).__name__, trainer, out)
     try:
-        with stopping(trainer, stop, out):
+        with terminal.log(out / terminal.LOG), stopping(trainer, stop, out):
             trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -137,7 +142,7 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
     (out / FINISHED).touch()
     if not (out / "checkpoints" / "best.ckpt").is_file():
-        rank_zero_warn(
+        rank_zero_only(terminal.warn)(
             f"{out}: ended before its first validation, so the level of the outputs was not measured and SDR "
             "says nothing; more steps, or fewer data.init_args.segments_per_epoch"
         )
@@ -208,9 +213,8 @@ def _built(
     guard = Guard(skip=full["on_nan"] == "skip")
     ours = [*averaged, guard, StoreConfig(out, full, history), built.early_stopping, best, built.checkpoint]
     if settings["enable_progress_bar"] is None:
-        terminal = sys.stdout.isatty()
-        settings["enable_progress_bar"] = terminal
-        ours.append(Bar() if terminal else EpochLines())
+        settings["enable_progress_bar"] = False
+        ours.append(Progress())
     if settings["enable_model_summary"] is None:
         settings["enable_model_summary"] = False  # the first line says it
     settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
@@ -232,20 +236,18 @@ def _built(
 
 
 def _start(arguments: Sequence[str]) -> TrainCLI:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
-        try:
-            return TrainCLI(
-                args=list(arguments),
-                run=False,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                save_config_callback=None,
-                parser_kwargs={"exit_on_error": False, "prog": "tasnet-attn train"},
-            )
-        except (ArgumentError, ValueError, MisconfigurationException) as error:
-            raise UserError(_explain(error)) from error
+    try:
+        return TrainCLI(
+            args=list(arguments),
+            run=False,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=None,
+            parser_kwargs={"exit_on_error": False, "prog": "tasnet-attn train"},
+        )
+    except (ArgumentError, ValueError, MisconfigurationException) as error:
+        raise UserError(_explain(error)) from error
 
 
 def _listed(setting: Any) -> list[Any]:

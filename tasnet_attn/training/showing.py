@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import re
-import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from tasnet_attn import terminal
 from tasnet_attn.model import SourceSeparator
-
-NOISE = re.compile(  # what Lightning says about itself, its maker's services, and what our lines say
-    r"[GTH]PU available|litlogger|Tip:|weights_only|`Trainer(.fit` stopped|.*was configured so)|Seed set to"
-    r"|Restor(ing|ed)|current_model_state"
-    r"|Detected KeyboardInterrupt|Received SIGTERM|distributed_backend|All distributed processes|^[-\s]*$"
-)
-WARNINGS = (
-    ".*does not have many workers.*", ".*tensorboardX.*", ".*litlogger.*|.*litmodels.*", ".*Previous log files.*",
-    ".*Checkpoint directory .* exists and is not empty.*", ".*callbacks used to create the checkpoint.*",
-    ".*treespec, LeafSpec.*", ".*could not find the monitored key.*", ".*weights_only.*",
-    ".*The dirpath has changed.*", ".*number of training batches .* is smaller than the logging interval.*",
-)  # fmt: skip
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside the block the libraries keep to what a user can do something about."""
-
-    def telling(record: logging.LogRecord) -> bool:
-        return NOISE.search(record.getMessage()) is None
-
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric")]
-    handlers = [handler for logger in loggers for handler in logger.handlers]
-    for handler in handlers:
-        handler.addFilter(telling)
-    try:
-        with warnings.catch_warnings():
-            for message in WARNINGS:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(telling)
 
 
 @rank_zero_only
 def say(line: str) -> None:
-    """A line for the user."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for the user, once for all processes of a training."""
+    terminal.say(line)
 
 
 def introduce(model: SourceSeparator, data: str, trainer: Trainer, out: Path) -> None:
@@ -68,25 +29,66 @@ def introduce(model: SourceSeparator, data: str, trainer: Trainer, out: Path) ->
     say(f"training on {devices}{trainer.strategy.root_device} into {out}")
 
 
-class Bar(TQDMProgressBar):
-    """Lightning's bar without the logger's version."""
+class Progress(Callback):
+    """A line an epoch; below it, on a terminal, a bar over the batches with the loss and the time left in all."""
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return {key: value for key, value in super().get_metrics(trainer, pl_module).items() if key != "v_num"}
+    bar: Any = None
+    began = drawn = math.nan
+    first = 0  # step that this process began with
 
-
-class EpochLines(Callback):
-    """One line an epoch."""
-
-    began = math.nan
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began, self.first = time.perf_counter(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.began = time.perf_counter()
+        self.epoch_began = time.perf_counter()
+        self._open(trainer, trainer.num_training_batches, f"epoch {trainer.current_epoch + 1}")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Draw now and then: reading the loss waits for the device."""
+        if self.bar is None:
+            return
+        self.bar.update()
+        now = time.perf_counter()
+        if not now - self.drawn < 0.5:
+            self.drawn = now
+            loss = trainer.callback_metrics.get("train_loss_step", math.nan)
+            self.bar.set_postfix_str(f"loss {float(loss):.4g}{self._left(trainer)}", refresh=False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._open(trainer, sum(trainer.num_val_batches), "validation")
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say it, with what is known already: the epoch's training loss comes with the next hook."""
+        self._close()
         shown = {key: trainer.callback_metrics.get(key) for key in ("train_loss_step", "valid_loss", "valid_si_snr")}
         values = "".join(f"  {key} {float(value):.4g}" for key, value in shown.items() if value is not None)
-        seconds = time.perf_counter() - self.began
-        took = "" if math.isnan(seconds) else f"  {seconds:.1f} s"
-        say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}{took}")
+        seconds = time.perf_counter() - self.epoch_began
+        say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}  {seconds:.1f} s")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _open(self, trainer: Trainer, batches: float, about: str) -> None:
+        self._close()
+        if terminal.live() and trainer.is_global_zero and math.isfinite(batches):
+            self.bar = terminal.bar(batches, "batches", about)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _left(self, trainer: Trainer) -> str:
+        total, done = trainer.estimated_stepping_batches, trainer.global_step
+        if not math.isfinite(total) or done == self.first:
+            return ""
+        left = (time.perf_counter() - self.began) / (done - self.first) * max(0, total - done)
+        return f", {terminal.duration(left)} left in all"

@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from training.test_resuming import begun  # noqa: F401  a fixture
@@ -10,6 +12,7 @@ from training.test_resuming import begun  # noqa: F401  a fixture
 from tasnet_attn.cli import main
 from tasnet_attn.data.base import Segments
 from tasnet_attn.errors import UserError
+from tasnet_attn.options import recipe
 from tasnet_attn.training.command import train
 
 STFT = [f"--model.{end}=STFT{end.title()}" for end in ("encoder", "decoder")]
@@ -66,7 +69,26 @@ def test_two_lines_and_one_for_each_epoch(arguments, begun, tmp_path, capfd):  #
     lines = "".join(capfd.readouterr()).splitlines()
     assert any("1_trans_0" in line and "parameters" in line and "8000 Hz" in line for line in lines[:3])
     assert sum(line.startswith("epoch ") and "valid_si_snr" in line for line in lines) == 2
-    assert len(lines) <= 6 and not any("litlogger" in line or "TPU" in line for line in lines)
+    assert len(lines) == 4 and not any("litlogger" in line or "TPU" in line for line in lines)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "GPU available" in log  # what Lightning says of itself is there
+    again = ["--out", str(tmp_path / "quiet"), "--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
+    assert main(["train", "--config", str(conf), *again, "--quiet"]) == 0
+    (warning,) = "".join(capfd.readouterr()).splitlines()
+    assert "ended before its first validation" in warning
+
+
+@pytest.mark.slow
+def test_the_demo_recipe_through_a_pipe_prints_few_lines(tmp_path):
+    files = [f"--config={recipe('demo') / name}" for name in ("base.yml", "ltl/conf.yml")]
+    short = ["--data.segments_per_epoch=6", "--data.segment=0.1", "--trainer.limit_val_batches=1", "--data.workers=0"]
+    command = [sys.executable, "-m", "tasnet_attn.cli", "train", *files, *short, f"--out={tmp_path / 'run'}"]
+    command += ["--trainer.max_epochs=6", "--trainer.max_steps=-1"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 6 and len(lines) == 8
+    for word in ("litlogger", "TPU", "weights_only", "v_num", "Warning", "warning"):
+        assert word not in done.stdout
 
 
 @pytest.mark.parametrize("more", [[], ["--model.interchangeable=true"]])

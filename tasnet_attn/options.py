@@ -1,0 +1,285 @@
+"""What each command takes, and its help: a screenful of what people use. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.terminal import QUIET, VERBOSE
+from tasnet_attn.version import __version__
+
+ABOUT = {
+    "demo": "train a small model on bundled songs, separate, score, make a page",
+    "train": "train a model from YAML files; continue a run, or fine-tune one",
+    "separate": "separate audio files: DIR/<input's stem>/<source>.<format>",
+    "evaluate": "score a model on a data set: BSSEval v4 and SI-SNR, with intervals",
+    "report": "one HTML page with players, from saved scores",
+    "ablate": "train every cell of a sweep file; tables with statistics, figures",
+    "check-data": "find what spoils a run before it starts; findings, table, verdict",
+    "export": "write a trained model to one file, and prove that it is the model",
+}
+SHORT = {"-c": "--config", "-o": "--out", "-d": "--trainer.accelerator"}  # of train, which argparse does not parse
+TRAIN = {  # title -> the settings that people use, as they are typed, and what they mean
+    "Configuration": {
+        "-c, --config FILE": "YAML; several are layered: base.yml, conf.yml",
+        "--KEY VALUE": "of their keys: --model.separator.hidden 300",
+        "--import MODULE": "a module with classes of your own",
+        "--seed_everything N": "of weights, data and dropout (default: 0)",
+    },
+    "Run folder": {
+        "-o, --out DIR": "for all that a run keeps (default: exp/run)",
+        "--ckpt_path last": "go on with the run in DIR",
+        "--change KEY": "go on with another value of this setting",
+        "--fork NEW [--with-optimizer]": "a new run that starts from DIR's weights",
+    },
+    "Training": {
+        "--trainer.max_epochs N": "also max_steps N, max_time DD:HH:MM:SS",
+        "--early_stopping.patience N": "epochs without improvement (default: 10)",
+        "--task.optimizer.init_args.lr X": "the learning rate (default: 1e-4)",
+        "--data.batch_size N": "also segment SECONDS, segments_per_epoch N",
+        "--trainer.precision P": "32-true, bf16-mixed or 16-mixed",
+        "--ema DECAY": "average the weights, like 0.999",
+        "--on-nan skip": "leave out batches that are not finite",
+    },
+    "Machine, output": {
+        "-d, --trainer.accelerator NAME": "cpu, gpu, mps or auto (default)",
+        "--trainer.devices N": "how many; --data.workers N: that read data",
+        "-q, --quiet; -v, --verbose": "errors alone; also details and timings",
+        "-h, --help; --help-all": "this page; every setting",
+    },
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and whose usage is too."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(add_help=False, formatter_class=_Formatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line, exit with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=27, width=min(100, shutil.get_terminal_size().columns))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """`-o, --out DIR`, not `-o DIR, --out DIR`."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        words = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {words}"
+
+
+def everyday(parser: argparse.ArgumentParser) -> None:
+    """The options of every command."""
+    group = parser.add_argument_group("everywhere")
+    help = "a module with classes of your own that a configuration or a file names; several times"
+    group.add_argument("--import", metavar="MODULE", help=help, default=argparse.SUPPRESS)
+    group.add_argument("-q", "--quiet", action="store_true", help="print errors and results alone")
+    group.add_argument("-v", "--verbose", action="store_true", help="print details, timings, libraries' warnings too")
+    group.add_argument("-h", "--help", action="help", help="this page")
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], int | None, list[str]]:
+    """Take every `--import MODULE`, `--quiet` and `--verbose` out of a command's arguments.
+
+    Returns:
+        The modules, the level of `terminal` (None: neither), and the rest.
+    """
+    modules: list[str] = []
+    level: int | None = None
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            return modules, level, [*rest, argument, *waiting]
+        if argument in ("-q", "--quiet", "-v", "--verbose"):
+            level = QUIET if "q" in argument else VERBOSE
+        elif argument == "--import":
+            if not waiting:
+                raise UserError("--import: needs a module's name")
+            modules.append(waiting.pop(0))
+        elif argument.startswith("--import="):
+            modules.append(argument.removeprefix("--import="))
+        else:
+            rest.append(argument)
+    return modules, level, rest
+
+
+# ---- train ----------------------------------------------------------------------------------------------------------
+
+
+def train_help() -> str:
+    """The settings of `train` that people use."""
+    lines = []
+    for title, settings in TRAIN.items():
+        lines += [f"{title}:", *(f"  {name:33}{meaning}" for name, meaning in settings.items())]
+    return "\n".join(lines)
+
+
+def train_arguments(arguments: Sequence[str]) -> list[str]:
+    """With long names for the short ones.
+
+    Raises:
+        UserError: there are none at all.
+    """
+    if not arguments:
+        folder = Path(os.path.relpath(recipe("demo")))
+        files = f"--config {folder / 'base.yml'} --config {folder / 'ltl' / 'conf.yml'}"
+        raise UserError(f"train: needs --config FILE, one or more; try: tasnet-attn train {files} --out exp/mine")
+    return [SHORT.get(argument, argument) for argument in arguments]
+
+
+def recipe(name: str) -> Path:
+    """The folder of a demo recipe: in the checkout, or in the installed package."""
+    package = Path(__file__).parent
+    return next(path for path in (package.parent / "recipes" / name, package / "recipes" / name) if path.is_dir())
+
+
+# ---- the other commands ---------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line; `command` in what it returns names the command."""
+    whole = Parser(prog="tasnet-attn")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", prog="tasnet-attn")
+    whole.add_argument("--version", action="version", version=f"tasnet-attn {__version__}")
+    whole.add_argument("-h", "--help", action="help")
+    adding = {"demo": _demo, "separate": _separate, "evaluate": _evaluate, "report": _report}
+    adding |= {"ablate": _ablate, "check-data": _check_data, "export": _export}
+    for name, add in adding.items():
+        command = commands.add_parser(name, description=f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
+        command._positionals.title, command._optionals.title = "what", "options"
+        add(command)
+        everyday(command)
+    whole.format_help = _front  # type: ignore[method-assign]
+    return whole
+
+
+def _front() -> str:
+    commands = "\n".join(f"  {name:11} {about}" for name, about in ABOUT.items())
+    return (
+        "tasnet-attn COMMAND ...: train, run and score audio source separation models\n\n"
+        f"{commands}\n\n"
+        "  tasnet-attn COMMAND --help, tasnet-attn --version\n"
+    )
+
+
+def _demo(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
+    help = "training steps, if not the recipe's (a look at the machinery)"
+    demo.add_argument("--steps", type=int, metavar="N", help=help)
+
+
+def _listed(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _separate(separate: argparse.ArgumentParser) -> None:
+    separate.usage = "tasnet-attn separate INPUT [INPUT ...] -m MODEL [-o DIR] [options]"
+    add = separate.add_argument
+    help = "audio files and videos, folders of them, or - for standard input"
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
+    add("-m", "--model", required=True, help="a run folder, a checkpoint or a model file")
+    help = "folder (default: separated); - writes one stem to standard output"
+    add("-o", "--out", type=Path, default=Path("separated"), metavar="DIR", help=help)
+    add("-d", "--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    add("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
+    endings = ("wav", "flac", "ogg", "opus", "mp3", "m4a")
+    help = f"{', '.join(endings)} (default: wav, 32-bit float)"
+    add("--format", choices=endings, default="wav", metavar="FORMAT", help=help)
+    add("--bits", choices=("16", "24", "32f"), metavar="BITS", help="16, 24 or 32f of wav (default: 32f) and flac (24)")
+    add("--sources", type=_listed, help="which, like vocals,drums (default: all)")
+    add("--remainder", metavar="NAME", help="one more stem: the mixture minus the stems that are written")
+    help = "deal out to the stems what they lack of the mixture"
+    add("--mixture-consistent", action="store_true", help=help)
+    help = "too loud for the format: rescale (default, a song by one factor), clamp or error"
+    add("--clip", choices=("rescale", "clamp", "error"), metavar="HOW", help=help)
+    default = "{track}/{source}.{ext}"
+    add("--name", default=default, help=f"names below the folder (default: {default})")
+    add("--track", type=int, default=1, metavar="N", help="which audio track of a video, from 1 (default: 1)")
+    help = "take what there is of a file that ends before its header says"
+    add("--partial", action="store_true", help=help)
+    add("--skip-existing", action="store_true", help="pass over files whose stems all exist")
+    add("--shard", metavar="K/N", help="the K-th of N equal parts of the inputs, for arrays of jobs")
+    add("--segment", type=float, metavar="SECONDS", help="at once (default: the model's, else 20)")
+    add("--overlap", type=float, default=0.25, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
+
+
+def _evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.usage = "tasnet-attn evaluate -m MODEL --data CONF.yml [options]"
+    add, suppress = evaluate.add_argument, argparse.SUPPRESS  # defaults: the run's configuration's, else the function's
+    add("-m", "--model", required=True, help="a run folder, a checkpoint or a model file")
+    help = "YAML with a data section, or a run folder; --data.key value overrides what it says"
+    add("--data", required=True, metavar="CONF.yml", help=help)
+    add("-o", "--out", metavar="DIR", help="folder (default: evaluation in the run folder)")
+    add("--split", choices=("train", "valid", "test"), default="test", metavar="SPLIT", help="default: test")
+    add("-d", "--device", default=suppress, help="auto, cpu, cuda, ... (default: auto)")
+    add("-j", "--jobs", type=int, default=suppress, metavar="N", help="processes that score (default: 1)")
+    help = "keep the audio as wav, flac or ogg, for the report"
+    add("--audio", choices=("wav", "flac", "ogg"), default=suppress, metavar="FORMAT", help=help)
+    baselines = ("mixture", "oracle-binary", "oracle-ratio", "oracle-wiener")
+    help = f"also score these, into DIR/baselines: {', '.join(baselines)}"
+    add("--baselines", nargs="+", choices=baselines, default=suppress, metavar="NAME", help=help)
+    add("--v3", action="store_true", default=suppress, help="also BSSEval v3: NSDR, SIR, SAR and their global means")
+    help = "classes of your own, a Metric each (with --import), scored besides"
+    add("--metrics", nargs="+", default=suppress, metavar="CLASS", help=help)
+    help = "who computes BSSEval: fast (default) or museval"
+    add("--backend", choices=("fast", "museval"), default=suppress, metavar="NAME", help=help)
+    add("--window", type=float, default=suppress, metavar="SECONDS", help="of BSSEval v4's windows (default: 1)")
+    add("--hop", type=float, default=suppress, metavar="SECONDS", help="between windows (default: the window)")
+    add("--overlap", type=float, default=suppress, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
+    help = "order interchangeable sources by the references, as AudioSlots' paper scores"
+    add("--order-by-references", action="store_true", default=suppress, help=help)
+
+
+def _report(report: argparse.ArgumentParser) -> None:
+    add, suppress = report.add_argument, argparse.SUPPRESS
+    add("folders", nargs="+", type=Path, metavar="DIR", help="folders of evaluate, or run folders")
+    add("-o", "--out", type=Path, metavar="FILE", help="the page (default: report.html in the first folder)")
+    help = "of the page: mp3 (default; every browser plays it) or flac (16 bits, exact, 8 times as large)"
+    add("--audio", choices=("mp3", "flac"), default=suppress, metavar="FORMAT", help=help)
+    add("--seconds", type=float, default=suppress, help="of audio for each track (default: 10)")
+    add("--players", type=int, default=suppress, metavar="N", help="tracks to listen to, at most (default: 8)")
+
+
+def _ablate(ablate: argparse.ArgumentParser) -> None:
+    add, suppress = ablate.add_argument, argparse.SUPPRESS
+    add("sweep", type=Path, metavar="SWEEP.yml", help="like recipes/ablations/small/ffn_width.yml")
+    add("-o", "--out", type=Path, metavar="DIR", help="folder (default: exp/<sweep's folder>_<sweep's name>)")
+    add("-j", "--jobs", type=int, default=suppress, metavar="N", help="cells at a time (default: 1)")
+    add("--ray", metavar="ADDRESS", help="run the cells on this Ray cluster instead")
+    add("--gpus", type=float, default=suppress, metavar="N", help="of a cell on Ray; 0.25: four share one")
+    add("--dry-run", action="store_true", help="print cells and the equal train commands, run nothing")
+
+
+def _check_data(check: argparse.ArgumentParser) -> None:
+    check.usage = "tasnet-attn check-data CONF.yml [CONF.yml ...] [--key value ...]"
+    add = check.add_argument
+    help = "YAML files layered like train's, or a run folder; then train's --key value for data and model"
+    add("configs", type=Path, nargs="+", metavar="CONF.yml", help=help)
+    add("--quick", action="store_true", help="all headers, but the sound of 20 tracks of a split at most")
+    add("--all", action="store_true", dest="every", help="print every finding, not ten of a kind")
+    help = "a run folder: compare the data with what the run began with, or store what identifies them"
+    add("--run", type=Path, dest="folder", metavar="DIR", help=help)
+
+
+def _export(export: argparse.ArgumentParser) -> None:
+    add = export.add_argument
+    add("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
+    help = "safetensors (default), asteroid, torchscript, torch-export, onnx, huggingface, or one of your own"
+    add("--to", metavar="FORMAT", default="safetensors", help=help)
+    add("-o", "--out", type=Path, metavar="FILE", help="the file (default: model.<ending> in the run folder)")
+    add("--half", action="store_true", help="store the weights as float16 (safetensors, huggingface)")
+    add("--licence", help="of the weights; goes into the file, and into the model card")
+    help = "write nothing: run this file in a fresh process and compare it with MODEL (only files you trust)"
+    add("--check", type=Path, metavar="FILE", help=help)

@@ -1,0 +1,243 @@
+"""What commands print and how much of it: lines, bars, tables, and the log that takes what libraries say.
+
+Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tasnet_attn.errors import printable
+
+QUIET, NORMAL, VERBOSE = range(3)  # errors and results alone; also what happens; also details and timings
+LOG = "log.txt"  # in a command's folder
+EVERY = 30.0  # seconds between two lines that stand for a bar where there is no terminal
+
+_level = NORMAL
+_apart: _Libraries | None = None
+
+
+@contextmanager
+def showing(level: int) -> Iterator[None]:
+    """Inside the block so much is printed, and what libraries say is kept apart."""
+    global _level
+    before, _level = _level, level
+    try:
+        with libraries_apart():
+            yield
+    finally:
+        _level = before
+
+
+def say(line: str) -> None:
+    """A line about what happens; above a bar where there is one."""
+    if _level > QUIET:
+        _print(line)
+
+
+def detail(line: str) -> None:
+    """A line that only `--verbose` prints."""
+    if _level >= VERBOSE:
+        _print(line)
+
+
+def warn(line: str) -> None:
+    """A warning of ours: something that the user should know and may want to change. `--quiet` does not hide it."""
+    _print(f"tasnet-attn: warning: {line}")
+
+
+def _print(line: str) -> None:
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        tqdm.tqdm.write(printable(line), sys.stderr)
+        sys.stderr.flush()
+    else:
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def live() -> bool:
+    """Whether bars are drawn: on a terminal, and not with `--quiet`."""
+    return _level > QUIET and sys.stderr.isatty()
+
+
+def quiet() -> bool:
+    """Whether errors and results alone are wanted."""
+    return _level == QUIET
+
+
+# ---- bars -----------------------------------------------------------------------------------------------------------
+
+
+def bar(total: float, unit: str, about: str) -> Any:
+    """A bar with the time left; where there is no terminal, a line now and then. Has `update(n)`; a context manager.
+
+    Args:
+        total: what `update` will come to.
+        unit: of that, like "s" or "files".
+        about: what is being done.
+    """
+    if not live():
+        return _Lines(total, unit, about)
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left{postfix}"
+    return tqdm(desc=printable(about), total=total, unit=unit, leave=False, dynamic_ncols=True, bar_format=form)
+
+
+def duration(seconds: float) -> str:
+    """As people say it.
+
+    >>> duration(48.2), duration(123), duration(7260)
+    ('48 s', '2 min 3 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Lines:
+    """What `bar` is without a terminal."""
+
+    def __init__(self, total: float, unit: str, about: str) -> None:
+        self.total, self.unit, self.about, self.n, self.more = total, unit, about, 0.0, ""
+        self.began = self.said = time.monotonic()
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def update(self, n: float = 1) -> None:
+        self.n += n
+        now = time.monotonic()
+        if now - self.said >= EVERY and self.n < self.total:
+            self.said = now
+            left = (now - self.began) / self.n * (self.total - self.n)
+            say(f"{self.about}: {self.n:.0f} of {self.total:.0f} {self.unit}, {duration(left)} left{self.more}")
+
+    def set_postfix_str(self, text: str) -> None:
+        self.more = f", {text}"
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def columns() -> int:
+    """Of the terminal; wide where there is none."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Text in columns, the first to the left, the others to the right; one too wide goes on below itself.
+
+    >>> print(table(["", "SDR", "SI-SNRi"], [["vocals", "6.32", "7.1"]], width=14))
+             SDR
+    vocals  6.32
+    <BLANKLINE>
+            SI-SNRi
+    vocals      7.1
+    """
+    cells = [[printable(cell) for cell in row] for row in (heads, *rows)]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    blocks: list[list[int]] = [[]]
+    used = wide[0]
+    for index in range(1, len(wide)):
+        if blocks[-1] and used + 2 + wide[index] > (width or columns()):
+            blocks.append([])
+            used = wide[0]
+        blocks[-1].append(index)
+        used += 2 + wide[index]
+
+    def line(row: list[str], block: list[int]) -> str:
+        return "  ".join([row[0].ljust(wide[0]), *(row[index].rjust(wide[index]) for index in block)]).rstrip()
+
+    return "\n\n".join("\n".join(line(row, block) for row in cells) for block in blocks)
+
+
+# ---- what libraries say ---------------------------------------------------------------------------------------------
+
+
+class _Libraries(logging.Handler):
+    """Takes what libraries warn of and log: to a file once one is known, with `--verbose` also to the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.waiting: list[str] = []
+        self.file: Path | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        detail(line)
+        self.waiting.append(line)
+        self.write()
+
+    def write(self) -> None:
+        """What waits, to the file. A full disk ends the command elsewhere, with its own line."""
+        if self.file is not None and self.waiting:
+            with suppress(OSError), self.file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write("".join(f"{line}\n" for line in self.waiting))
+            self.waiting.clear()
+
+    def warned(
+        self, message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+    ) -> None:
+        """In the place of `warnings.showwarning`."""
+        text = f"{filename}:{lineno}: {category.__name__}: {message}"
+        self.handle(logging.LogRecord("warnings", logging.WARNING, filename, lineno, text, None, None))
+
+
+@contextmanager
+def libraries_apart() -> Iterator[None]:
+    """Inside the block, warnings and log lines of libraries wait for a `log`; the terminal gets none."""
+    global _apart
+    if _apart is not None:
+        yield
+        return
+    _apart = _Libraries()
+    found = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    loggers = [logging.root, *found]
+    theirs = [(logger, each) for logger in loggers for each in logger.handlers if type(each) is logging.StreamHandler]
+    ours = {logging.root, *(logger for logger, _ in theirs if not logger.propagate)}
+    for logger, handler in theirs:
+        logger.removeHandler(handler)
+    for logger in ours:
+        logger.addHandler(_apart)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _apart.warned
+            yield
+    finally:
+        for logger in ours:
+            logger.removeHandler(_apart)
+        for logger, handler in theirs:
+            logger.addHandler(handler)
+        _apart = None
+
+
+@contextmanager
+def log(file: Path) -> Iterator[None]:
+    """Inside the block, what libraries said since the command began, and what they say, goes to the end of this file.
+
+    The file is made when there is something to write; of nested blocks the outermost counts.
+    """
+    if _apart is None or _apart.file is not None:
+        yield
+        return
+    _apart.file = file
+    _apart.write()
+    try:
+        yield
+    finally:
+        _apart.file = None
