@@ -633,10 +633,10 @@ def test_tracks_in_another_order_of_sources_give_the_same_scores_by_name(tmp_pat
 
 
 def test_the_command_offers_every_baseline():
-    from tasnet_attn.cli import _parser
+    from tasnet_attn.options import parser
 
     names = list(BASELINES)
-    options = _parser().parse_args(["evaluate", "--model", "m", "--data", "d", "--baselines", *names, "--jobs", "2"])
+    options = parser().parse_args(["evaluate", "--model", "m", "--data", "d", "--baselines", *names, "--jobs", "2"])
     assert options.baselines == names and options.jobs == 2
     with pytest.raises(SystemExit):
-        _parser().parse_args(["evaluate", "--model", "m", "--data", "d", "--baselines", "best"])
+        parser().parse_args(["evaluate", "--model", "m", "--data", "d", "--baselines", "best"])
