@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from tasnet_attn.inference import separate, separate_blocks, separate_file
     from tasnet_attn.model import SourceSeparator
     from tasnet_attn.storage import load, save
+    from tasnet_attn.streaming import StreamingSeparator
 
 __all__ = [
     "SourceSeparator",
+    "StreamingSeparator",
     "UserError",
     "__version__",
     "load",
@@ -25,6 +27,7 @@ __all__ = [
 
 HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and from_pretrained
     "SourceSeparator": "storage.models",
+    "StreamingSeparator": "streaming",
     "UserError": "errors",
     "load": "storage",
     "save": "storage",

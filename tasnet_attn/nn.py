@@ -31,6 +31,11 @@ class LSTM(nn.LSTM):
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.to(next(self.parameters()).dtype), state)
 
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Zeros, [n_layers (x 2), N, hidden] each."""
+        zeros = next(self.parameters()).new_zeros(self.num_layers * (1 + self.bidirectional), batch, self.hidden_size)
+        return zeros, zeros
+
 
 def exporting() -> bool:
     """Whether an exporter follows this call, by torch.jit.trace or torch.export."""
@@ -83,6 +88,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None 
     return torch.cat(outputs, dim=-2)
 
 
+def attend_further(
+    q: Tensor, k: Tensor, v: Tensor, cache: Tensor, frame: Tensor, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """Causal `attend` on the next frames of a stream.
+
+    Args:
+        q: [N, H, l, d].
+        k: [N, H, l, d].
+        v: [N, H, l, d].
+        cache: keys and values of earlier frames, [2, N, H, R, d]. With a window it is a ring of R = window - 1 slots:
+            frame f lies in slot f mod R, whatever lies in slots that no frame has reached is not looked at. Without
+            one it holds every frame, in order.
+        frame: how many frames came before, an integer without axes.
+        window: see `attend`.
+
+    Returns:
+        [N, H, l, d], and the cache after these frames.
+    """
+    if window is None:
+        cache = torch.cat([cache, torch.stack([k, v])], dim=-2)
+        return attend(q, cache[0], cache[1], causal=True), cache
+    outputs, slots = [], torch.arange(window - 1, device=q.device)
+    for queries, keys, values in zip(*(each.split(BLOCK, dim=-2) for each in (q, k, v)), strict=True):
+        now = frame + torch.arange(queries.shape[-2], device=q.device)
+        held = frame - 1 - torch.remainder(frame - 1 - slots, max(1, window - 1))  # the frame in each slot
+        seen = torch.cat([held, now])
+        age = now[:, None] - seen
+        mask = (age >= 0) & (age < window) & (seen >= 0)
+        both = torch.stack([keys, values])
+        everything = torch.cat([cache, both], dim=-2)
+        outputs.append(F.scaled_dot_product_attention(queries, everything[0], everything[1], attn_mask=mask))
+        kept = now[-(window - 1) :] if window > 1 else now[:0]
+        cache = cache.index_copy(-2, kept % max(1, window - 1), both[..., both.shape[-2] - len(kept) :, :])
+        frame = frame + len(now)
+    return torch.cat(outputs, dim=-2), cache
+
+
 class TransformerLayer(nn.Module):
     """Self-attention, then Linear-ReLU-Linear; residual and LayerNorm after each (post-norm).
 
@@ -115,15 +157,19 @@ class TransformerLayer(nn.Module):
         q, k, v = self._projected(x)
         return self._finished(x, self.attend(q, k, v))
 
-    def step(self, x: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Continue after the frames whose keys and values `cache` [2, N, H, L', D/H] holds; and the next cache."""
+    def initial_state(self, batch: int) -> Tensor:
+        """Keys and values before the first frame, [2, N, H, window - 1, D/H]; without a window none yet."""
+        slots = 0 if self.window is None else self.window - 1
+        weight = self.project_out.weight
+        return weight.new_zeros(2, batch, self.heads, slots, weight.shape[0] // self.heads)
+
+    def step(self, x: Tensor, cache: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` on frames [N, l, D] after `frame` others, whose keys and values are cached; and the next cache."""
+        if not self.causal:
+            raise ValueError("attention that sees later frames has no step")
         q, k, v = self._projected(x)
-        if cache is not None:
-            k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)
-        x = self._finished(x, self.attend(q, k, v))
-        keep = k.shape[-2] if self.window is None else min(self.window - 1, k.shape[-2])
-        first = k.shape[-2] - keep
-        return x, torch.stack([k[..., first:, :], v[..., first:, :]])
+        attended, cache = attend_further(q, k, v, cache, frame, self.window)
+        return self._finished(x, attended), cache
 
     def _projected(self, x: Tensor) -> Tensor:
         """Queries, keys and values, [3, N, H, L, D/H]."""
@@ -153,12 +199,12 @@ class TransformerLayer(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
-def sinusoids(start: int, length: int, width: int, device: torch.device | None = None) -> Tensor:
+def sinusoids(start: int | Tensor, length: int, width: int, device: torch.device | None = None) -> Tensor:
     """The fixed positional code of frames start .. start + length - 1, [length, width].
 
     Source: Vaswani et al. 2017, section 3.5.
     """
-    positions = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    positions = (start + torch.arange(length, device=device)).float()
     rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
     angles = positions[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, :width]

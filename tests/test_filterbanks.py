@@ -7,7 +7,6 @@ from tasnet_attn.filterbanks import (
     GammatoneEncoder,
     GatedEncoder,
     LearnedDecoder,
-    STFTBank,
     STFTDecoder,
     STFTEncoder,
 )
@@ -146,9 +145,6 @@ def test_stft_equals_torch_stft(n_fft, hop, window):
     encoded = STFTEncoder(n_fft, hop, window)(x)
     torch.testing.assert_close(torch.view_as_complex(encoded.carrier.movedim(1, -1).contiguous()), expected)
     torch.testing.assert_close(encoded.features, expected.abs())
-    padded = torch.nn.functional.pad(x, (n_fft // 2, n_fft // 2)).unsqueeze(1)
-    rows = torch.nn.functional.conv1d(padded, STFTBank(n_fft, hop, window).filters(), stride=hop)
-    torch.testing.assert_close(rows, torch.cat([expected.real, expected.imag], dim=1), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (64, 25), (64, 31)])

@@ -15,6 +15,7 @@ LEVELS = [  # a room may import from earlier levels and from itself
     {"separators"},
     {"model"},
     {"losses", "storage", "data"},
+    {"streaming"},
     {"inference"},
     {"evaluation"},
     {"training"},

@@ -13,7 +13,8 @@ class Separator(Configurable, nn.Module):
     """Estimates each source's raw mask or magnitude from the mixture's features.
 
     The constructor takes `n_features` and `n_sources` first; the model fills them in. `causal` tells whether an output
-    frame depends on no later input frame; a causal separator also offers `initial_state` and `step`.
+    frame depends on no later input frame; a causal separator also offers `initial_state` and `step`, whose states are
+    tensors of the same shapes from the first frame on.
     """
 
     abstract = True
@@ -36,3 +37,10 @@ class Separator(Configurable, nn.Module):
     def step(self, features: Tensor, state: Any) -> tuple[list[Tensor], Any]:
         """`forward` on the next block of frames [N, F, l]; also returns the state after it."""
         raise NotImplementedError(f"{type(self).__name__} is not causal and cannot stream")
+
+    @property
+    def cannot_stream(self) -> str:
+        """Why not, in words that follow its name; empty: it can, in constant memory."""
+        if not self.causal:
+            return "is not causal"
+        return "has no step" if type(self).step is Separator.step else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tasnet_attn.errors import at_least
@@ -65,7 +66,7 @@ class LTL(Separator):
         if positional not in (None, "sinusoidal"):
             raise ValueError(f"positional {positional!r} is neither 'sinusoidal' nor null")
         causal = (not bidirectional) if attention is None else attention == "causal"
-        self.n_sources, self.positional = n_sources, positional
+        self.n_sources, self.positional, self.window = n_sources, positional, window
         self.causal = not bidirectional and (causal or transformer_layers == 0)
 
         width = n_features
@@ -98,16 +99,25 @@ class LTL(Separator):
         return "{}_trans_{}".format(*(lstm.num_layers if lstm else 0 for lstm in (self.before, self.after)))
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return self._run(features, self.initial_state(features.shape[0]), stream=False)[0]
+        start = {"frame": 0, "before": None, "caches": [None] * len(self.transformer), "after": None}
+        return self._run(features, start)[0]
 
     def initial_state(self, batch: int) -> dict[str, Any]:
-        return {"frame": 0, "before": None, "caches": [None] * len(self.transformer), "after": None}
+        before, after = (lstm and lstm.initial_state(batch) for lstm in (self.before, self.after))
+        caches = [layer.initial_state(batch) for layer in self.transformer]
+        frame = torch.zeros((), dtype=torch.long, device=self.to_masks.weight.device)
+        return {"frame": frame, "before": before, "caches": caches, "after": after}
 
     def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
-        return self._run(features, state, stream=True)
+        return self._run(features, state)
 
-    def _run(self, features: Tensor, state: dict[str, Any], stream: bool) -> tuple[list[Tensor], dict[str, Any]]:
-        """Both ways; whole signals (`stream` false) keep no keys and values."""
+    @property
+    def cannot_stream(self) -> str:
+        bounded = not self.transformer or self.window is not None
+        return super().cannot_stream or ("" if bounded else "has no window: what it remembers would grow without end")
+
+    def _run(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+        """Both ways; a whole signal needs no states and no caches, its frames attend to each other."""
         frame, before, after = state["frame"], state["before"], state["after"]
         x = self.norm(features.transpose(1, 2))  # [N, L, F]
         if self.before is not None:
@@ -117,7 +127,7 @@ class LTL(Separator):
         caches = []
         for layer, cache in zip(self.transformer, state["caches"], strict=True):
             assert isinstance(layer, TransformerLayer)
-            x, cache = layer.step(x, cache) if stream else (layer(x), None)
+            x, cache = (layer(x), None) if cache is None else layer.step(x, cache, frame)
             caches.append(cache)
         if self.after is not None:
             x, after = self.after(x, after)

@@ -44,12 +44,15 @@ class TasNet(Separator):
         self.to_masks = nn.Linear(width, n_sources * n_features)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return self.step(features, self.initial_state(features.shape[0]))[0]
+        return self._run(features, [None] * len(self.lstms))[0]
 
-    def initial_state(self, batch: int) -> list[tuple[Tensor, Tensor] | None]:
-        return [None] * len(self.lstms)  # LSTMs start from zeros
+    def initial_state(self, batch: int) -> list[tuple[Tensor, Tensor]]:
+        return [lstm.initial_state(batch) for lstm in self.lstms]
 
     def step(self, features: Tensor, state: list) -> tuple[list[Tensor], list]:
+        return self._run(features, state)
+
+    def _run(self, features: Tensor, state: list) -> tuple[list[Tensor], list]:
         x, skip, new_state = self.norm(features.transpose(1, 2)), None, []
         for i, (lstm, carried) in enumerate(zip(self.lstms, state, strict=True), start=1):
             x, carried = lstm(x, carried)
