@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -201,24 +201,30 @@ def _refusals(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: cannot be written: {error.strerror or first_line(error)}", status=1) from error
 
 
-def write_signals(folder: Path, signals: dict[str, Tensor], sample_rate: int, encoding: Encoding) -> None:
-    """Write signals [C, T] of one shape to `folder/<name>.<format>`: whole signals, which are in memory.
+def write_signals(
+    folder: Path, names: Sequence[str], blocks: Iterable[Tensor], sample_rate: int, encoding: Encoding
+) -> None:
+    """Write signals to `folder/<name>.<format>`.
 
     Args:
         folder: there already.
-        signals: {name of the file: signal}.
+        names: of the files, one for each of S.
+        blocks: [S, C, t].
         sample_rate: Hz.
         encoding: how; the level is that of all signals together.
     """
-    blocks = torch.stack(list(signals.values())).cpu()
-    files = [folder / f"{name}.{encoding.format}" for name in signals]
+    files = [folder / f"{name}.{encoding.format}" for name in names]
     with workspace(folder) as work:
-        stems = Stems(work, files, sample_rate, blocks.shape[1], encoding)
+        stems = None
         try:
-            stems.write(blocks)
-            stems.finish()
+            for block in blocks:
+                stems = stems or Stems(work, files, sample_rate, block.shape[1], encoding)
+                stems.write(block.cpu())
+            if stems is not None:
+                stems.finish()
         finally:
-            stems.close()
+            if stems is not None:
+                stems.close()
 
 
 def flac_bytes(signal: Tensor, sample_rate: int) -> bytes:

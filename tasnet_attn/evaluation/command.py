@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from copy import copy
 from multiprocessing import get_context
@@ -34,9 +34,11 @@ from tasnet_attn.evaluation.results import (
     write_tables,
 )
 from tasnet_attn.evaluation.scores import Backend, best_order, score
+from tasnet_attn.evaluation.spool import Spool
 from tasnet_attn.evaluation.systems import System, fingerprint
-from tasnet_attn.files import touching, whole_folder, write_text
+from tasnet_attn.files import touching, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
+from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.storage import load
 from tasnet_attn.version import __version__
 
@@ -67,7 +69,7 @@ def evaluate(
 
     Args:
         model: what has `sources`, `sample_rate`, `interchangeable` and `forward`, or an oracle: called with mixture
-            [C, T] and references [S, C, T], it returns estimates [S, C, T] of the tracks' sources.
+            [C, T] and references [S, C, T], whole in memory, it returns estimates [S, C, T] of the tracks' sources.
         tracks: what to separate; their names differ.
         out: the folder. Tracks that it holds already, of the same model, settings, audio and version of this library,
             are not scored again.
@@ -112,36 +114,41 @@ def evaluate(
         part.unlink() if part.is_file() else shutil.rmtree(part)
     system = System(model, device, segment, overlap, order_by_references)
     documents: dict[str, dict[str, Any]] = {}
-    pending: deque[tuple[str, Future[dict[str, Any]]]] = deque()
+    pending: deque[tuple[str, Path, Future[dict[str, Any]]]] = deque()
 
     def finish() -> None:
-        track, future = pending.popleft()
+        track, place, future = pending.popleft()
         documents[track] = future.result()
+        shutil.rmtree(place)
         write_text(out / f"{file_name(track)}.json", json.dumps(documents[track], indent=1))
 
     gpu = jobs == 1 and system.device.type == "cuda"
     scorer = Scorer(settings, metrics, system.device if gpu else torch.device("cpu"))
     how = {"version": __version__, "metrics": config.describe(list(metrics)), **settings}
-    with _executor(jobs) as executor:
-        for track in tracks:
-            mixture, references, sources = system.read(track)
+    with workspace(out) as work, _executor(jobs) as executor:
+        for number, track in enumerate(tracks):
+            place = work / str(number)  # of signals: they need not fit into memory
+            with touching(place):
+                place.mkdir()
+            spools = [Spool(place / what) for what in ("mixture", "references", "estimates")]
+            sources = system.read(track, *spools[:2])
+            mixture, references = (spool.signals() for spool in spools[:2])
             stamp = fingerprint(system.stamp, how, sources, mixture, references)
             kept = read_document(out / f"{file_name(track.name)}.json")
             folder = out / "audio" / file_name(track.name)
             if kept and kept[OURS].get("stamp") == stamp and (audio is None or folder.is_dir()):
                 documents[track.name] = kept
+                shutil.rmtree(place)
                 continue
-            estimates = system.estimates(track, mixture, references)
-            order = best_order(estimates, references) if system.interchangeable else list(range(len(estimates)))
-            estimates = estimates[order]
+            system.estimate(track, mixture, references, spools[2])
+            estimates = spools[2].signals()
+            order = best_order(estimates, references) if system.interchangeable else list(range(len(sources)))
             if audio is not None:
-                signals = torch.cat([mixture[None], references, estimates])
                 with whole_folder(folder) as part:
-                    named = dict(zip(signal_names(sources), signals, strict=True))
-                    write_signals(part, named, track.sample_rate, Encoding(audio))
+                    blocks = _together(mixture, references, estimates, order)
+                    write_signals(part, signal_names(sources), blocks, track.sample_rate, Encoding(audio))
             facts = {"stamp": stamp, "order": order, **settings}
-            job = executor.submit(scorer, mixture, references, estimates, sources, track.sample_rate, facts)
-            pending.append((track.name, job))
+            pending.append((track.name, place, executor.submit(scorer, spools, sources, track.sample_rate, facts)))
             while len(pending) > (jobs if jobs > 1 else 0):
                 finish()
         while pending:
@@ -208,22 +215,23 @@ class Scorer:
         self.settings, self.metrics, self.device = settings, metrics, device
 
     def __call__(
-        self,
-        mixture: Tensor,
-        references: Tensor,
-        estimates: Tensor,
-        sources: list[str],
-        sample_rate: int,
-        facts: dict[str, Any],
+        self, spools: list[Spool], sources: list[str], sample_rate: int, facts: dict[str, Any]
     ) -> dict[str, Any]:
-        """Score and describe a track."""
-        length = mixture.shape[-1]
+        """Score and describe a track, of which mixture, references and estimates lie aside."""
+        mixture, references, estimates = (spool.signals().map(lambda x: x.to(self.device)) for spool in spools)
+        estimates = estimates.map(lambda x: x[facts["order"]])
+        length = mixture.length
         window = length if self.settings["window"] is None else int(self.settings["window"] * sample_rate)
         hop = window if self.settings["hop"] is None else int(self.settings["hop"] * sample_rate)
-        mixture, references, estimates = (x.to(self.device) for x in (mixture, references, estimates))
         v3, backend = self.settings["v3"], self.settings["backend"]
         scores = score(mixture, references, estimates, window, hop, v3, backend, self.metrics, sample_rate)
         return document(sources, scores, sample_rate, length, window, hop, facts)
+
+
+def _together(mixture: Signals, references: Signals, estimates: Signals, order: list[int]) -> Iterator[Tensor]:
+    """Blocks of all signals that are kept, in the order of `signal_names`."""
+    for blocks in zip(mixture.pieces(), references.pieces(), estimates.pieces(), strict=True):
+        yield torch.cat([blocks[0][None], blocks[1], blocks[2][order]])
 
 
 def _check(model: Any, tracks: list[Track]) -> None:

@@ -16,7 +16,8 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.bss_eval import BSSEval, silent
 from tasnet_attn.metrics.matching import best_permutation
-from tasnet_attn.metrics.si_snr import si_snr
+from tasnet_attn.metrics.si_snr import FLOOR, si_snr_by_pieces
+from tasnet_attn.metrics.signals import Signals
 
 Backend = Literal["fast", "museval"]
 FRAMES = ("SDR", "ISR", "SIR", "SAR")  # BSSEval v4, a score for each window
@@ -38,9 +39,9 @@ class TrackScores(NamedTuple):
 
 
 def score(
-    mixture: Tensor,
-    references: Tensor,
-    estimates: Tensor,
+    mixture: Tensor | Signals,
+    references: Tensor | Signals,
+    estimates: Tensor | Signals,
     window: int | None,
     hop: int | None,
     v3: bool = False,
@@ -48,7 +49,7 @@ def score(
     metrics: Sequence[Metric] = (),
     sample_rate: int = 1,
 ) -> TrackScores:
-    """Score one track.
+    """Score one track, piece by piece; museval and the user's own metrics take it whole.
 
     Args:
         mixture: [C, T]; improvements are measured against it.
@@ -64,20 +65,23 @@ def score(
     Raises:
         UserError: one of the user's metrics gives other than {name: [S]}, or a name that is taken.
     """
-    mixture, references, estimates = mixture.double(), references.double(), estimates.double()
+    mixture, references, estimates = (Signals.of(x).map(Tensor.double) for x in (mixture, references, estimates))
+    count = references.shape[0]
+    mixtures = mixture.map(lambda piece: piece.expand(count, -1, -1))
     snr = _mean_si_snr(references, estimates)
-    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(references, mixture.expand_as(references))}
+    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(references, mixtures)}
     tool = BSSEval(references) if backend == "fast" else MusEval(references)
     frames = tool.images(estimates, window, hop)
     if v3:
-        sources, before = tool.sources(estimates), tool.sources(mixture.expand_as(references))
+        sources, before = tool.sources(estimates), tool.sources(mixtures)
         whole |= {"NSDR": sources["SDR"] - before["SDR"], "SIR v3": sources["SIR"], "SAR v3": sources["SAR"]}
     for metric in metrics:
-        _add(whole, metric, metric(mixture, references, estimates, sample_rate), len(references))
-    length = references.shape[-1]
-    size = length if window is None else min(window, length)
-    windows = torch.stack([references, estimates]).unfold(-1, size, hop or size)  # [2, S, C, windows, size]
-    return TrackScores(frames, whole, silent(windows.transpose(2, 3)))
+        found = metric(mixture.read(), references.read(), estimates.read(), sample_rate)
+        _add(whole, metric, found, count)
+    size = references.length if window is None else min(window, references.length)
+    starts = range(0, references.length - size + 1, hop or size)
+    mute = [torch.stack([silent(x.cut(start, start + size)) for start in starts], -1) for x in (references, estimates)]
+    return TrackScores(frames, whole, torch.stack(mute))
 
 
 def _add(whole: dict[str, Tensor], metric: Metric, found: Any, count: int) -> None:
@@ -96,44 +100,50 @@ def _add(whole: dict[str, Tensor], metric: Metric, found: Any, count: int) -> No
         whole[name] = scores.detach().double()
 
 
-def best_order(estimates: Tensor, references: Tensor) -> list[int]:
+def best_order(estimates: Tensor | Signals, references: Tensor | Signals) -> list[int]:
     """For each reference the estimate that belongs to it: the permutation of the highest mean SI-SNR.
 
     Silent channels count with the ratio's floor, so that the order is defined for silence too.
     """
-    pairs = si_snr(references.double().unsqueeze(1), estimates.double().unsqueeze(0)).mean(-1)
-    return best_permutation(pairs)
+    rows, columns = Signals.of(references), Signals.of(estimates)
+    pairs = si_snr_by_pieces(rows.map(lambda x: x.unsqueeze(1)), columns.map(lambda x: x.unsqueeze(0)), FLOOR)
+    return best_permutation(pairs.mean(-1))
 
 
-def _mean_si_snr(references: Tensor, estimates: Tensor) -> Tensor:
+def _mean_si_snr(references: Signals, estimates: Signals) -> Tensor:
     """[S]: the mean over the channels where the reference is not constant; NaN if it is in all, or the estimate is."""
-    ratios = si_snr(references, estimates, floor=0.0)
-    heard = references.amax(-1) > references.amin(-1)
+    ratios = si_snr_by_pieces(references, estimates, floor=0.0)
+    first, heard = references.read(0, 1), torch.zeros_like(ratios, dtype=torch.bool)
+    for piece in references.pieces():
+        heard |= (piece != first).any(-1)
+        if heard.all():
+            break
     return ratios.where(heard, 0).sum(-1) / heard.sum(-1)
 
 
 class MusEval:
     """museval in the place of `BSSEval`, with its policy for silence; museval itself raises on silent sources."""
 
-    def __init__(self, references: Tensor) -> None:
-        self.references, self.heard = references, ~silent(references)
+    def __init__(self, references: Signals) -> None:
+        self.references, self.heard = references.read(), ~silent(references)
 
-    def images(self, estimates: Tensor, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
+    def images(self, estimates: Signals, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
         """As `BSSEval.images`."""
-        length = estimates.shape[-1]
+        length = estimates.length
         size = min(window or length, length)
         hop = hop or size
         return self._scores(estimates, (length - size) // hop + 1, window=size, hop=hop)
 
-    def sources(self, estimates: Tensor) -> dict[str, Tensor]:
+    def sources(self, estimates: Signals) -> dict[str, Tensor]:
         """As `BSSEval.sources`."""
         inf = float("inf")
         scores = self._scores(estimates, 1, window=inf, hop=inf, framewise_filters=True, bsseval_sources_version=True)
         return {name: scores[name][:, 0] for name in ("SDR", "SIR", "SAR")}
 
-    def _scores(self, estimates: Tensor, count: int, **options: Any) -> dict[str, Tensor]:
+    def _scores(self, signals: Signals, count: int, **options: Any) -> dict[str, Tensor]:
         from tasnet_attn.compat import museval
 
+        estimates = signals.read()
         scores = torch.full((4, len(estimates), count), torch.nan, dtype=torch.float64)
         if self.heard.any():
             mute = silent(estimates)

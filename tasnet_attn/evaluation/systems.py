@@ -13,8 +13,10 @@ from torch import Tensor
 
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.spool import Spool
 from tasnet_attn.files import digest
-from tasnet_attn.inference.segments import pick_device, separate
+from tasnet_attn.inference.segments import Stream, pick_device
+from tasnet_attn.metrics.signals import Signals
 
 
 class System:
@@ -34,39 +36,45 @@ class System:
             weights: dict[str, Tensor] = getattr(model, "state_dict", dict)()
             self.stamp = fingerprint(what, weights, segment, overlap, order_by_references)
 
-    def read(self, track: Track) -> tuple[Tensor, Tensor, list[str]]:
-        """Mixture, references in the model's order, and their names."""
-        mixture, references = track.read()
+    def read(self, track: Track, mixture: Spool, references: Spool) -> list[str]:
+        """Take a track's mixture and its references in the model's order aside; their names."""
         sources = list(getattr(self.model, "sources", track.sources))
-        references = references[[track.sources.index(source) for source in sources]]
-        for what, signal in (("mixture", mixture), ("references", references)):
-            if not signal.isfinite().all():
-                raise UserError(f"{track.name}: its {what} hold NaN or infinite samples; repair the data")
-        if references.shape[1:] != mixture.shape:
-            shapes = f"mixture {list(mixture.shape)}, references {list(references.shape)}"
-            raise UserError(f"{track.name}: mixture and references differ in length or channels: {shapes}")
-        if 0 in mixture.shape:
+        which = [track.sources.index(source) for source in sources]
+        for block in track.blocks():
+            for what, signal in zip(("mixture", "references"), block, strict=True):
+                if not signal.isfinite().all():
+                    raise UserError(f"{track.name}: its {what} hold NaN or infinite samples; repair the data")
+            if block[1].shape[1:] != block[0].shape:
+                shapes = f"mixture {list(block[0].shape)}, references {list(block[1].shape)}"
+                raise UserError(f"{track.name}: mixture and references differ in length or channels: {shapes}")
+            mixture.write(block[0])
+            references.write(block[1][which])
+        if 0 in (mixture.length, *mixture.lead):
             raise UserError(f"{track.name}: has no samples")
-        return mixture, references, sources
+        return sources
 
-    def estimates(self, track: Track, mixture: Tensor, references: Tensor) -> Tensor:
-        """[S, C, T]."""
-        if self.is_model:
-            known = references if self.order_by_references else None
-            separated = separate(self.model, mixture, track.sample_rate, *self.options, str(self.device), known)
-            estimates = torch.stack([separated[source] for source in self.model.sources])
-        else:
-            estimates = self.model(mixture, references)
-        if estimates.shape != references.shape:
-            shapes = f"{list(estimates.shape)}, not {list(references.shape)} like the references"
+    def estimate(self, track: Track, mixture: Signals, references: Signals, estimates: Spool) -> None:
+        """Take the estimates [S, C, T] aside."""
+        for block in self._blocks(track.sample_rate, mixture, references):
+            if not block.isfinite().all():
+                raise UserError(
+                    f"{track.name}: the system's estimates hold NaN or infinite samples; its training diverged"
+                )
+            estimates.write(block)
+        if estimates.signals().shape != references.shape:
+            shapes = f"{list(estimates.signals().shape)}, not {list(references.shape)} like the references"
             raise UserError(f"{track.name}: the system's estimates are {shapes}")
-        if not estimates.isfinite().all():
-            raise UserError(f"{track.name}: the system's estimates hold NaN or infinite samples; its training diverged")
-        return estimates
+
+    def _blocks(self, sample_rate: int, mixture: Signals, references: Signals) -> Iterator[Tensor]:
+        if self.is_model:
+            stream = Stream(self.model, sample_rate, *self.options, str(self.device))
+            known = references if self.order_by_references else None
+            return stream.run(mixture.pieces, mixture.length, known)
+        return iter([self.model(mixture.read(), references.read())])
 
 
 def fingerprint(*parts: Any) -> str:
-    """A digest of tensors, of mappings of them, and of what has a stable `repr`."""
+    """A digest of tensors, of signals, of mappings of them, and of what has a stable `repr`."""
     return digest(_pieces(parts), size=16)
 
 
@@ -74,8 +82,10 @@ def _pieces(parts: Any) -> Iterator[Any]:
     for part in parts:
         for name, content in part.items() if isinstance(part, dict) else [("", part)]:
             yield str(name)
-            if isinstance(content, Tensor):
-                yield repr((content.dtype, tuple(content.shape)))
-                yield content.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+            if isinstance(content, (Tensor, Signals)):
+                yield repr(tuple(content.shape))
+                for piece in content.pieces() if isinstance(content, Signals) else [content.detach()]:
+                    yield repr(piece.dtype)
+                    yield piece.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
             else:
                 yield repr(content)

@@ -20,6 +20,7 @@ from tasnet_attn.audio.resampling import exactly, resampled
 from tasnet_attn.errors import UserError
 from tasnet_attn.inference.stitching import stitched
 from tasnet_attn.metrics.matching import best_permutation
+from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.model import Separates, SourceSeparator, segment_samples
 
 SEGMENT = 20.0  # seconds, for models of any length
@@ -96,16 +97,11 @@ def separate(
     check_finite(mixture, "mixture")
     choice = Choice(model, sources, remainder, mixture_consistent)
     stream = Stream(model, sample_rate, segment, overlap, device)
-    length, whole = mixture.shape[-1], mixture
-    if references is not None:
-        if not model.interchangeable or sample_rate != model.sample_rate:
-            raise UserError("references order the sources of a model of interchangeable sources, at the model's rate")
-        if references.shape != (len(model.sources), *mixture.shape):
-            raise UserError(f"references {list(references.shape)} do not fit the mixture {list(mixture.shape)}")
-        end = -length % stream.size if overlap == 0 else 0
-        mixture, references = (torch.nn.functional.pad(signal, (0, end)) for signal in (mixture, references))
-    blocks = stream.run(lambda: [mixture], mixture.shape[-1], references)
-    estimates = choice.of(torch.cat(list(blocks), dim=-1)[..., :length], whole.float().cpu())
+    known = None if references is None else Signals.of(references)
+    if known is not None and known.shape != (len(model.sources), *mixture.shape):
+        raise UserError(f"references {list(known.shape)} do not fit the mixture {list(mixture.shape)}")
+    blocks = stream.run(lambda: [mixture], mixture.shape[-1], known)
+    estimates = choice.of(torch.cat(list(blocks), dim=-1), mixture.float().cpu())
     return dict(zip(choice.names, estimates, strict=True))
 
 
@@ -159,7 +155,7 @@ class Stream:
         self.model = on_device(model, self.device)
 
     def run(
-        self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None = None
     ) -> Iterator[Tensor]:
         """Blocks [C, t] of a mixture of `length` samples in, blocks [S, C, t'] of the estimates out.
 
@@ -167,8 +163,12 @@ class Stream:
         """
         if length < 1:
             raise UserError("the mixture has no samples")
+        if references is not None and not (self.model.interchangeable and self.rate == self.model.sample_rate):
+            raise UserError("references order the sources of a model of interchangeable sources, at the model's rate")
         if self.rate == self.model.sample_rate:
-            yield from self._separated(lambda: exactly(read(), length), length, references)
+            end = -length % self.size if references is not None and self.hop == self.size else 0
+            blocks = self._separated(lambda: exactly(read(), length + end), length + end, references)
+            yield from exactly(blocks, length) if end else blocks
             return
         inner = max(1, round(length * self.model.sample_rate / self.rate))
         outward = resampled(
@@ -179,13 +179,15 @@ class Stream:
         yield from exactly(outward, length)
 
     def _separated(
-        self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None = None
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None = None
     ) -> Iterator[Tensor]:
         """At the model's rate, by the model's way of joining segments."""
         with torch.inference_mode(), evaluating(self.model):
             yield from self._joined(read, length, references)
 
-    def _joined(self, read: Callable[[], Iterable[Tensor]], length: int, references: Tensor | None) -> Iterator[Tensor]:
+    def _joined(
+        self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None
+    ) -> Iterator[Tensor]:
         scale = self.model.clip_scale((block.to(self.device) for block in read()), length)
         if self.model.stitch == "middle":
             assert isinstance(self.model, SourceSeparator)  # no other model says so
@@ -193,13 +195,13 @@ class Stream:
         else:
             yield from self._faded(read(), scale, references)
 
-    def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None, references: Tensor | None) -> Iterator[Tensor]:
+    def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None, references: Signals | None) -> Iterator[Tensor]:
         """Overlap-add of the segments' estimates, divided by the summed fades."""
         done, total, weights = 0, None, torch.empty(0)  # `done` is the position of total's first sample
         for start, chunk in segments(blocks, self.size, self.hop):
             estimate = self._model(chunk, scale)
             if references is not None:
-                estimate = _ordered(references[..., start : start + chunk.shape[-1]], estimate)
+                estimate = _ordered(references.read(start, start + chunk.shape[-1]), estimate)
             fade = _fade(chunk.shape[-1], self.size - self.hop)
             if total is None:
                 total, weights = estimate * fade, fade

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tasnet_attn.metrics.projection import Projection, convolve
+from tasnet_attn.metrics.signals import Signals
 
 
 def bss_eval(
@@ -75,7 +76,7 @@ class BSSEval:
         references: [S, C, T].
     """
 
-    def __init__(self, references: Tensor) -> None:
+    def __init__(self, references: Tensor | Signals) -> None:
         references = _checked(references, "references")
         self.shape, self.heard = references.shape, ~silent(references)
         self.references = self._heard(references)
@@ -85,20 +86,22 @@ class BSSEval:
         """Made on first use: there is none if no source is heard."""
         return Projection(self.references)
 
-    def images(self, estimates: Tensor, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
+    def images(
+        self, estimates: Tensor | Signals, window: int | None = None, hop: int | None = None
+    ) -> dict[str, Tensor]:
         """Version 4: SDR, ISR, SIR, SAR, each [S, windows]; window and hop in samples, None as in `bss_eval`."""
-        estimates, scored = self._prepare(estimates)
-        length = estimates.shape[-1]
+        signals, scored = self._prepare(estimates)
+        length = signals.length
         size = length if window is None else min(window, length)
         hop = size if hop is None else hop
         if size < 1 or hop < 1:
             raise ValueError(f"window and hop must have at least one sample; got {window} and {hop}")
-        scores = torch.full((4, len(estimates), (length - size) // hop + 1), torch.nan).double()
-        if len(estimates):
-            filters = self.projection.filters(estimates)
+        scores = torch.full((4, signals.shape[0], (length - size) // hop + 1), torch.nan).double()
+        if signals.shape[0]:
+            filters = self.projection.filters(signals)
             for number in range(scores.shape[-1]):
-                part = slice(number * hop, number * hop + size)
-                references, pieces = self.references[..., part], estimates[..., part]
+                start, stop = number * hop, number * hop + size
+                references, pieces = self.references.cut(start, stop), signals.cut(start, stop)
                 if not (silent(references).any() or silent(pieces)[scored].any()):
                     e = self._energies(references, pieces, filters)
                     ratios = (
@@ -110,27 +113,27 @@ class BSSEval:
                     scores[..., number] = torch.stack([_db(*ratio) for ratio in ratios])
         return self._named(("SDR", "ISR", "SIR", "SAR"), scores, scored)
 
-    def sources(self, estimates: Tensor) -> dict[str, Tensor]:
+    def sources(self, estimates: Tensor | Signals) -> dict[str, Tensor]:
         """Version 3, `bss_eval_sources`: SDR, SIR, SAR, each [S]."""
-        estimates, scored = self._prepare(estimates)
-        scores = torch.full((3, len(estimates)), torch.nan, dtype=torch.float64)
-        if len(estimates):
-            e = self._energies(self.references, estimates, self.projection.filters(estimates))
+        signals, scored = self._prepare(estimates)
+        scores = torch.full((3, signals.shape[0]), torch.nan, dtype=torch.float64)
+        if signals.shape[0]:
+            e = self._energies(self.references, signals, self.projection.filters(signals))
             ratios = (e.target, e.rest), (e.target, e.interference), (e.explained, e.artefacts)
             scores = torch.stack([_db(*ratio) for ratio in ratios])
         return self._named(("SDR", "SIR", "SAR"), scores, scored)
 
-    def _prepare(self, estimates: Tensor) -> tuple[Tensor, Tensor]:
+    def _prepare(self, estimates: Tensor | Signals) -> tuple[Signals, Tensor]:
         """The estimates of the sources that are heard, and which of these are not silent."""
-        estimates = _checked(estimates, "estimates").to(self.references.device)
+        estimates = _checked(estimates, "estimates").map(lambda piece: piece.to(self.references.device))
         if estimates.shape != self.shape:
             shapes = f"estimates are {list(estimates.shape)}, references {list(self.shape)}"
             raise ValueError(f"{shapes}: sources, channels and samples must agree")
         estimates = self._heard(estimates)
         return estimates, ~silent(estimates)
 
-    def _heard(self, signals: Tensor) -> Tensor:
-        return signals if self.heard.all() else signals[self.heard]  # copies nothing if it need not
+    def _heard(self, signals: Signals) -> Signals:
+        return signals if self.heard.all() else signals.map(lambda piece: piece[self.heard])
 
     def _named(self, names: tuple[str, ...], scores: Tensor, scored: Tensor) -> dict[str, Tensor]:
         """Scores [metrics, sources that are heard, ...] by name, for all sources; NaN for those that are not scored."""
@@ -139,29 +142,35 @@ class BSSEval:
         every[:, self.heard.cpu()] = scores.cpu()
         return dict(zip(names, every, strict=True))
 
-    def _energies(self, s: Tensor, e: Tensor, filters: tuple[Tensor, Tensor]) -> Energies:
+    def _energies(self, s: Signals, e: Signals, filters: tuple[Tensor, Tensor]) -> Energies:
         """The energies in a window of references and estimates; projections ring on for 511 samples after it."""
-        signals = s.flatten(0, 1)[self.projection.live]
-        sums = [self.projection.level.new_zeros(len(s)) for _ in Energies._fields]
+        sums = [self.projection.level.new_zeros(s.shape[0]) for _ in Energies._fields]
         # a single source: both projections are one, and the interference is exactly zero
-        stacked = torch.cat(filters if len(s) > 1 else filters[:1]).flatten(0, 1)
-        for start, pieces in convolve(signals, stacked):
+        stacked = torch.cat(filters if s.shape[0] > 1 else filters[:1]).flatten(0, 1)
+        for start, pieces in convolve(self.projection.of_live(s), stacked):
             projections = pieces.unflatten(0, (-1, *s.shape[:2]))
             b, a = projections[0], projections[-1]
-            if start == s.shape[-1]:  # only the projections' tail is left
+            if start == s.length:  # only the projections' tail is left
                 parts = {2: a, 3: a, 4: a, 5: b - a, 6: b, 7: b}
             else:
-                x, y = (signal[..., start : start + pieces.shape[-1]].double() for signal in (s, e))
+                x, y = (signal.read(start, start + pieces.shape[-1]).double() for signal in (s, e))
                 parts = dict(enumerate((x, y - x, a - x, a, y - a, b - a, b, y - b)))
             for index, part in parts.items():
                 sums[index] += _energy(part)
         return Energies(*sums)
 
 
-def silent(signals: Tensor) -> Tensor:
+def silent(signals: Tensor | Signals) -> Tensor:
     """Which signals are silent by museval's rule, the channels sum to zero throughout: [..., C, T] -> [...]."""
-    heard = signals[..., ::997].sum(-2).any(-1)  # a few samples tell most of the time
-    return ~(heard if heard.all() else signals.sum(-2).any(-1))
+    signals = Signals.of(signals)
+    heard = torch.zeros(signals.shape[:-2], dtype=torch.bool, device=signals.device)
+    for piece in signals.pieces():
+        heard |= piece[..., ::997].sum(-2).any(-1)  # a few samples tell most of the time
+        if not heard.all():
+            heard |= piece.sum(-2).any(-1)
+        if heard.all():
+            break
+    return ~heard
 
 
 def _energy(signals: Tensor) -> Tensor:
@@ -173,9 +182,10 @@ def _db(part: Tensor, other: Tensor) -> Tensor:
     return torch.where(other == 0, torch.inf, 10 * torch.log10(part / other))
 
 
-def _checked(signals: Tensor, name: str) -> Tensor:
-    if signals.dim() != 3 or 0 in signals.shape:
+def _checked(signals: Tensor | Signals, name: str) -> Signals:
+    if len(signals.shape) != 3 or 0 in signals.shape:
         raise ValueError(f"{name} must be [sources, channels, samples], none of them zero; got {list(signals.shape)}")
-    if not torch.stack(torch.aminmax(signals)).isfinite().all():
+    signals = Signals.of(signals)
+    if not all(torch.stack(torch.aminmax(piece)).isfinite().all() for piece in signals.pieces()):
         raise ValueError(f"{name} hold NaN or infinite samples")
-    return signals if signals.is_floating_point() else signals.double()
+    return signals.map(lambda piece: piece if piece.is_floating_point() else piece.double())

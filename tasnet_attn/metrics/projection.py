@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tasnet_attn.metrics.signals import Signals
+
 TAPS = 512
 FFT = 4096  # length of the blocks' FFT, and how many at once: both fit the processor's cache
 BLOCK = FFT - TAPS + 1
@@ -32,29 +34,36 @@ class Projection:
         references: [S, C, T], real.
     """
 
-    def __init__(self, references: Tensor) -> None:
-        level = torch.linalg.vector_norm(references, dim=-1, dtype=torch.float64).flatten()
+    def __init__(self, references: Tensor | Signals) -> None:
+        references = Signals.of(references)
+        norms = [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64).flatten() for x in references.pieces()]
+        level = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         live = level > 0
         self.live = slice(None) if live.all() else live  # of S * C; copies nothing if it need not
         self.level = level[self.live]
-        self.signals = references.flatten(0, 1)[self.live]
-        each = torch.arange(len(references), device=level.device).repeat_interleave(references.shape[1])
+        self.signals = self.of_live(references)
+        each = torch.arange(references.shape[0], device=level.device).repeat_interleave(references.shape[1])
         self.sources = each[self.live]
         lags = correlate(self.signals, self.signals) / (self.level[:, None] * self.level)[..., None]
         ridge = RIDGE / self.level.square()
-        groups = [slice(row.start // TAPS, row.stop // TAPS) for row in map(self._rows, range(len(references)))]
+        groups = [slice(row.start // TAPS, row.stop // TAPS) for row in map(self._rows, range(references.shape[0]))]
         self.alone = [Solver(lags[group, group], ridge[group]) for group in groups]
         # no matrix is conditioned better than a diagonal block of it
         self.together = Solver(lags, ridge, singular=any(solver.shift for solver in self.alone))
 
-    def filters(self, estimates: Tensor) -> tuple[Tensor, Tensor]:
+    def of_live(self, signals: Signals) -> Signals:
+        """[S, C, T] -> [K, T], without the channels that are silent in the references."""
+        return signals.map(lambda piece: piece.flatten(0, 1)[self.live])
+
+    def filters(self, estimates: Tensor | Signals) -> tuple[Tensor, Tensor]:
         """The filters for estimates [S, C, T].
 
         Returns:
             [S, C, K, L] from all references to each estimate, and the same from its own source only, zero elsewhere.
         """
         sources, channels, _ = estimates.shape
-        lags = correlate(self.signals, estimates.flatten(0, 1)) / self.level[:, None, None]  # [K, S * C, L]
+        flat = Signals.of(estimates).map(lambda piece: piece.flatten(0, 1))
+        lags = correlate(self.signals, flat) / self.level[:, None, None]  # [K, S * C, L]
         right = lags.transpose(1, 2).flatten(0, 1)  # [K * L, S * C]
         together = self.together.solve(right)
         alone = torch.zeros_like(together)
@@ -129,12 +138,13 @@ def _largest(lags: Tensor) -> float:
     return float(probe.norm())
 
 
-def correlate(x: Tensor, y: Tensor) -> Tensor:
+def correlate(x: Tensor | Signals, y: Tensor | Signals) -> Tensor:
     """r[i, j, lag] = sum over t of x[i, t] * y[j, t + lag] for lags 0 .. 511; x [I, T], y [J, T] -> [I, J, L].
 
     By FFT of blocks: x without, y with the 511 samples that follow its block.
     """
-    total = torch.zeros(FFT // 2 + 1, len(x), len(y), dtype=torch.complex128, device=x.device)
+    x, y = Signals.of(x), Signals.of(y)
+    total = torch.zeros(FFT // 2 + 1, x.shape[0], y.shape[0], dtype=torch.complex128, device=x.device)
     for start in range(0, x.shape[-1], CHUNK):
         count = _blocks(x.shape[-1] - start)
         stop = start + count * BLOCK
@@ -149,10 +159,10 @@ def _blocks(samples: int) -> int:
     return math.ceil(min(CHUNK, samples) / BLOCK)
 
 
-def _cut(signals: Tensor, start: int, stop: int) -> Tensor:
+def _cut(signals: Signals, start: int, stop: int) -> Tensor:
     """Samples start .. stop in float64, with zeros after the end."""
-    missing = stop - signals.shape[-1]
-    part = signals[:, start:stop].double()
+    missing = stop - signals.length
+    part = signals.read(start, stop).double()
     return pad(part, (0, missing)) if missing > 0 else part
 
 
@@ -185,8 +195,9 @@ def _cholesky(gram: Tensor) -> bool:
     return True
 
 
-def convolve(signals: Tensor, filters: Tensor) -> Iterator[tuple[int, Tensor]]:
+def convolve(signals: Tensor | Signals, filters: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Sums of filtered signals, piece by piece: [K, T], filters [M, K, L] -> (start, [M, t]), T + 511 samples."""
+    signals = Signals.of(signals)
     spectra = torch.fft.rfft(filters, n=FFT).permute(2, 1, 0).contiguous()  # [F, K, M]
     tail = filters.new_zeros(len(filters), TAPS - 1)
     for start in range(0, signals.shape[-1], CHUNK):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from tasnet_attn.metrics.signals import Signals
 
 FLOOR = 1e-8  # of the estimate's energy: ratios stay within +-80 dB, whatever the level
 TINY = 1e-30
@@ -42,4 +46,32 @@ def si_snr(references: Tensor, estimates: Tensor, cap: float | None = None, floo
     if cap is not None:
         noise = noise + 10 ** (-cap / 10) * signal
     added = floor * estimate.square().sum(-1).detach() + tiny
+    return 10 * torch.log10((signal + added) / (noise + added))
+
+
+def si_snr_by_pieces(references: Signals, estimates: Signals, floor: float = FLOOR) -> Tensor:
+    """`si_snr` of signals that do not fit into memory, in float64: three passes, as its means, scales and ratios ask.
+
+    Args:
+        references: [..., T].
+        estimates: [..., T]; leading dimensions broadcast against the references'.
+        floor: see `si_snr`.
+    """
+    tiny, count = TINY if floor else 0.0, references.length
+    means = [torch.stack([p.double().sum(-1) for p in x.pieces()]).sum(0) / count for x in (references, estimates)]
+
+    def centred() -> Iterator[tuple[Tensor, Tensor]]:
+        for pair in zip(references.pieces(), estimates.pieces(), strict=True):
+            reference, estimate = (x.double() - mean.unsqueeze(-1) for x, mean in zip(pair, means, strict=True))
+            yield reference, estimate
+
+    dot = power = energy = signal = noise = torch.zeros(())
+    for reference, estimate in centred():
+        dot, power = dot + (estimate * reference).sum(-1), power + reference.square().sum(-1)
+        energy = energy + estimate.square().sum(-1)
+    scale = (dot / (power + tiny)).unsqueeze(-1)
+    for reference, estimate in centred():
+        target = scale * reference
+        signal, noise = signal + target.square().sum(-1), noise + (estimate - target).square().sum(-1)
+    added = floor * energy + tiny
     return 10 * torch.log10((signal + added) / (noise + added))

@@ -164,6 +164,7 @@ def test_what_cannot_be_written(arguments, said):
 
 def test_whole_signals(tmp_path):
     signals = {"a b": tones()[0], "mixture": tones()[1]}
-    write_signals(tmp_path, signals, RATE, Encoding("wav"))
+    blocks = torch.stack(list(signals.values())).split(1000, dim=-1)
+    write_signals(tmp_path, list(signals), blocks, RATE, Encoding("wav"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.wav", "mixture.wav"]
     assert torch.equal(read(tmp_path / "mixture.wav"), signals["mixture"])
