@@ -65,7 +65,7 @@ class LTL(Separator):
             raise ValueError(f"attention {attention!r} is neither 'causal' nor 'full'")
         if positional not in (None, "sinusoidal"):
             raise ValueError(f"positional {positional!r} is neither 'sinusoidal' nor null")
-        causal = (not bidirectional) if attention is None else attention == "causal"
+        causal = self.meant({"attention": attention, "bidirectional": bidirectional})["attention"] == "causal"
         self.n_sources, self.positional, self.window = n_sources, positional, window
         self.causal = not bidirectional and (causal or transformer_layers == 0)
 
@@ -92,6 +92,10 @@ class LTL(Separator):
         if match is None:
             raise ValueError(f"{name!r} is not of the form X_trans_Y, like 2_trans_0")
         return {"lstm_before": int(match[1]), "lstm_after": int(match[2])}
+
+    @classmethod
+    def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments | {"attention": arguments["attention"] or ("full" if arguments["bidirectional"] else "causal")}
 
     @property
     def name(self) -> str:

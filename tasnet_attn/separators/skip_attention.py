@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasnet_attn.separators.hourglass import Hourglass
+from tasnet_attn.separators.hourglass import Hourglass, Level, Sum
 
 
 class SkipAttention(nn.Module):
@@ -39,9 +41,27 @@ class SkipAttention(nn.Module):
 
 
 class SkipAttentionHourglass(Hourglass):
-    """Stacked hourglass with skip attention at every level of every stack; arguments as in `Hourglass`.
+    """Stacked hourglass with skip attention at the levels of every stack; other arguments as in `Hourglass`.
+
+    Args:
+        n_features: F.
+        n_sources: S.
+        levels: where skips are joined by attention, 0 the one at full resolution; None: everywhere, as in the paper.
+        settings: as in `Hourglass`.
 
     Source: Yuan et al. 2019 (SA-SHN), on Park's network: 16 layers in 4 stacks of 4 levels.
     """
 
     merge = SkipAttention
+
+    def __init__(self, n_features: int, n_sources: int, levels: list[int] | None = None, **settings: Any) -> None:
+        super().__init__(n_features, n_sources, **settings)
+        for stack in self.stacks if levels is not None else ():
+            chain: list[Any] = [stack.hourglass]
+            while isinstance(chain[-1].inner, Level):
+                chain.append(chain[-1].inner)
+            if unknown := set(levels or ()) - set(range(len(chain))):
+                raise ValueError(f"levels {sorted(unknown)} are none of 0 to {len(chain) - 1}")
+            for number, level in enumerate(chain):
+                if number not in (levels or ()):
+                    level.merge = Sum(level.skip[0].out_channels)

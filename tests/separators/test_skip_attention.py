@@ -111,3 +111,16 @@ def test_rows_may_come_in_any_order(layer):
     skip, up = features()
     order = torch.tensor([3, 0, 4, 2, 1])
     torch.testing.assert_close(layer(skip[:, :, order], up[:, :, order]), layer(skip, up)[:, :, order])
+
+
+def test_attention_at_some_levels_only():
+    """One layer a stack and level; at no level it is the plain hourglass."""
+    sizes = {"n_stacks": 2, "n_poolings": 3, "channels": 4, "stem": [2]}
+    plain = sum(p.numel() for p in Hourglass(16, 2, **sizes).parameters())
+    one = sum(p.numel() for p in SkipAttention(4).parameters())
+    for levels, layers in ((None, 3), ([0, 1, 2], 3), ([1], 1), ([], 0)):
+        network = SkipAttentionHourglass(16, 2, levels=levels, **sizes)
+        assert sum(p.numel() for p in network.parameters()) == plain + 2 * layers * one
+        assert isinstance(network.stacks[1].hourglass.inner.merge, SkipAttention) == (levels != [])
+    with pytest.raises(ValueError, match=r"levels \[3\] are none of 0 to 2"):
+        SkipAttentionHourglass(16, 2, levels=[3], **sizes)
