@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,11 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tasnet_attn import config
 from tasnet_attn.ablation import sweep as sweeps
 from tasnet_attn.ablation.cost import real_time_factor
 from tasnet_attn.ablation.display import Display
 from tasnet_attn.ablation.figures import draw
+from tasnet_attn.ablation.plan import plan
 from tasnet_attn.ablation.pools import LocalPool, RayPool
 from tasnet_attn.ablation.runner import Status, perform_all
 from tasnet_attn.ablation.sweep import Run, Sweep
@@ -34,6 +33,7 @@ def ablate(
     ray: str | None = None,
     gpus: float = 0.0,
     dry_run: bool = False,
+    only: Sequence[str] = (),
 ) -> int:
     """Run every cell of a sweep with every seed, and report.
 
@@ -43,7 +43,8 @@ def ablate(
         jobs: cells at a time, on this machine.
         ray: address of a Ray cluster that runs them instead.
         gpus: of a cell on the Ray cluster; fractions share one.
-        dry_run: print cells and commands, write nothing.
+        dry_run: print cells, what they cost, and commands; write nothing.
+        only: train the cells of these names or patterns alone; the report has all that are done.
 
     Returns:
         The exit status: 0, or 1 if a cell failed.
@@ -56,12 +57,10 @@ def ablate(
     require("matplotlib")  # not only when days of training are over
     checked = sweeps.read(sweep)
     out = out or Path("exp") / f"{sweep.absolute().parent.name}_{sweep.stem}"
+    cells = checked.chosen(only) if only else checked.cells
     _print_cells(checked)
     if dry_run:
-        imports = [part for module in config.IMPORTED for part in ("--import", module)]
-        for run in checked.runs(out):
-            command = ["tasnet-attn", "train", *imports, *run.arguments]
-            print(f"OMP_NUM_THREADS={checked.settings.threads} {shlex.join(command)}")
+        plan(checked, checked.runs(out), cells)
         return 0
     with _held(out):
         runs = checked.runs(out)
@@ -69,7 +68,7 @@ def ablate(
         pool = RayPool(ray, threads, gpus) if ray else LocalPool(jobs, threads)
         began, display = time.time(), Display()
         try:
-            statuses = perform_all(runs, checked.settings, pool, display)
+            statuses = perform_all(runs, checked, pool, display, cells)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
             return 130
@@ -96,9 +95,10 @@ def _print_cells(sweep: Sweep) -> None:
 def _print_end(statuses: dict[str, Status], seconds: float) -> None:
     new = [status for status in statuses.values() if status.new]
     failed = sum(status.state == "failed" for status in statuses.values())
+    finished = sum(status.state == "finished" for status in statuses.values())
     took = sum(status.seconds for status in new)
     print(
-        f"{len(statuses) - failed} of {len(statuses)} runs finished, {failed} failed; "
+        f"{finished} of {len(statuses)} runs finished, {failed} failed; "
         f"{len(new)} were run now: {took:.0f} s of theirs in {seconds:.0f} s"
     )
 

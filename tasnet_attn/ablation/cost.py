@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,12 +11,18 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from tasnet_attn import config
+from tasnet_attn.data import SegmentedData
+from tasnet_attn.errors import UserError
+from tasnet_attn.losses import SISNR, Loss
 from tasnet_attn.model import SourceSeparator, segment_samples
 
 SPEED_SECONDS = 2  # of audio that the real-time factor is measured on
+PIECE = 0.25  # seconds of audio that a training step is timed on
+LARGEST = 100_000_000  # parameters of a model that is timed
 
 
-def build_on_meta(config: dict[str, Any]) -> SourceSeparator:
+def build_on_meta(model: dict[str, Any]) -> SourceSeparator:
     """A model without weights, from its configuration; one whose constructor looks at values is built first.
 
     Raises:
@@ -23,12 +30,12 @@ def build_on_meta(config: dict[str, Any]) -> SourceSeparator:
     """
     try:
         with torch.device("meta"):
-            return SourceSeparator.from_config(config)
+            return SourceSeparator.from_config(model)
     except RuntimeError:
-        return SourceSeparator.from_config(config).to("meta")
+        return SourceSeparator.from_config(model).to("meta")
 
 
-def macs_per_second(model: SourceSeparator) -> float:
+def macs_per_second(model: SourceSeparator, seconds: float = 1.0) -> float:
     """Multiply-accumulates of matrix products and convolutions for one second of one channel.
 
     Counted on the `meta` device, where attention consists of products (the fused kernels of a CPU are not counted).
@@ -37,11 +44,12 @@ def macs_per_second(model: SourceSeparator) -> float:
 
     Args:
         model: on the `meta` device; it is of no use afterwards.
+        seconds: that are separated in one piece, but for models of fixed length.
 
     Raises:
         RuntimeError, TypeError, ValueError: a user's own module that needs the values of tensors.
     """
-    length = segment_samples(model) or model.sample_rate
+    length = segment_samples(model) or round(seconds * model.sample_rate)
     model.requires_grad_(False)  # the counter's hooks do not get on with weights that want a gradient under `no_grad`
     with FlopCounterMode(display=False) as products, _Recurrent() as recurrent:
         model(torch.zeros(1, 1, length, device="meta"))
@@ -64,13 +72,13 @@ class _Recurrent(TorchFunctionMode):
         return x.new_empty(*x.shape[:-1], states[0].shape[-1] * (1 + both)), *states
 
 
-def real_time_factor(config: dict[str, Any]) -> list[float]:
+def real_time_factor(settings: dict[str, Any]) -> list[float]:
     """Seconds that a second of one channel takes on one CPU thread, measured three times.
 
     Args:
-        config: the model's; its weights do not matter.
+        settings: the model's; its weights do not matter.
     """
-    model = SourceSeparator.from_config(config).eval()
+    model = SourceSeparator.from_config(settings).eval()
     length = segment_samples(model) or SPEED_SECONDS * model.sample_rate
     noise = torch.randn(1, 1, length, generator=torch.Generator().manual_seed(0))
     threads = torch.get_num_threads()
@@ -85,3 +93,49 @@ def real_time_factor(config: dict[str, Any]) -> list[float]:
     finally:
         torch.set_num_threads(threads)
     return [seconds / length * model.sample_rate for seconds in times[1:]]  # the first one warms up
+
+
+def step_seconds(full: dict[str, Any]) -> float:
+    """An estimate of the seconds that a training step takes on one thread; NaN for a model too large to be tried.
+
+    Forward and backward of a short piece of one channel, times the multiply-accumulates of a batch by those of the
+    piece. The optimiser, reading the data and validation come on top.
+
+    Args:
+        full: a run's configuration.
+    """
+    data = full["data"]["init_args"]
+    model = SourceSeparator.from_config(full["model"])
+    if sum(parameter.numel() for parameter in model.parameters()) > LARGEST:
+        return math.nan
+    loss = config.build(full["task"]["loss"], Loss | None, "task.loss") or SISNR()
+    piece = model.segment or min(PIECE, data["segment"])
+    noise = torch.randn(1, len(model.sources), 1, round(piece * model.sample_rate))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            loss(model.analyse(noise.sum(1)), noise, model).backward()
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    try:
+        each = [macs_per_second(build_on_meta(full["model"]), part) * part for part in (data["segment"], piece)]
+    except (RuntimeError, TypeError, ValueError):  # they cannot be counted
+        each = [data["segment"], piece]
+    return min(times) * data["batch_size"] * each[0] / each[1]
+
+
+def steps_of_an_epoch(full: dict[str, Any]) -> int | None:
+    """How many steps; None: the data say, which are not here."""
+    given = {"sources": full["model"]["sources"], "sample_rate": full["model"]["sample_rate"], "seed": 0}
+    data = config.build(full["data"], SegmentedData, "data", **given)
+    size = data.segments_per_epoch
+    if size == "data":
+        try:
+            size = data.epoch_size(data.tracks("train"), round(data.segment * data.sample_rate))
+        except UserError:
+            return None
+    return -(-size // data.batch_size)

@@ -64,11 +64,11 @@ def best(run: Run, status: Status) -> str:
     lowest = _lowest(status)
     if math.isinf(lowest):
         return ""
-    return f"{-lowest:.2f} dB" if is_si_snr(run.cell.config) else f"{lowest:.4g}"
+    return f"{-lowest:.2f} dB" if "valid_si_snr" in status.epochs[0] or is_si_snr(run.cell.config) else f"{lowest:.4g}"
 
 
 def _lowest(status: Status) -> float:
-    losses = [epoch["valid_loss"] for epoch in status.epochs]
+    losses = [-epoch["valid_si_snr"] if "valid_si_snr" in epoch else epoch["valid_loss"] for epoch in status.epochs]
     return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
 
 

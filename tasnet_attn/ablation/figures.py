@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tasnet_attn.ablation.statistics import estimate, label
-from tasnet_attn.ablation.sweep import Cell, is_si_snr
+from tasnet_attn.ablation.quantities import label
+from tasnet_attn.ablation.settings import Panels, matches, name_of
+from tasnet_attn.ablation.statistics import estimate
+from tasnet_attn.ablation.sweep import Cell
 from tasnet_attn.ablation.tables import Found
-from tasnet_attn.files import whole
+from tasnet_attn.files import file_name, whole
 from tasnet_attn.separators import LTL
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ def draw(found: Found, out: Path) -> list[Path]:
     if found.epochs.empty:
         return []
     metric = found.sweep.settings.metric
-    paths = [curves(found, out / "curves.png")]
+    paths = [curves(found, out / "curves.png", found.sweep.path.stem, Panels())]
+    for name, panels in found.sweep.settings.figures.items():
+        paths.append(curves(found, out / f"{file_name(name)}.png", name, panels))
     paths.append(scatter(found, "parameters", metric, out / "parameters.png"))
     paths.append(scatter(found, "seconds_to_best", metric, out / "time.png"))
     grid = coordinates(found.sweep.cells)
@@ -48,27 +52,54 @@ def coordinates(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(places, orient="index")
 
 
-def curves(found: Found, path: Path) -> Path:
-    """Validation loss against epochs, a curve for every cell: the mean over the seeds, and from lowest to highest."""
+def curves(found: Found, path: Path, title: str, panels: Panels) -> Path:
+    """Validation SI-SNR loss by epochs: each run thin, to its own end; a cell's mean bold, while all seeds train."""
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure, axis = _figure(9, 5)
-    for cell in found.sweep.cells:
-        epochs = found.epochs[found.epochs["cell"] == cell.name]
-        seeds = epochs.pivot_table("valid_loss", "epoch", "seed", "last").dropna()  # while all seeds still train
-        if seeds.empty:
-            continue
-        style = _style(found, cell.name)
-        axis.plot(seeds.index, seeds.mean(axis=1), label=cell.name, marker="o", markersize=3, **style)
-        lowest, highest = seeds.min(axis=1), seeds.max(axis=1)
-        axis.fill_between(seeds.index, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
+    places = _panels(found.sweep.cells, panels)
+    names = list(dict.fromkeys(curve for cells in places.values() for curve in cells))
+    columns = min(2, len(places))
+    rows = -(-len(places) // columns)
+    figure = Figure(figsize=(4.5 + 4.5 * columns, 5 if rows == 1 else 3.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    lines: dict[str, Any] = {}
+    for axis, (place, cells) in zip(axes, places.items(), strict=False):
+        for curve, cell in cells.items():
+            runs = found.epochs[found.epochs["cell"] == cell]
+            if runs.empty:
+                continue
+            style = _style(names.index(curve))
+            seeds = -runs.astype({"valid_si_snr": float}).pivot_table("valid_si_snr", "epoch", "seed", "last")
+            axis.plot(seeds.index, seeds, linewidth=0.7, alpha=0.5, **style)
+            together = seeds.loc[: runs.groupby("seed")["epoch"].max().min()]
+            (lines[curve],) = axis.plot(together.index, together.mean(axis=1, skipna=False), linewidth=2.2, **style)
+        axis.set_title(place, fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("validation loss: −SI-SNR, mean of the sources (dB)", fontsize=10)
     count = len(found.sweep.settings.seeds)
-    decibels = all(is_si_snr(cell.config) for cell in found.sweep.cells)
-    axis.set(xlabel="epoch", ylabel="validation loss" + (" (negative SI-SNR, dB)" if decibels else ""))
-    axis.set_title(found.sweep.path.stem + (f" (mean and range of {count} seeds)" if count > 1 else ""), fontsize=11)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.suptitle(title + (f" (thin: runs; bold: mean of {count} seeds)" if count > 1 else ""), fontsize=11)
+    figure.legend(lines.values(), lines, loc="outside right upper", fontsize=8)
     return _save(figure, path)
+
+
+def _panels(cells: Sequence[Cell], panels: Panels) -> dict[str, dict[str, str]]:
+    """{panel: {curve: cell}}; a curve is called by the coordinates that its panel does not say."""
+    chosen = [cell for cell in cells if matches(cell.name, panels.only)]
+    places: dict[str, dict[str, str]] = {}
+    for cell in chosen:
+        if cell.coordinates or not panels.panels:
+            place = {axis: cell.coordinates.get(axis, "") for axis in panels.panels}
+            curve = {axis: value for axis, value in cell.coordinates.items() if axis not in place}
+            named = name_of(curve) if panels.panels else cell.name
+            places.setdefault(name_of(place), {})[named] = cell.name
+    for cell in chosen:
+        if not cell.coordinates and panels.panels:
+            places = places or {"": {}}
+            for curves_of_one in places.values():
+                curves_of_one[cell.name] = cell.name
+    return places
 
 
 def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
@@ -79,7 +110,8 @@ def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
         if math.isnan(x.mean) or math.isnan(y.mean):
             continue
         vertical = [[y.mean - y.low], [y.high - y.mean]] if math.isfinite(y.low) else None
-        style = {"color": _style(found, cell.name)["color"], "marker": "osD^vPX"[_number(found, cell.name) // 10 % 7]}
+        number = found.sweep.cells.index(cell)
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^vPX"[number // 10 % 7]}
         axis.errorbar([x.mean], [y.mean], yerr=vertical, linestyle="", capsize=3, label=cell.name, **style)
     axis.set(xlabel=label(across), ylabel=label(metric))
     axis.set_title(f"{found.sweep.path.stem} (bars: 95 % intervals)", fontsize=11)
@@ -124,12 +156,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _number(found: Found, cell: str) -> int:
-    return [each.name for each in found.sweep.cells].index(cell)
-
-
-def _style(found: Found, cell: str) -> dict[str, Any]:
-    number = _number(found, cell)
+def _style(number: int) -> dict[str, Any]:
     return {"color": f"C{number % 10}", "linestyle": LINES[number // 10 % len(LINES)]}
 
 

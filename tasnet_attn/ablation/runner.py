@@ -12,7 +12,7 @@ from typing import Any
 
 from tasnet_attn import config
 from tasnet_attn.ablation.pools import LocalPool, RayPool, Task
-from tasnet_attn.ablation.sweep import Run, Settings
+from tasnet_attn.ablation.sweep import Cell, Run, Sweep
 from tasnet_attn.ablation.worker import LOG, RESULT, read_epochs
 from tasnet_attn.errors import UserError
 
@@ -56,18 +56,20 @@ def read_result(run: Run) -> dict[str, Any] | None:
         raise UserError(f"{file}: damaged ({error}); remove it, and the run is scored again") from error
 
 
-def perform_all(runs: Sequence[Run], settings: Settings, pool: LocalPool | RayPool, show: Show) -> dict[str, Status]:
-    """Perform every run that has no result; returns how each ended, by its name."""
+def perform_all(
+    runs: Sequence[Run], sweep: Sweep, pool: LocalPool | RayPool, show: Show, cells: Sequence[Cell]
+) -> dict[str, Status]:
+    """Perform every run of these cells that has no result; returns how each of all runs ended, by its name."""
     named = {run.name: run for run in runs}
     statuses = {name: Status() for name in named}
     futures: dict[Future[dict[str, Any]], str] = {}
     began = time.time()
     for name, run in named.items():
-        result = read_result(run)
-        if result is not None and set(settings.evaluate) <= set(result["scores"]):
+        task = _task(run, sweep)
+        if _done(run, task["evaluate"]):
             statuses[name] = Status("finished", _epochs(run))
-        else:
-            futures[pool.submit(_task(run, settings))] = name
+        elif run.cell in cells:
+            futures[pool.submit(task)] = name
     show(named, statuses)
     while futures:
         done, _ = wait(futures, LOOK, FIRST_COMPLETED)
@@ -80,16 +82,25 @@ def perform_all(runs: Sequence[Run], settings: Settings, pool: LocalPool | RayPo
     return statuses
 
 
-def _task(run: Run, settings: Settings) -> Task:
+def _done(run: Run, wanted: dict[str, dict[str, Any]]) -> bool:
+    """Whether a run is trained, and scored as it should be; BSSEval v3 more than that does no harm."""
+    if (result := read_result(run)) is None:
+        return False
+    scored = result.get("evaluation", {})
+    return all(scored.get(split) in (how, how | {"v3": True}) for split, how in wanted.items())
+
+
+def _task(run: Run, sweep: Sweep) -> Task:
     """See `worker.perform`."""
     return {
         "cwd": os.getcwd(),
         "imports": config.IMPORTED,
         "folder": str(run.folder.absolute()),
+        "trained": str(run.trained.absolute()),
         "arguments": run.arguments,
         "key": run.cell.key,
-        "threads": settings.threads,
-        "evaluate": settings.evaluate,
+        "threads": sweep.settings.threads,
+        "evaluate": dict.fromkeys(sweep.settings.evaluate, sweep.scoring(run.cell)),
     }
 
 
@@ -109,6 +120,6 @@ def _look(run: Run, status: Status, began: float) -> None:
 
 def _epochs(run: Run) -> list[dict[str, Any]]:
     try:
-        return read_epochs(run.folder)
+        return read_epochs(run.trained)
     except (ValueError, TypeError, KeyError):  # its last line is just being written
         return []

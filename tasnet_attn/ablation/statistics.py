@@ -10,32 +10,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-# column of cells.csv: (what figures and tables call it, whether more is better); metrics of tracks are SPLIT:METRIC
-QUANTITIES = {
-    "valid_si_snr": ("best validation SI-SNR (dB)", True),
-    "valid_loss": ("best validation loss", False),
-    "parameters": ("parameters", False),
-    "macs_per_second": ("multiply-accumulates per second of audio", False),
-    "epochs_to_best": ("epochs to convergence", False),
-    "epoch_seconds": ("seconds of an epoch", False),
-    "seconds_to_best": ("training time to convergence (s)", False),
-    "real_time_factor": ("real-time factor on one thread", False),
-}
-TIMES = ("epoch_seconds", "seconds_to_best", "real_time_factor")  # what differs when the sweep is run again
-
-
-def label(quantity: str) -> str:
-    """How a quantity is written beside an axis."""
-    if quantity in QUANTITIES:
-        return QUANTITIES[quantity][0]
-    split, _, metric = quantity.partition(":")
-    return f"{metric} on {split} (dB)"
-
-
-def more_is_better(quantity: str) -> bool:
-    """Whether larger values are the better ones; so for every metric of tracks."""
-    return QUANTITIES.get(quantity, ("", True))[1]
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -71,7 +45,7 @@ class Comparison:
     """Two cells on one quantity.
 
     Attributes:
-        difference: first minus second, paired.
+        difference: first minus second, paired; relative: in percent of the second.
         p: two-sided, of the paired t-test (seeds) or of Wilcoxon's (tracks); NaN where there is none.
         paired: "seeds" or "tracks".
         verdict: "better", "worse" or "undecided": the cells' own intervals overlap, or the paired one holds 0.
@@ -83,7 +57,9 @@ class Comparison:
     verdict: str
 
 
-def compare(ours: dict[Any, float], theirs: dict[Any, float], paired: str, more: bool) -> Comparison:
+def compare(
+    ours: dict[Any, float], theirs: dict[Any, float], paired: str, more: bool, relative: bool = False
+) -> Comparison:
     """Compare two cells by what both were measured on, seeds or tracks.
 
     Args:
@@ -91,10 +67,11 @@ def compare(ours: dict[Any, float], theirs: dict[Any, float], paired: str, more:
         theirs: likewise.
         paired: "seeds" or "tracks".
         more: larger values are better.
+        relative: differences are percentages.
     """
     common = [key for key in ours if key in theirs and math.isfinite(ours[key]) and math.isfinite(theirs[key])]
     a, b = (np.array([values[key] for key in common], dtype=float) for values in (ours, theirs))
-    difference = estimate(a - b)
+    difference = estimate(100 * (a / b - 1) if relative else a - b)
     decided = not overlap(estimate(a), estimate(b)) and not difference.low <= 0 <= difference.high
     verdict = "undecided" if not decided else "better" if (difference.mean > 0) == more else "worse"
     return Comparison(difference, _p(a - b, paired), paired, verdict)
@@ -110,22 +87,21 @@ def _p(differences: np.ndarray, paired: str) -> float:
     return float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(differences) else 0.0  # else t is infinite
 
 
-def judge(kind: str, comparisons: Sequence[Comparison], within: float) -> str:
-    """What a sweep says to a claim: "agrees", "disagrees" or "undecided".
+def judge(comparisons: Sequence[Comparison], bounds: tuple[float, float] | None = None) -> str:
+    """What a sweep says to a claim: "holds", "fails" or "undecided".
 
     Args:
-        kind: "better" (than every other cell) or "equal" (to every other cell, `within` so much).
         comparisons: of the claim's cell with each of the others.
-        within: the margin of "equal".
+        bounds: the difference lies between them, of every comparison; None: the cell is better than every other.
     """
-    answers = {_answer(kind, comparison, within) for comparison in comparisons}
-    return "disagrees" if "disagrees" in answers else "agrees" if answers == {"agrees"} else "undecided"
+    answers = {_answer(comparison, bounds) for comparison in comparisons}
+    return "fails" if "fails" in answers else "holds" if answers == {"holds"} else "undecided"
 
 
-def _answer(kind: str, comparison: Comparison, within: float) -> str:
-    if kind == "better":
-        return {"better": "agrees", "worse": "disagrees"}.get(comparison.verdict, "undecided")
+def _answer(comparison: Comparison, bounds: tuple[float, float] | None) -> str:
+    if bounds is None:
+        return {"better": "holds", "worse": "fails"}.get(comparison.verdict, "undecided")
     low, high = comparison.difference.low, comparison.difference.high
-    if -within <= low and high <= within:
-        return "agrees"
-    return "disagrees" if low > within or high < -within else "undecided"
+    if bounds[0] <= low and high <= bounds[1]:
+        return "holds"
+    return "fails" if low > bounds[1] or high < bounds[0] else "undecided"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from tasnet_attn.ablation import statistics as stats
+from tasnet_attn.ablation.quantities import EXACT, TIMES, is_of_a_source, label, more_is_better
 from tasnet_attn.ablation.runner import Status, read_result
-from tasnet_attn.ablation.statistics import TIMES, Comparison, Estimate, compare, estimate, label, more_is_better
-from tasnet_attn.ablation.sweep import Claim, Run, Sweep, is_si_snr
+from tasnet_attn.ablation.settings import Claim
+from tasnet_attn.ablation.statistics import Comparison, Estimate, compare, estimate
+from tasnet_attn.ablation.sweep import Run, Sweep, is_si_snr
+from tasnet_attn.evaluation.results import COLUMNS, read_table
 from tasnet_attn.files import write_text
-
-EXACT = ("parameters", "macs_per_second")  # counted, not measured
 
 
 @dataclass
@@ -28,8 +30,8 @@ class Found:
     Attributes:
         sweep: it.
         rows: of `cells.csv`, one for each run.
-        epochs: the runs' validations: cell, seed, epoch, step, valid_loss, seconds.
-        tracks: the runs' scores of tracks: cell, seed, quantity (SPLIT:METRIC), track, score.
+        epochs: the runs' validations: cell, seed, epoch, step, valid_loss, valid_si_snr, seconds.
+        tracks: the runs' scores of tracks: cell, seed, quantity (SPLIT:METRIC[:SOURCE]), track, score, mean, seconds.
         speeds: {cell: its real-time factor, measured some times}.
     """
 
@@ -48,7 +50,8 @@ class Found:
             return dict(enumerate(self.speeds.get(cell, []))), "repeats"
         if len(self.sweep.settings.seeds) == 1 and ":" in quantity:
             tracks = self.tracks[(self.tracks["cell"] == cell) & (self.tracks["quantity"] == quantity)]
-            return dict(zip(tracks["track"], tracks["score"], strict=True)), "tracks"
+            over_windows = "score" if self.sweep.settings.average.endswith("medians") else "mean"
+            return dict(zip(tracks["track"], tracks[over_windows], strict=True)), "tracks"
         values = rows.set_index("seed").reindex(columns=[quantity])[quantity].dropna()
         return values.astype(float).to_dict(), "seeds"
 
@@ -56,15 +59,16 @@ class Found:
         """Mean and 95 % interval."""
         return estimate(list(self.samples(cell, quantity)[0].values()))
 
-    def compare(self, cell: str, other: str, quantity: str) -> Comparison:
-        """A cell with another one."""
-        (ours, paired), (theirs, _) = self.samples(cell, quantity), self.samples(other, quantity)
-        return compare(ours, theirs, paired, more_is_better(quantity))
+    def compare(self, cell: str, other: str | float, quantity: str, relative: bool = False) -> Comparison:
+        """A cell with another one, or with a published figure."""
+        ours, paired = self.samples(cell, quantity)
+        theirs = self.samples(other, quantity)[0] if isinstance(other, str) else dict.fromkeys(ours, other)
+        return compare(ours, theirs, paired, more_is_better(quantity), relative)
 
     def judge(self, claim: Claim) -> tuple[str, list[Comparison]]:
         """What the data say to a claim."""
-        found = [self.compare(claim.cell, other, self.quantity(claim)) for other in claim.others]
-        return stats.judge("better" if claim.better else "equal", found, claim.within), found
+        found = [self.compare(claim.cell, other, self.quantity(claim), claim.relative) for other in claim.others]
+        return stats.judge(found, None if claim.better else claim.bounds), found
 
     def quantity(self, claim: Claim) -> str:
         """What a claim compares."""
@@ -84,15 +88,15 @@ def collect(
         speeds: {cell: real-time factors}.
     """
     rows: list[dict[str, Any]] = []
-    epochs: list[dict[str, Any]] = []
-    tracks: list[dict[str, Any]] = []
+    epochs = [pd.DataFrame(columns=["cell", "seed", "epoch", "valid_loss", "valid_si_snr", "seconds"])]
+    tables = [pd.DataFrame(columns=["cell", "seed", "split", *COLUMNS])]
     for run in runs:
         status, place = statuses[run.name], {"cell": run.cell.name, "seed": run.seed}
         row = {
             **place,
             "state": status.state,
             "error": status.error,
-            "folder": run.folder.relative_to(out).as_posix(),
+            "folder": Path(relpath(run.trained, out)).as_posix(),
             "overrides": json.dumps(run.cell.overrides),
             "parameters": run.cell.parameters,
             "macs_per_second": run.cell.macs if run.cell.uncounted else round(run.cell.macs),
@@ -100,25 +104,22 @@ def collect(
         }
         result = read_result(run) if status.state == "finished" else None
         if result is not None:
-            row |= _measures(result, is_si_snr(run.cell.config))
-            epochs += [place | epoch for epoch in result["epochs"]]
-            for split, metrics in result["scores"].items():
-                for metric, scores in metrics.items():
-                    quantity = f"{split}:{metric}"
-                    row[quantity] = estimate(list(scores.values())).mean
-                    tracks += [place | {"quantity": quantity, "track": t, "score": x} for t, x in scores.items()]
+            known = pd.DataFrame(result["epochs"])
+            if "valid_si_snr" not in known:  # trained by version 0.1.0
+                known["valid_si_snr"] = -known["valid_loss"] if is_si_snr(run.cell.config) else math.nan
+            row |= _measures(known)
+            epochs.append(known.assign(**place))
+            for split in sweep.settings.evaluate:
+                tables.append(read_table(run.folder / split).assign(split=split, **place))
         rows.append(row)
-    return Found(
-        sweep,
-        pd.DataFrame(rows, dtype=object),  # whole numbers stay whole beside rows that have none
-        pd.DataFrame(epochs, columns=["cell", "seed", "epoch", "step", "valid_loss", "seconds"]),
-        pd.DataFrame(tracks, columns=["cell", "seed", "quantity", "track", "score"]),
-        speeds,
-    )
+    tracks = _with_means(pd.concat(tables))
+    averages = _averages(tracks, sweep.settings.average)
+    rows = [row | averages.get((row["cell"], row["seed"]), {}) for row in rows]
+    frame = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside rows that have none
+    return Found(sweep, frame, pd.concat(epochs), tracks, speeds)
 
 
-def _measures(result: dict[str, Any], si_snr: bool) -> dict[str, Any]:
-    epochs = pd.DataFrame(result["epochs"])
+def _measures(epochs: pd.DataFrame) -> dict[str, Any]:
     known = epochs[np.isfinite(epochs["valid_loss"])]
     best, seconds = known.loc[known["valid_loss"].idxmin()], float(known["seconds"].median())
     measures = {
@@ -128,7 +129,32 @@ def _measures(result: dict[str, Any], si_snr: bool) -> dict[str, Any]:
         "seconds_to_best": int(best["epoch"]) * seconds,
         "valid_loss": float(best["valid_loss"]),
     }
-    return measures | ({"valid_si_snr": -float(best["valid_loss"])} if si_snr else {})
+    return measures | {name: float(best[name]) for name in best.index if name.startswith("valid_si_snr")}
+
+
+def _with_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Scores of tracks by quantity: of each source, SPLIT:METRIC:SOURCE, and their mean, SPLIT:METRIC."""
+    means = table.groupby(["cell", "seed", "split", "metric", "track"], sort=False, as_index=False).agg(
+        score=("score", lambda scores: scores.mean(skipna=False)),
+        mean=("mean", lambda scores: scores.mean(skipna=False)),
+        seconds=("seconds", "first"),
+    )
+    of_sources = table["split"] + ":" + table["metric"] + ":" + table["source"]
+    parts = [means.assign(quantity=means["split"] + ":" + means["metric"]), table.assign(quantity=of_sources)]
+    return pd.concat(parts)[["cell", "seed", "quantity", "track", "score", "mean", "seconds"]]
+
+
+def _averages(tracks: pd.DataFrame, average: str) -> dict[tuple[str, int], dict[str, float]]:
+    """{(cell, seed): {quantity: the average over the tracks}}, by a convention of `evaluation.summary`."""
+    column = "score" if average.endswith("medians") else "mean"
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for (cell, seed, quantity), rows in tracks[tracks[column].notna()].groupby(
+        ["cell", "seed", "quantity"], sort=False
+    ):
+        weights = rows["seconds"] if average == "length-weighted" else None
+        value = np.median(rows[column]) if average.startswith("median") else np.average(rows[column], weights=weights)
+        found.setdefault((cell, seed), {})[quantity] = float(value)
+    return found
 
 
 def write(found: Found, out: Path) -> None:
@@ -139,18 +165,18 @@ def write(found: Found, out: Path) -> None:
 
 
 def score_table(found: Found) -> str:
-    """Scores and sizes, each cell beside the baseline; then the claims about them."""
+    """Scores and sizes, each cell beside the baseline; the scores of each source; the claims about them."""
     settings, baseline = found.sweep.settings, found.sweep.baseline.name
     metric = settings.metric
-    scores = [f"{split}:{score}" for split in settings.evaluate for score in ("SI-SNRi", "SDR")]
-    others = [q for q in ("valid_si_snr", *scores) if q != metric and q in found.rows]
+    scores = [f"{split}:{score}" for split in settings.evaluate for score in settings.scores]
+    others = [q for q in dict.fromkeys(["valid_si_snr", *scores]) if q != metric and q in found.rows]
     paired = found.samples(baseline, metric)[1]
     rows = []
     for cell in found.sweep.cells:
         row = {
             "cell": cell.name,
             "parameters": f"{cell.parameters:,}",
-            "MACs/s": _short(cell.macs),
+            "MACs/s": short(cell.macs),
             label(metric): interval(found.estimate(cell.name, metric)),
             "epochs to convergence": interval(found.estimate(cell.name, "epochs_to_best"), 1),
         }
@@ -171,8 +197,26 @@ def score_table(found: Found) -> str:
         f"{test}, two-sided, not corrected for how many cells there are. Undecided: the intervals of the two cells "
         "overlap, or that of their difference holds 0."
     )
+    if settings.evaluate:
+        note += f" Scores of tracks: {settings.average}, over tracks and over windows."
+    sources = _source_table(found, [*(["valid_si_snr"] if "valid_si_snr" in found.rows else []), *scores])
     claims = [claim for claim in settings.claims if found.quantity(claim) not in TIMES]
-    return f"# {found.sweep.path.stem}\n\n{_markdown(rows)}\n{note}\n{_claims(found, claims)}"
+    return f"# {found.sweep.path.stem}\n\n{_markdown(rows)}\n{note}\n{sources}{_claims(found, claims)}"
+
+
+def _source_table(found: Found, quantities: Sequence[str]) -> str:
+    """The scores of each source, and their mean."""
+    columns = [
+        column for q in quantities for column in (*(c for c in found.rows if c.startswith(f"{q}:")), q)
+        if column == q or is_of_a_source(column)
+    ]  # fmt: skip
+    if len(columns) == len(quantities):
+        return ""
+    rows = [
+        {"cell": cell.name, **{label(q): interval(found.estimate(cell.name, q)) for q in columns}}
+        for cell in found.sweep.cells
+    ]
+    return f"\n## Each source, and their mean\n\n{_markdown(rows)}"
 
 
 def time_table(found: Found) -> str:
@@ -192,18 +236,19 @@ def _claims(found: Found, claims: Sequence[Claim]) -> str:
         answer, comparisons = found.judge(claim)
         quantity = found.quantity(claim)
         differences = [
-            f"{claim.cell} minus {other}: {_difference(comparison, quantity)}"
+            f"{claim.cell} minus {other}: {_difference(comparison, quantity, claim.relative)}"
             for other, comparison in zip(claim.others, comparisons, strict=True)
         ]
-        row = {"claim": claim.says, "compared": label(quantity), "found here": "; ".join(differences)}
-        rows.append(row | {"this sweep": f"**{answer}**"})
+        row = {"claim": claim.says, "holds if": claim.condition, "compared": label(quantity)}
+        rows.append(row | {"found here": "; ".join(differences), "this sweep": f"**{answer}**"})
     return f"\n## Claims\n\n{_markdown(rows)}" if rows else ""
 
 
-def _difference(comparison: Comparison, quantity: str) -> str:
+def _difference(comparison: Comparison, quantity: str, relative: bool) -> str:
+    found, unit = comparison.difference, " %" if relative else ""
     if quantity in EXACT:
-        return "" if math.isnan(comparison.difference.mean) else f"{comparison.difference.mean:,.0f}"
-    return interval(comparison.difference, 3 if quantity in TIMES else 2)
+        return "" if math.isnan(found.mean) else f"{found.mean:,.{2 * relative}f}{unit}"
+    return f"{interval(found, 3 if quantity in TIMES and not relative else 2)}{unit}"
 
 
 def interval(value: Estimate, digits: int = 2) -> str:
@@ -214,10 +259,10 @@ def interval(value: Estimate, digits: int = 2) -> str:
     return mean if math.isnan(value.low) else f"{mean} [{low}, {high}]"  # + 0.0: no -0.00
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """A number with its thousands as a letter.
 
-    >>> _short(92_162_304)
+    >>> short(92_162_304)
     '92.2 M'
     """
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -28,8 +28,8 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
     """Train a run, or continue it, score it, and write `result.json` into its folder.
 
     Args:
-        task: "cwd", "imports" (modules of the user's), "folder", "arguments" (of `train`), "key" (of the cell),
-            "threads", "evaluate" (splits).
+        task: "cwd", "imports" (modules of the user's), "folder", "trained" (the run folder), "arguments" (of `train`),
+            "key" (of the cell), "threads", "evaluate" ({split: arguments of `evaluate`}).
 
     Returns:
         {"seconds": how long it took}, and "error", one line, if it failed.
@@ -55,23 +55,27 @@ def _perform(task: dict[str, Any], folder: Path) -> None:
     import torch
 
     from tasnet_attn.config import import_modules
+    from tasnet_attn.evaluation.command import run
     from tasnet_attn.files import write_text
     from tasnet_attn.training.command import FINISHED, train
 
     torch.set_num_threads(task["threads"])
     import_modules(task["imports"])
-    _check_folder(folder, task["key"])
-    if not (folder / FINISHED).exists():
+    trained = Path(task["trained"])
+    _check_folder(trained, task["key"])
+    if not (trained / FINISHED).exists():
         train(task["arguments"])
-    result = {"epochs": read_epochs(folder), "scores": {split: _score(folder, split) for split in task["evaluate"]}}
-    if not any(math.isfinite(epoch["valid_loss"]) for epoch in result["epochs"]):
+    epochs = read_epochs(trained)
+    if not any(math.isfinite(epoch["valid_loss"]) for epoch in epochs):
         raise ValueError("no epoch has a finite validation loss: too few steps, or the training diverged")
-    write_text(folder / RESULT, json.dumps(result, indent=1))
+    for split, settings in task["evaluate"].items():
+        run(str(trained), str(trained), str(folder / split), split=split, **settings)
+    write_text(folder / RESULT, json.dumps({"epochs": epochs, "evaluation": task["evaluate"]}, indent=1))
 
 
 def _check_folder(folder: Path, key: str) -> None:
     """A run that somebody started here by hand, with other settings, is not this cell's."""
-    from tasnet_attn.ablation.sweep import identity
+    from tasnet_attn.ablation.identity import identity
     from tasnet_attn.config import read_yaml
 
     if (folder / "config.yml").is_file() and identity(read_yaml(folder)) != key:
@@ -79,7 +83,10 @@ def _check_folder(folder: Path, key: str) -> None:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The validations of a run so far: {"epoch" (from 1), "step", "valid_loss", "seconds" (NaN: not known)}."""
+    """The validations of a run so far: {"epoch" (from 1), "step", "seconds" (NaN: not known), "valid_loss"}.
+
+    And, but for runs of version 0.1.0, "valid_si_snr" and "valid_si_snr:SOURCE".
+    """
     file = folder / "metrics.csv"
     if not file.is_file():
         return []
@@ -88,21 +95,11 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
         for row in csv.DictReader(opened):
             if row.get("valid_loss"):
                 epoch = {"epoch": int(row["epoch"]) + 1, "step": int(row["step"]) + 1, "seconds": math.nan}
-                epochs.append(epoch | {"valid_loss": float(row["valid_loss"])})
+                known = {key: float(value) for key, value in row.items() if key.startswith("valid_") and value}
+                epochs.append(epoch | {key.replace("si_snr_", "si_snr:"): value for key, value in known.items()})
             elif row.get("epoch_seconds") and epochs and epochs[-1]["epoch"] == int(row["epoch"]) + 1:
                 epochs[-1]["seconds"] = float(row["epoch_seconds"])
     return epochs
-
-
-def _score(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """{metric: {track: mean over the sources}} of the run's best checkpoint."""
-    from tasnet_attn.evaluation.command import run
-    from tasnet_attn.evaluation.results import read_table
-
-    run(str(folder), str(folder), str(folder / split), split=split)
-    table = read_table(folder / split)
-    means = table.groupby(["metric", "track"], sort=False)["score"].agg(lambda scores: scores.mean(skipna=False))
-    return {metric: tracks.droplevel("metric").to_dict() for metric, tracks in means.groupby("metric", sort=False)}
 
 
 @contextmanager

@@ -57,6 +57,11 @@ class Configurable:
         """The arguments that a name of another form stands for, like 2_trans_0; a class without such names refuses."""
         raise ValueError(f"{name!r} is no name of a {cls.__name__}")
 
+    @classmethod
+    def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments, those that are None by what they stand for: however it is written, the same object."""
+        return arguments
+
 
 class Setting(NamedTuple):
     """One argument of a constructor."""

@@ -21,7 +21,8 @@ from tasnet_attn.metrics.signals import Signals
 
 Backend = Literal["fast", "museval"]
 FRAMES = ("SDR", "ISR", "SIR", "SAR")  # BSSEval v4, a score for each window
-WHOLE = ("SI-SNR", "SI-SNRi", "NSDR", "SIR v3", "SAR v3")  # one score for the track; the user's own besides
+V3 = ("NSDR", "SIR v3", "SAR v3")  # BSSEval v3, where it is asked for
+WHOLE = ("SI-SNR", "SI-SNRi", *V3)  # one score for the track; the user's own besides
 
 
 class TrackScores(NamedTuple):

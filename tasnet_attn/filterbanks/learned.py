@@ -44,6 +44,10 @@ class FrameEncoder(Encoder):
         self.stride = _stride(kernel_size, stride)
         self.latency = kernel_size - 1
 
+    @classmethod
+    def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments | {"stride": _stride(arguments["kernel_size"], arguments["stride"])}
+
     def n_frames(self, length: int) -> int:
         return (length + self.kernel_size - 1) // self.stride
 
@@ -123,6 +127,10 @@ class LearnedDecoder(Decoder):
         self.kernel_size, self.stride = kernel_size, _stride(kernel_size, stride)
         self.delay = kernel_size - self.stride
         self.synthesis = Synthesis(FreeFB(n_filters, kernel_size, self.stride))
+
+    @classmethod
+    def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments | {"stride": _stride(arguments["kernel_size"], arguments["stride"])}
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:
         return cut(self.synthesis(carriers), -1, self.delay, length)

@@ -67,19 +67,27 @@ def test_a_sweep_leaves_tables_and_figures(unbroken):
         run = out / row["folder"]
         with (run / "metrics.csv").open() as file:
             losses = [float(r["valid_loss"]) for r in csv.DictReader(file) if r["valid_loss"]]
-        assert len(losses) == 2 and float(row["valid_loss"]) == min(losses) == -float(row["valid_si_snr"])
+        assert len(losses) == 2 and float(row["valid_loss"]) == min(losses)
+        assert float(row["valid_si_snr"]) == pytest.approx(-min(losses), abs=0.01)
+        of_sources = [float(row[f"valid_si_snr:{source}"]) for source in ("guitar", "backing")]
+        assert np.mean(of_sources) == pytest.approx(float(row["valid_si_snr"]), abs=1e-5)
         assert int(row["epochs_to_best"]) == 1 + int(np.argmin(losses))
         assert float(row["epoch_seconds"]) > 0 and float(row["real_time_factor"]) > 0
         with (run / "test" / "scores.csv").open() as file:
-            scores = [float(r["score"]) for r in csv.DictReader(file) if r["metric"] == "SI-SNRi"]
-        assert len(scores) == 4 and float(row["test:SI-SNRi"]) == pytest.approx(np.mean(scores))
+            rows_of = list(csv.DictReader(file))
+        for quantity, sources in (("", ("guitar", "backing")), (":guitar", ("guitar",))):
+            scores = [float(r["score"]) for r in rows_of if r["metric"] == "SI-SNRi" and r["source"] in sources]
+            assert len(scores) == 2 * len(sources)
+            assert float(row[f"test:SI-SNRi{quantity}"]) == pytest.approx(np.mean(scores))
         assert json.loads(row["overrides"]) in [cell.overrides for cell in read(sweep).cells]
     table = (out / "table.md").read_text()
     mean = np.mean([float(row["valid_si_snr"]) for row in rows if row["cell"] == "TasNet"])
     assert f"| TasNet | 2,096 | 1.06 M | {mean:.2f} [" in table
-    assert "| 1_trans_0, ffn=8 minus TasNet: -136 | **agrees** |" in table
-    assert table.count("**agrees**") == 2
-    assert {path.name for path in out.glob("*.png")} == {"curves.png", "grid.png", "parameters.png", "time.png"}
+    assert "| 1_trans_0, ffn=8 minus TasNet: -136 | **holds** |" in table
+    assert table.count("**holds**") == 2 and "SDR of guitar on test (dB)" in table
+    assert {path.name for path in out.glob("*.png")} == {
+        "curves.png", "grid.png", "parameters.png", "time.png", "by layers.png",
+    }  # fmt: skip
     assert "real-time factor" in (out / "times.md").read_text()
 
 
@@ -103,6 +111,33 @@ def test_what_is_done_is_not_done_again(unbroken, capsys):
     assert main(["ablate", str(sweep), "--out", str(out)]) == 0
     assert stamps(out) == before and (out / "table.md").read_text() == table
     assert "0 were run now" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_cell_that_another_sweep_trained_is_not_trained_again(unbroken, capsys):
+    """Beside it, written another way. --only says which cells are trained, the report has all that are done."""
+    sweep, out = unbroken
+    tasnet = {"class_path": "tasnet_attn.separators.tasnet.TasNet", "init_args": {"hidden": 8, "n_layers": 2}}
+    cells = {
+        "the same": {"model.separator": tasnet, "model.encoder.stride": 16, "early_stopping.mode": "min"},
+        "never": {"model.separator": "TasNet", "model.separator.hidden": 9},
+    }
+    changes = {"axes": None, "cells": cells, "baseline": "the same", "claims": None, "metric": "test:NSDR:guitar"}
+    second = write_sweep(sweep.parent, "second.yml", **changes)
+    before = stamps(out)
+    again = out.parent / "again"
+    assert main(["ablate", str(second), "--out", str(again), "--only", "the *"]) == 0
+    assert stamps(out) == before and "2 of 4 runs finished, 0 failed; 2 were run now" in capsys.readouterr().out
+    rows = {(row["cell"], row["seed"]): row for row in cells_of(again)}
+    assert rows["never", "0"]["state"] == "waiting"
+    for seed in "01":
+        (theirs,) = [row for row in cells_of(out) if (row["cell"], row["seed"]) == ("TasNet", seed)]
+        ours = rows["the same", seed]
+        assert ours["folder"] == f"../{out.name}/{theirs['folder']}" and ours["valid_loss"] == theirs["valid_loss"]
+        assert ours["test:SDR"] == theirs["test:SDR"]
+        assert math.isfinite(float(ours["test:NSDR:guitar"]))  # BSSEval v3, because it is asked for
+    assert not list(again.rglob("last.ckpt")) and main(["ablate", str(second), "--only", "nobody"]) == 2
+    assert "--only nobody: no such cell; there are the same; never" in capsys.readouterr().err
 
 
 def alive(pid):
@@ -192,17 +227,17 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(tmp_path, cap
 @pytest.mark.slow
 def test_a_worker_that_dies_is_a_failed_run_and_is_replaced(tmp_path):
     task = {"cwd": str(tmp_path), "folder": str(tmp_path / "run"), "arguments": ["--config", "nowhere.yml"], "key": ""}
-    task["imports"] = []
+    task |= {"trained": task["folder"], "imports": [], "evaluate": {}}
     pool = LocalPool(1, 1)
     try:
-        future = pool.submit(task | {"threads": 1, "evaluate": []})
+        future = pool.submit(task | {"threads": 1})
         while not pool.workers:
             time.sleep(0.01)
         (worker,) = pool.workers.values()
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerDied, match="SIGKILL"):
             future.result(60)
-        assert "nowhere.yml" in pool.submit(task | {"threads": 1, "evaluate": []}).result(60)["error"]
+        assert "nowhere.yml" in pool.submit(task | {"threads": 1}).result(60)["error"]
     finally:
         pool.close()
 
@@ -212,7 +247,9 @@ def test_a_dry_run_prints_cells_and_commands_and_writes_nothing(unbroken, tmp_pa
     assert main(["ablate", str(small), "--out", str(tmp_path / "out"), "--dry-run", "--import", "tiny"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert "TasNet" in printed[1] and "2,096 parameters" in printed[1] and not (tmp_path / "out").exists()
-    assert [line.split(" --config")[0] for line in printed[2:]] == ["OMP_NUM_THREADS=1 tasnet-attn train --import tiny"]
+    cost, total, *commands = printed[2:]
+    assert "1.06 M MACs/s" in cost and "timed: " in cost and "1 of 1 runs left" in cost and "estimate: about" in total
+    assert [line.split(" --config")[0] for line in commands] == ["OMP_NUM_THREADS=1 tasnet-attn train --import tiny"]
 
 
 @pytest.mark.slow
@@ -221,7 +258,7 @@ def test_a_dry_run_prints_commands_that_make_the_same_runs(unbroken, tmp_path, c
     small = write_sweep(sweep.parent, "one.yml", **ONE)
     out = tmp_path / "out"
     assert main(["ablate", str(small), "--out", str(out), "--dry-run"]) == 0
-    (command,) = capsys.readouterr().out.splitlines()[2:]
+    (command,) = (line for line in capsys.readouterr().out.splitlines() if "tasnet-attn train" in line)
     threads, program, *arguments = shlex.split(command)
     assert (threads, program) == ("OMP_NUM_THREADS=1", "tasnet-attn")
     with one_thread():
@@ -243,8 +280,8 @@ def test_a_folder_with_another_run_is_not_taken_for_the_cell(unbroken, tmp_path)
     (run,) = read(small).runs(tmp_path)
     train([*run.arguments, "--trainer.max_steps=2"])
     task = {"cwd": os.getcwd(), "folder": str(run.folder), "arguments": run.arguments, "key": run.cell.key}
-    task["imports"] = []
-    answer = perform(task | {"threads": torch.get_num_threads(), "evaluate": []})
+    task |= {"trained": task["folder"], "imports": [], "evaluate": {}}
+    answer = perform(task | {"threads": torch.get_num_threads()})
     assert "holds a run of another configuration; remove it" in answer["error"]
 
 
@@ -305,7 +342,8 @@ def test_the_display_shows_counts_and_the_best_so_far(unbroken, tmp_path):
     runs = {run.name: run for run in read(unbroken[0]).runs(tmp_path)}
     names = list(runs)
     statuses = {name: Status() for name in names}
-    epochs = [{"epoch": 1, "step": 6, "valid_loss": -1.5}, {"epoch": 2, "step": 12, "valid_loss": -1.25}]
+    epochs = [{"epoch": 1, "step": 6, "valid_loss": -1.5, "valid_si_snr": 1.5}]
+    epochs.append({"epoch": 2, "step": 12, "valid_loss": -1.25, "valid_si_snr": 1.25})
     statuses[names[0]] = Status("finished", epochs, seconds=30, new=True)
     statuses[names[1]] = Status("running", [{"epoch": 1, "step": 6, "valid_loss": math.nan}], new=True)
     statuses[names[2]] = Status("failed", error="RuntimeError: out of memory", new=True)

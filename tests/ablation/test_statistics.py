@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasnet_attn.ablation.statistics import Estimate, compare, estimate, judge, label, more_is_better, overlap
+from tasnet_attn.ablation.quantities import label, more_is_better, needs_v3
+from tasnet_attn.ablation.settings import Claim
+from tasnet_attn.ablation.statistics import Estimate, compare, estimate, judge, overlap
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=9))
@@ -66,12 +68,34 @@ def test_tracks_are_compared_by_wilcoxon():
 
 def test_claims():
     better, worse, open_ = (compare(*pair, "seeds", more=True) for pair in ((A, B), (B, A), (A, C)))
-    assert judge("better", [better], 0.1) == "agrees" and judge("better", [worse], 0.1) == "disagrees"
-    assert judge("better", [better, open_], 0.1) == "undecided" and judge("better", [worse, open_], 0.1) == "disagrees"
-    assert judge("equal", [open_], 0.2) == "agrees"  # the difference is 0.1, to the last bit
-    assert judge("equal", [open_], 0.05) == "disagrees" and judge("equal", [better], 1.9) == "undecided"
+    assert judge([better]) == "holds" and judge([worse]) == "fails"
+    assert judge([better, open_]) == "undecided" and judge([worse, open_]) == "fails"
+    assert judge([open_], (-0.2, 0.2)) == "holds"  # the difference is 0.1, to the last bit
+    assert judge([open_], (-0.05, 0.05)) == "fails" and judge([better], (-1.9, 1.9)) == "undecided"
+    assert judge([compare({0: 1.0}, {0: 1.0}, "seeds", more=True)], (-1, 1)) == "undecided"  # one run says nothing
+
+
+@pytest.mark.parametrize(
+    ("plus", "within", "theirs", "answer"),
+    [
+        (0.25, 0.1, {seed: value - 0.25 for seed, value in A.items()}, "holds"),
+        (0.25, 0.1, {seed: value - 0.5 for seed, value in A.items()}, "fails"),  # better, but not by so much
+        (0.25, 0.1, B, "fails"),
+        (0.25, 3.0, {0: 5.0, 1: 3.0, 2: 6.0}, "undecided"),
+        ("-11 %", "0.5 %", {seed: value / 0.89 for seed, value in A.items()}, "holds"),
+        ("-53 %", "5 %", {seed: value / 0.89 for seed, value in A.items()}, "fails"),
+        ("+43 %", "1 %", {0: 3.4, 1: 3.6, 2: 3.5}, "undecided"),
+    ],
+)
+def test_claims_of_a_size(plus, within, theirs, answer):
+    """+0.25 dB, -11 %, ...: the whole interval of the difference lies within the tolerance, or beside it."""
+    claim = Claim("it is so much more", equal="a", to=["b"], plus=plus, within=within)
+    assert judge([compare(A, theirs, "seeds", True, claim.relative)], claim.bounds) == answer
 
 
 def test_names_of_quantities():
+    assert label("test:SDR:vocals") == "SDR of vocals on test (dB)"
+    assert label("valid_si_snr:vocals") == "best validation SI-SNR of vocals (dB)"
+    assert needs_v3(["test:SDR", "test:SIR v3:vocals"]) and not needs_v3(["test:SDR", "valid_loss"])
     assert label("test:SI-SNRi") == "SI-SNRi on test (dB)" and more_is_better("test:SI-SNRi")
     assert label("parameters") == "parameters" and not more_is_better("real_time_factor")

@@ -22,6 +22,7 @@ SWEEP = {
     "seeds": [0, 1],
     "evaluate": ["test"],
     "baseline": "TasNet",
+    "figures": {"by layers": {"panels": ["separator"]}},
     "claims": [
         {"says": "small", "better": "1_trans_0, ffn=8", "than": ["TasNet"], "quantity": "parameters"},
         {"says": "alike", "equal": "TasNet", "to": ["1_trans_0, ffn=8"], "within": 100},
@@ -95,6 +96,8 @@ def write_sweep(folder, name="sweep.yml", **changes):
         for split in ("train", "valid", "test"):
             write_stem_folders(folder / "stems", (4000, 5000), split)
         (folder / "base.yml").write_text(BASE.replace("ROOT", str(folder / "stems")))
+    if "axes" in changes:  # which the figure's panels are made of
+        changes = {"figures": None, **changes}
     content = {key: value for key, value in (SWEEP | changes).items() if value is not None}
     (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
     return folder / name

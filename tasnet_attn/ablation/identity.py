@@ -1,0 +1,124 @@
+"""Which run is whose: the hash of what decides a run's results, and the folders that hold such runs already."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasnet_attn import config
+from tasnet_attn.data import SegmentedData
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import digest
+from tasnet_attn.heads import Head
+from tasnet_attn.losses import Loss
+from tasnet_attn.model import SourceSeparator
+from tasnet_attn.training.folder import FINISHED
+
+# what says nothing about a run's results
+ASIDE = ("out", "checkpoint", "ckpt_path", "seed_everything", "evaluation")
+ASIDE_IN_DATA = ("workers", "cache")
+ASIDE_IN_TRAINER = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "logger", "default_root_dir")
+
+
+def identity(full: dict[str, Any]) -> str:
+    """The hash of what decides a run's results, its seed apart.
+
+    However it is written: classes by bare name or full path, of earlier versions too; defaults, ours, torch's and
+    Lightning's, written out or not.
+
+    Args:
+        full: a run's configuration, as `parse` returns it or as its `config.yml` holds it.
+
+    Raises:
+        UserError: it is none, or names a class that is not known here.
+    """
+    rest = {key: value for key, value in config.moved(full).items() if key not in ASIDE}
+    model = config.complete_arguments(config.with_former(rest.pop("model", {})), SourceSeparator, "model")
+    model["head"] = config.complete(model["head"] or "Mask", Head, "model.head")
+    given = {"sources": model["sources"], "sample_rate": model["sample_rate"], "seed": full.get("seed_everything")}
+    data = config.complete(rest.pop("data", None), SegmentedData, "data", **given)
+    for key in ASIDE_IN_DATA:
+        data["init_args"].pop(key, None)
+    task = rest.pop("task", None) or {}
+    loss = config.complete(task.pop("loss", None) or "SISNR", Loss, "task.loss")
+    trainer = {key: value for key, value in rest.pop("trainer", {}).items() if key not in ASIDE_IN_TRAINER}
+    theirs = {"pytorch_lightning.Trainer": trainer}
+    theirs["pytorch_lightning.callbacks.EarlyStopping"] = rest.pop("early_stopping", {})
+    parts = [_meant([model, data, loss], {config.name_of(cls): cls for cls in config.known(config.Configurable)})]
+    parts += [_named({"class_path": path, "init_args": arguments}) for path, arguments in theirs.items()]
+    parts += [_named(task), rest]
+    return digest([json.dumps(_without_nulls(parts), sort_keys=True)], 6)
+
+
+def _meant(value: Any, classes: dict[str, type]) -> Any:
+    """Components by what their arguments stand for."""
+    if isinstance(value, list):
+        return [_meant(item, classes) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _meant(item, classes) for key, item in value.items()}
+    cls = classes.get(value.get("class_path", ""))
+    return value if cls is None else value | {"init_args": cls.meant(value["init_args"])}  # type: ignore[attr-defined]
+
+
+def _named(value: Any) -> Any:
+    """Components of torch and Lightning, without their defaults; a class is looked at only if it is imported."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(path := value.get("class_path"), str):
+        module, _, name = path.rpartition(".")
+        cls = getattr(sys.modules.get(module), name, None)
+        return {"class_path": path, **_departures(_named(value.get("init_args") or {}), cls)}
+    return {key: _named(item) for key, item in value.items()}
+
+
+def _departures(arguments: dict[str, Any], cls: Any) -> dict[str, Any]:
+    """The arguments that a class does not take anyway."""
+    if not inspect.isclass(cls):
+        return arguments
+    taken = inspect.signature(cls).parameters
+    plain = {key: list(p.default) if isinstance(p.default, tuple) else p.default for key, p in taken.items()}
+    return {key: value for key, value in arguments.items() if key not in plain or plain[key] != value}
+
+
+def _without_nulls(value: Any) -> Any:
+    """A setting that is null is one that nobody has set: a new version has new ones."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def kept(runs: Path, wanted: set[str]) -> dict[str, Path]:
+    """Which folders of a sweep hold the wanted runs, KEY-sSEED: by their names, or, of earlier versions, config.yml."""
+    found: dict[str, Path] = {}
+    others = []
+    for folder in sorted(runs.glob("*")):
+        name = _run_name(folder)
+        if name in wanted:
+            found[name] = folder
+        else:
+            others.append(folder)
+    for folder in others if len(found) < len(wanted) else ():
+        try:
+            full = config.read_yaml(folder)
+            found.setdefault(f"{identity(full)}-s{full.get('seed_everything')}", folder)
+        except UserError:
+            continue  # no run yet, or one of classes that this sweep does not know
+    return found
+
+
+def trained_elsewhere(out: Path, wanted: set[str]) -> dict[str, Path]:
+    """Which of the wanted runs, KEY-sSEED, other sweeps beside `out` have trained to the end."""
+    found: dict[str, Path] = {}
+    for marker in sorted(out.absolute().parent.glob(f"*/runs/*/{FINISHED}")):
+        name = _run_name(marker.parent)
+        if name in wanted and marker.parents[2] != out.absolute():
+            found.setdefault(name, marker.parent)
+    return found
+
+
+def _run_name(folder: Path) -> str:
+    return "-".join(folder.name.split("-")[-2:])

@@ -1,0 +1,75 @@
+"""`ablate --dry-run`: what a sweep would cost, an estimate, and the commands that train its cells."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+
+from tasnet_attn import config
+from tasnet_attn.ablation.cost import step_seconds, steps_of_an_epoch
+from tasnet_attn.ablation.sweep import Cell, Run, Sweep
+from tasnet_attn.ablation.tables import short
+from tasnet_attn.ablation.worker import RESULT, read_epochs
+
+
+def plan(sweep: Sweep, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
+    """Print the cost of every cell, what is left to do, and a command for each of its runs; nothing is written.
+
+    Args:
+        sweep: it.
+        runs: its runs.
+        cells: that would be trained.
+    """
+    width = max(len(cell.name) for cell in cells)
+    total = 0.0
+    for cell in cells:
+        of_cell = [run for run in runs if run.cell is cell]
+        left = [run for run in of_cell if not (run.folder / RESULT).is_file()]
+        each, how = _seconds(of_cell)
+        total += each * len(left)
+        rest = f"{len(left)} of {len(of_cell)} runs left"
+        print(f"  {cell.name:{width}}  {short(cell.macs):>6} MACs/s  about {_text(each)} a run ({how}); {rest}")
+    unknown = "" if math.isfinite(total) else "; some cells could not be timed"
+    print(f"estimate: about {_text(total)} on one core, at most{unknown}; scores of tracks come on top")
+    imports = [part for module in config.IMPORTED for part in ("--import", module)]
+    for run in runs:
+        if run.cell in cells:
+            command = ["tasnet-attn", "train", *imports, *run.arguments]
+            print(f"OMP_NUM_THREADS={sweep.settings.threads} {shlex.join(command)}")
+
+
+def _seconds(runs: Sequence[Run]) -> tuple[float, str]:
+    """The seconds of a run, at most, and how they are known: from earlier runs of the cell, or from a short timing."""
+    trainer, full = runs[0].cell.config["trainer"], runs[0].cell.config
+    steps = steps_of_an_epoch(full)
+    epochs = trainer["max_epochs"] or math.nan
+    if trainer["max_steps"] >= 0:
+        epochs = min(trainer["max_steps"] / steps if steps else math.nan, trainer["max_epochs"] or math.inf)
+    found = [epoch["seconds"] for run in runs for epoch in read_epochs(run.trained)]
+    if known := [seconds for seconds in found if math.isfinite(seconds)]:
+        return sum(known) / len(known) * epochs, f"{len(known)} epochs trained"
+    step = step_seconds(full)
+    if math.isnan(step):
+        return math.nan, "too large to be timed here"
+    if trainer["max_steps"] >= 0:
+        return step * trainer["max_steps"], f"timed: {_text(step)} a step"
+    if steps is None:
+        return math.nan, f"timed: {_text(step)} a step; how many, the data say"
+    return step * steps * epochs, f"timed: {_text(step * steps)} an epoch" + (
+        ", which have no limit" if math.isnan(epochs) else ""
+    )
+
+
+def _text(seconds: float) -> str:
+    """A time for people.
+
+    >>> _text(90), _text(7200), _text(0.034)
+    ('1.5 min', '2 h', '0.034 s')
+    """
+    if math.isnan(seconds):
+        return "?"
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"
