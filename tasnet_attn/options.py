@@ -259,7 +259,9 @@ def _ablate(ablate: argparse.ArgumentParser) -> None:
     add("-j", "--jobs", type=int, default=suppress, metavar="N", help="cells at a time (default: 1)")
     add("--ray", metavar="ADDRESS", help="run the cells on this Ray cluster instead")
     add("--gpus", type=float, default=suppress, metavar="N", help="of a cell on Ray; 0.25: four share one")
-    add("--dry-run", action="store_true", help="print cells, an estimate of their cost, and train commands; run nothing")
+    add(
+        "--dry-run", action="store_true", help="print cells, an estimate of their cost, and train commands; run nothing"
+    )
     help = "train these cells alone: names or patterns, like '2_trans_*'; the report has all that are done"
     add("--only", nargs="+", metavar="CELL", default=suppress, help=help)
 
