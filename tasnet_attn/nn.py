@@ -37,6 +37,12 @@ class LSTM(nn.LSTM):
         return zeros, zeros
 
 
+def steps(cls: type) -> bool:
+    """Whether a class has a `step` that belongs to its `forward`: no subclass wrote the one without the other."""
+    depth = {name: next(i for i, c in enumerate(cls.__mro__) if name in vars(c)) for name in ("forward", "step")}
+    return depth["step"] <= depth["forward"]
+
+
 def exporting() -> bool:
     """Whether an exporter follows this call, by torch.jit.trace or torch.export."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()

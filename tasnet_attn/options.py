@@ -212,7 +212,9 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add("--skip-existing", action="store_true", help="pass over files whose stems all exist")
     add("--shard", metavar="K/N", help="the K-th of N equal parts of the inputs, for arrays of jobs")
     add("--segment", type=float, metavar="SECONDS", help="at once (default: the model's, else 20)")
-    add("--overlap", type=float, default=0.25, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
+    add("--overlap", type=float, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
+    help = "also compare stretches with one whole pass, and print the SNR"
+    add("--verify-seams", action="store_true", help=help)
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:

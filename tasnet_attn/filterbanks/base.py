@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.nn import steps
 
 EPS = 1e-8
 
@@ -82,8 +83,7 @@ class Encoder(Configurable, nn.Module):
         """Why not, in words that follow its name; empty: it can."""
         if self.clip_scaled:
             return "divides by the maximum of the whole clip"
-        missing = type(self).step is Encoder.step or self.latency is None
-        return "has no step of bounded latency" if missing else ""
+        return "" if steps(type(self)) and self.latency is not None else "has no step of bounded latency"
 
 
 class Decoder(Configurable, nn.Module):
@@ -115,7 +115,7 @@ class Decoder(Configurable, nn.Module):
     @property
     def cannot_stream(self) -> str:
         """As the encoder's."""
-        return "has no step" if type(self).step is Decoder.step else ""
+        return "" if steps(type(self)) else "has no step"
 
 
 def overlap_further(segments: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:

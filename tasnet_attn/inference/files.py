@@ -16,6 +16,7 @@ from tasnet_attn.audio.reading import Sound
 from tasnet_attn.audio.writing import Encoding, Stems
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import workspace
+from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Choice, Stream
 from tasnet_attn.model import Separates
 
@@ -36,6 +37,7 @@ class Options:
         device: as for `separate`.
         track: which audio track of a file with several, from 1.
         partial: take what is there of a file that ends before its header says.
+        verify_seams: also compare stretches with one whole pass over them, and say how well they agree.
         name: the files' names below the output folder.
     """
 
@@ -46,10 +48,11 @@ class Options:
     remainder: str | None = None
     mixture_consistent: bool = False
     segment: float | None = None
-    overlap: float = 0.25
+    overlap: float | None = None
     device: str = "auto"
     track: int = 1
     partial: bool = False
+    verify_seams: bool = False
     name: str = "{track}/{source}.{ext}"
 
     @property
@@ -152,8 +155,9 @@ def separate_to(
             stems.close()
     lacks = f"{sound.missing} samples short of what the header says" if sound.missing else ""
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
+    seams = verify_seams(model, sound, options.segment, options.overlap, options.device) if options.verify_seams else ""
     before = f"{replaced} files of the same names were replaced" if replaced else ""
-    return Separated(files, "; ".join(each for each in (several, lacks, level, before) if each))
+    return Separated(files, "; ".join(each for each in (several, lacks, level, stream.said, seams, before) if each))
 
 
 def _beside(estimates: Iterable[Tensor], mixture: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,7 +1,8 @@
 """Separating audio of any length, rate and channel count, in bounded memory.
 
-A stream of blocks is resampled to the model's rate, cut into overlapping segments, separated, cross-faded and resampled
-back; files and tensors take the same way.
+A stream of blocks is resampled to the model's rate, separated and resampled back; files and tensors take the same way.
+A model that can stream takes block after block and leaves no seams; for all others the stream is cut into overlapping
+segments, whose estimates are cross-faded.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from tasnet_attn.inference.stitching import stitched
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.model import Separates, SourceSeparator, segment_samples
+from tasnet_attn.streaming import StreamingSeparator, cannot_stream
 
 SEGMENT = 20.0  # seconds, for models of any length
+OVERLAP = 0.25
 SHORTEST = 0.01  # seconds of a segment
 
 
@@ -65,7 +68,7 @@ def separate(
     mixture: Tensor,
     sample_rate: int,
     segment: float | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
     device: str = "auto",
     references: Tensor | None = None,
     sources: Sequence[str] | None = None,
@@ -78,8 +81,9 @@ def separate(
         model: the model; it stays on its device and in its mode.
         mixture: [C, T].
         sample_rate: Hz of the mixture; another than the model's is resampled in and back.
-        segment: seconds that go through the model at once; None: the model's own, else 20.
-        overlap: part of a segment that is cross-faded with the next one, 0 to below 1.
+        segment: seconds that go through the model at once; None: the model's own, else 20. A model that can stream
+            gives the same whatever they are.
+        overlap: part of a segment that is cross-faded with the next one, 0 to below 1; None: 0.25.
         device: "auto", "cpu", "cuda", ...
         references: [S, C, T], for scores only: they order interchangeable sources, segment for segment, instead of
             continuity; without overlap the end is then filled up with zeros, as in AudioSlots' paper.
@@ -140,8 +144,11 @@ class Choice:
 class Stream:
     """One way for blocks of audio through a model; arguments as in `separate`."""
 
-    def __init__(self, model: Separates, sample_rate: int, segment: float | None, overlap: float, device: str) -> None:
-        fixed = segment_samples(model)
+    def __init__(
+        self, model: Separates, sample_rate: int, segment: float | None, overlap: float | None, device: str
+    ) -> None:
+        fixed, given = segment_samples(model), (segment is not None, overlap is not None)
+        overlap = OVERLAP if overlap is None else overlap
         if segment is not None and fixed is not None and segment != model.segment:
             raise UserError(f"this model takes segments of {model.segment} s only; leave --segment out")
         if not 0 <= overlap < 1:
@@ -150,7 +157,10 @@ class Stream:
             raise UserError(f"segment {segment} s must be a finite number, {SHORTEST} at least")
         self.size = fixed or round((segment or SEGMENT) * model.sample_rate)
         self.hop = max(1, self.size - int(overlap * self.size))
-        self.fixed, self.rate = fixed is not None, sample_rate
+        self.fixed, self.rate, self.streams = fixed is not None, sample_rate, not cannot_stream(model)
+        about = ("--segment is the size of its blocks", "--overlap changes nothing")
+        told = " and ".join(text for text, told in zip(about, given, strict=True) if told and self.streams)
+        self.said = f"this model streams, without seams: {told}" if told else ""
         self.device = pick_device(device)
         self.model = on_device(model, self.device)
 
@@ -189,11 +199,23 @@ class Stream:
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None
     ) -> Iterator[Tensor]:
         scale = self.model.clip_scale((block.to(self.device) for block in read()), length)
-        if self.model.stitch == "middle":
+        if self.streams and references is None:
+            yield from self._streamed(read())
+        elif self.model.stitch == "middle":
             assert isinstance(self.model, SourceSeparator)  # no other model says so
             yield from stitched(self.model, read(), length, scale, self.device)
         else:
             yield from self._faded(read(), scale, references)
+
+    def _streamed(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Block after block, with the state carried on."""
+        assert isinstance(self.model, SourceSeparator)
+        stream: StreamingSeparator | None = None
+        for _, block in segments(blocks, self.size, self.size, whole=False):
+            stream = stream or StreamingSeparator(self.model, block.shape[0])
+            yield stream.feed(block).float().cpu()
+        if stream is not None:
+            yield stream.flush().float().cpu()
 
     def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None, references: Signals | None) -> Iterator[Tensor]:
         """Overlap-add of the segments' estimates, divided by the summed fades."""
@@ -224,10 +246,11 @@ class Stream:
         return self.model(padded.unsqueeze(0).to(self.device), scale)[0, ..., : chunk.shape[-1]].float().cpu()
 
 
-def segments(blocks: Iterable[Tensor], size: int, hop: int) -> Iterator[tuple[int, Tensor]]:
+def segments(blocks: Iterable[Tensor], size: int, hop: int, whole: bool = True) -> Iterator[tuple[int, Tensor]]:
     """Cut a stream of [C, t] into (start, [C, size]), `hop` apart.
 
-    The last segment is moved back so that it too is whole; a stream shorter than `size` comes as it is.
+    The last segment is moved back so that it too is whole, unless `whole` is False; a stream shorter than `size` comes
+    as it is.
     """
     start, last = 0, torch.empty(0)
     buffer: Tensor | None = None
@@ -239,7 +262,7 @@ def segments(blocks: Iterable[Tensor], size: int, hop: int) -> Iterator[tuple[in
             start, buffer = start + hop, buffer[..., hop:]
     if buffer is None or buffer.shape[-1] == 0:
         return
-    back = size - buffer.shape[-1] if start else 0
+    back = size - buffer.shape[-1] if start and whole else 0
     if back:
         buffer = torch.cat([last[..., hop - back : hop], buffer], dim=-1)
     yield start - back, buffer

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.nn import steps
 
 
 class Separator(Configurable, nn.Module):
@@ -43,4 +44,4 @@ class Separator(Configurable, nn.Module):
         """Why not, in words that follow its name; empty: it can, in constant memory."""
         if not self.causal:
             return "is not causal"
-        return "has no step" if type(self).step is Separator.step else ""
+        return "" if steps(type(self)) else "has no step"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,7 @@ class LTL(Separator):
 
     def initial_state(self, batch: int) -> dict[str, Any]:
         before, after = (lstm and lstm.initial_state(batch) for lstm in (self.before, self.after))
-        caches = [layer.initial_state(batch) for layer in self.transformer]
+        caches = [cast(TransformerLayer, layer).initial_state(batch) for layer in self.transformer]
         frame = torch.zeros((), dtype=torch.long, device=self.to_masks.weight.device)
         return {"frame": frame, "before": before, "caches": caches, "after": after}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from tasnet_attn.nn import LSTM
@@ -47,7 +49,7 @@ class TasNet(Separator):
         return self._run(features, [None] * len(self.lstms))[0]
 
     def initial_state(self, batch: int) -> list[tuple[Tensor, Tensor]]:
-        return [lstm.initial_state(batch) for lstm in self.lstms]
+        return [cast(LSTM, lstm).initial_state(batch) for lstm in self.lstms]
 
     def step(self, features: Tensor, state: list) -> tuple[list[Tensor], list]:
         return self._run(features, state)

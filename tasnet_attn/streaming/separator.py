@@ -18,7 +18,7 @@ Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # samples [C, t] and the sta
 
 def cannot_stream(model: Any) -> str:
     """Why a model cannot stream, naming the part that hinders it; empty: it can."""
-    if not isinstance(model, SourceSeparator):
+    if not isinstance(model, SourceSeparator) or type(model).forward is not SourceSeparator.forward:
         return f"{type(model).__name__} has no step"
     if model.segment is not None:
         return f"the model takes whole segments of {model.segment} s"

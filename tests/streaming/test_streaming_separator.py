@@ -1,13 +1,16 @@
 """Streamed equals offline: any block, any length, the stated latency."""
 
+import re
 from functools import partial
 
 import pytest
+import soundfile
 import torch
 from conftest import SMALL, tasnet_model
 from torch.utils._pytree import tree_leaves
 
-from tasnet_attn import StreamingSeparator, UserError
+from tasnet_attn import StreamingSeparator, UserError, load, save, separate
+from tasnet_attn.cli import main
 from tasnet_attn.data import StemFolders
 from tasnet_attn.filterbanks import GammatoneEncoder, STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Magnitude
@@ -35,6 +38,13 @@ MODELS = {
     "STFT, ragged hop": lambda: spectrogram(CODED, hop=25, drop="dc", last_frame=False),
     "STFT, magnitudes": lambda: spectrogram(partial(TasNet, hidden=8), hop=32, head=Magnitude("wiener")),
 }
+
+
+class OtherWay(TasNet):
+    """Its forward is another than the step that it inherits."""
+
+    def forward(self, features):
+        return [-stage for stage in super().forward(features)]
 
 
 @pytest.fixture(params=list(MODELS))
@@ -136,6 +146,7 @@ def test_the_state_has_one_shape_from_the_first_frame_on():
         (lambda: spectrogram(partial(TasNet, hidden=8), normalise="max"), "encoder STFTEncoder divides by the maximum"),
         (lambda: spectrogram(partial(TasNet, hidden=8), hop=40), "encoder STFTEncoder has no step"),
         (lambda: tasnet_model(WINDOWED, segment=1.0), "segments of 1.0 s"),
+        (lambda: tasnet_model(partial(OtherWay, hidden=8)), "separator OtherWay has no step"),
     ],
 )
 def test_what_cannot_stream_says_which_part(build, said):
@@ -150,3 +161,35 @@ def test_bad_blocks_are_refused_and_leave_the_stream_as_it_was():
         with pytest.raises(UserError, match=said):
             stream.feed(block)
     assert stream.behind == 0
+
+
+def test_separate_streams_such_a_model_without_seams():
+    model, mixture = MODELS["LTL"]().eval(), sounds(9000)["music"]
+    with torch.inference_mode():
+        whole = model(mixture[None])[0]
+    for segment in (None, 0.1):
+        estimates = torch.stack(list(separate(model, mixture, 8000, segment).values()))
+        assert (estimates - whole).abs().max() <= 3e-6 * whole.abs().max()
+
+
+def test_separate_says_what_its_settings_mean_for_such_a_model(tmp_path, capsys):
+    model = save(MODELS["LTL"](), tmp_path / "model.safetensors")
+    soundfile.write(tmp_path / "song.wav", sounds(9000)["noise"].T.numpy(), 8000, "FLOAT")
+    arguments = ["separate", str(tmp_path / "song.wav"), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--segment", "0.2", "--overlap", "0.5", "--verify-seams"]) == 0
+    said = capsys.readouterr().out
+    assert "--segment is the size of its blocks and --overlap changes nothing" in said
+    ratios = [float(ratio) for ratio in re.findall(r"([0-9.]+) dB at", said)]
+    assert len(ratios) == 2 and min(ratios) > 100
+
+
+@pytest.mark.parametrize(
+    "build", [SMALL["LTL both ways"], lambda: tasnet_model(partial(LTL, hidden=8, heads=2), segment=0.1)]
+)
+def test_seams_of_models_that_are_cut_are_measured(tmp_path, capsys, build):
+    model = save(build(), tmp_path / "model.safetensors")
+    soundfile.write(tmp_path / "song.wav", sounds(9000)["music"].T.numpy(), 8000, "FLOAT")
+    arguments = ["separate", str(tmp_path / "song.wav"), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--verify-seams", *([] if load(model).segment else ["--segment", "0.1"])]) == 0
+    ratios = [float(ratio) for ratio in re.findall(r"([0-9.-]+) dB at", capsys.readouterr().out)]
+    assert len(ratios) == 3 and all(0 < ratio < 100 for ratio in ratios)
