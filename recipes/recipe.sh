@@ -7,7 +7,7 @@
 #   --import MODULE            a module with classes of your own, for every stage; may be given several times
 #   --python PATH              the Python to use
 # Everything else goes to `tasnet-attn train`, for example --trainer.max_epochs 10. Run again with the same tag, stage 1
-# continues where it was.
+# continues where it was. The last thing printed is the table of scores, those that the recipe's paper reports.
 set -euo pipefail
 recipe=$(cd "$1" && pwd); shift
 stage=0 stop=100 tag=base python=python imports=() train=()
@@ -41,3 +41,4 @@ fi
 if due 2; then echo "== stage 2: evaluate"; tasnet_attn evaluate --model "$run" --data "$run" --audio ogg; fi
 if due 3; then echo "== stage 3: report"; tasnet_attn report "$run"; fi
 if due 4; then echo "== stage 4: export"; tasnet_attn export "$run" --to safetensors; fi
+if due 2; then echo "== scores"; cat "$run/evaluation/table.txt"; fi

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -225,23 +225,46 @@ def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     add("--data", required=True, metavar="CONF.yml", help=help)
     add("-o", "--out", metavar="DIR", help="folder (default: evaluation in the run folder)")
     add("--split", choices=("train", "valid", "test"), default="test", metavar="SPLIT", help="default: test")
-    add("-d", "--device", default=suppress, help="auto, cpu, cuda, ... (default: auto)")
-    add("-j", "--jobs", type=int, default=suppress, metavar="N", help="processes that score (default: 1)")
-    help = "keep the audio as wav, flac or ogg, for the report"
-    add("--audio", choices=("wav", "flac", "ogg"), default=suppress, metavar="FORMAT", help=help)
+
+    def option(*names: str, help: str, **settings: Any) -> None:
+        add(*names, default=suppress, help=help, **settings)
+
+    hertz, seconds, text = _or_none(int), _or_none(float), _or_none(str)
+    flag = argparse.BooleanOptionalAction
+    option("-d", "--device", help="auto, cpu, cuda, ... (default: auto)")
+    option("-j", "--jobs", type=int, metavar="N", help="processes that score (default: 1)")
+    option("--checkpoint", choices=("best", "last"), metavar="WHICH", help="best (default) or last, of a run")
+    masks = ("binary", "ratio", "wiener", "none")
+    option("--mask", nargs="+", choices=masks, metavar="KIND", help="made of magnitudes: binary, ratio, wiener, none")
+    option("--oracle", type=text, metavar="KIND", help="in the model's place: masks, autoencoder; none")
+    option("--sources", type=_or_none(_listed), help="the tracks': a,b; none: the model's (default)")
+    option("--rate", type=hertz, metavar="HZ", help="of scoring; none: the tracks' (default)")
+    option("--beside", type=int, nargs="*", metavar="HZ", help="also score whole tracks at these rates")
+    option("--audio", type=text, metavar="FORMAT", help="keep it as wav, flac or ogg, for the report; none")
     baselines = ("mixture", "oracle-binary", "oracle-ratio", "oracle-wiener")
-    help = f"also score these, into DIR/baselines: {', '.join(baselines)}"
-    add("--baselines", nargs="+", choices=baselines, default=suppress, metavar="NAME", help=help)
-    add("--v3", action="store_true", default=suppress, help="also BSSEval v3: NSDR, SIR, SAR and their global means")
-    help = "classes of your own, a Metric each (with --import), scored besides"
-    add("--metrics", nargs="+", default=suppress, metavar="CLASS", help=help)
-    help = "who computes BSSEval: fast (default) or museval"
-    add("--backend", choices=("fast", "museval"), default=suppress, metavar="NAME", help=help)
-    add("--window", type=float, default=suppress, metavar="SECONDS", help="of BSSEval v4's windows (default: 1)")
-    add("--hop", type=float, default=suppress, metavar="SECONDS", help="between windows (default: the window)")
-    add("--overlap", type=float, default=suppress, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
-    help = "order interchangeable sources by the references, as AudioSlots' paper scores"
-    add("--order-by-references", action="store_true", default=suppress, help=help)
+    help = f"also score these: {', '.join(baselines)}"
+    option("--baselines", nargs="*", choices=baselines, metavar="NAME", help=help)
+    option("--v3", action=flag, help="BSSEval v3, too: NSDR, SIR, SAR")
+    option("--metrics", nargs="*", metavar="CLASS", help="of your own, a Metric each (with --import)")
+    option("--backend", choices=("fast", "museval"), metavar="NAME", help="of BSSEval: fast (default) or museval")
+    option("--window", type=seconds, metavar="SECONDS", help="of BSSEval v4 (default: 1); none: whole tracks")
+    option("--hop", type=seconds, metavar="SECONDS", help="between windows; none: the window (default)")
+    option("--segment", type=seconds, metavar="SECONDS", help="at once; none: the model's, else 20 (default)")
+    option("--overlap", type=float, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
+    option("--order-by-references", action=flag, help="as AudioSlots' paper scores")
+    option("--show", nargs="*", metavar="METRIC", help="in the printed table (default: all)")
+    help = "of that table, like 'mean of means'"
+    option("--convention", metavar="NAME", help=help)
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of an option that "none" turns off, whatever a configuration says."""
+
+    def parsed(text: str) -> Any:
+        return None if text == "none" else kind(text)
+
+    parsed.__name__ = kind.__name__  # argparse names it
+    return parsed
 
 
 def _report(report: argparse.ArgumentParser) -> None:

@@ -27,10 +27,11 @@ def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator
 
 
 def resample(audio: Tensor, rate_in: int, rate_out: int) -> Tensor:
-    """Resample a whole signal [C, T], in one piece."""
+    """Resample whole signals [..., T], in one piece."""
     import soxr
 
-    return torch.from_numpy(soxr.resample(audio.T.numpy(), rate_in, rate_out).T)
+    flat = audio.reshape(-1, audio.shape[-1])
+    return torch.from_numpy(soxr.resample(flat.T.numpy(), rate_in, rate_out).T).unflatten(0, audio.shape[:-1])
 
 
 def _through(resampler: Any, block: Tensor, shape: torch.Size, last: bool) -> Tensor:

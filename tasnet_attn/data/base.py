@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import mode
@@ -257,34 +257,48 @@ class SegmentedData(Configurable, LightningDataModule):
         Raises:
             UserError: it is damaged, has other sources or another order of them, or another sample rate.
         """
-        if track.problem:
-            raise UserError(track.problem)
-        if list(track.sources) != self.sources:
-            ours, its = ", ".join(self.sources), ", ".join(track.sources)
-            raise UserError(f"{track}: its sources are {its}, the model's {ours}; give it these, in this order")
+        self._check(track)
         if track.sample_rate != self.sample_rate:
             raise UserError(
                 f"{track}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
                 "resample the data or set model.sample_rate"
             )
 
-    def tracks(self, split: Split) -> list[Track]:
+    def _check(self, track: Track) -> None:
+        if track.problem:
+            raise UserError(track.problem)
+        if list(track.sources) != self.sources:
+            ours, its = ", ".join(self.sources), ", ".join(track.sources)
+            raise UserError(f"{track}: its sources are {its}, the model's {ours}; give it these, in this order")
+
+    def tracks(self, split: Split, own_rate: bool = False) -> list[Track]:
         """The tracks of a split, checked against the model and, where metadata do not say how long they are, opened.
+
+        Args:
+            split: "train", "valid" or "test".
+            own_rate: each at the rate of its files, whatever the model's: evaluation resamples.
 
         Raises:
             UserError: none there, or one that does not fit or is damaged; names the file.
         """
+        if own_rate:
+            return self._opened(split, self._check, own_rate)
         if split not in self.cached:
-            tracks = self.list_tracks(split)
-            if not tracks:
-                raise UserError(f"{type(self).__name__}: lists no tracks of the {split} split")
-            for track in tracks:
-                self.check(track)
-            if tracks[0].parts:
-                _ = tracks[0].header  # a wrong root shows at once
-            _ = [track.length for track in tracks]
-            self.cached[split] = tracks
+            self.cached[split] = self._opened(split, self.check)
         return self.cached[split]
+
+    def _opened(self, split: Split, check: Callable[[Track], None], own_rate: bool = False) -> list[Track]:
+        tracks = self.list_tracks(split)
+        if not tracks:
+            raise UserError(f"{type(self).__name__}: lists no tracks of the {split} split")
+        for track in tracks:
+            check(track)
+            if own_rate and track.parts:
+                track.sample_rate = track.file_rate
+        if tracks[0].parts:
+            _ = tracks[0].header  # a wrong root shows at once
+        _ = [track.length for track in tracks]
+        return tracks
 
     def epoch_size(self, tracks: Sequence[Track], length: int) -> int:
         """How many training segments of `length` samples make an epoch."""

@@ -128,6 +128,15 @@ class Track:
             raise UserError(f"{fault.what}; {fault.fix}".replace("?;", "?"))
         return infos[self.files[0]]
 
+    @property
+    def file_rate(self) -> int:
+        """Hz of its first file."""
+        return self._info(self.files[0]).sample_rate
+
+    def _info(self, file: Path) -> AudioInfo:
+        in_streams = any(part.file == file and part.stream is not None for part in self.parts)
+        return stem_file_info(file) if in_streams else audio_info(file)
+
     @cached_property
     def length(self) -> int:
         """Samples at `sample_rate`; known without a look at the files if they must have it."""
@@ -146,10 +155,9 @@ class Track:
         """The headers that can be read, and all that is wrong with the files as far as headers tell."""
         infos: dict[Path, AudioInfo] = {}
         faults: list[Fault] = []
-        streams = {part.file for part in self.parts if part.stream is not None}
         for file in self.files:
             try:
-                infos[file] = stem_file_info(file) if file in streams else audio_info(file)
+                infos[file] = self._info(file)
             except UserError as error:
                 fix = "make or copy this file anew" if file.is_file() else "put it there, or set data.init_args.root"
                 faults.append(Fault("file", str(error), f"{fix}; or leave its track out"))

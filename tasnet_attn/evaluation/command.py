@@ -23,6 +23,7 @@ from tasnet_attn import config
 from tasnet_attn.audio.writing import Encoding, write_signals
 from tasnet_attn.data import Track, from_config
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.choosing import choose
 from tasnet_attn.evaluation.oracles import BASELINES
 from tasnet_attn.evaluation.results import (
     OURS,
@@ -31,19 +32,22 @@ from tasnet_attn.evaluation.results import (
     read_document,
     shown,
     signal_names,
+    table_of,
     write_tables,
 )
-from tasnet_attn.evaluation.scores import Backend, best_order, score
+from tasnet_attn.evaluation.scores import Backend, best_order, offered, score
 from tasnet_attn.evaluation.spool import Spool
+from tasnet_attn.evaluation.summary import Convention
 from tasnet_attn.evaluation.systems import System, fingerprint
 from tasnet_attn.files import touching, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.signals import Signals
-from tasnet_attn.storage import load
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
-OWN = ("model", "tracks", "out")  # arguments of `evaluate` that no configuration gives
+LOWEST = 1000  # Hz at which anything is scored
+OWN = ("model", "tracks", "out", "facts")  # arguments that no configuration gives
+CHOICE = tuple(key for key in config.settings(choose) if key not in OWN)  # those of the section that `choose` takes
 
 
 def evaluate(
@@ -63,9 +67,14 @@ def evaluate(
     segment: float | None = None,
     overlap: float = 0.25,
     order_by_references: bool = False,
+    rate: int | None = None,
+    beside: Sequence[int] = (),
+    show: Sequence[str] = (),
+    convention: Convention = "median of medians",
     name: str | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Score a system on tracks; all arguments but the first three are also the `evaluation` section of a configuration.
+    """Score a system on tracks; all arguments but OWN are also the `evaluation` section of a configuration.
 
     Args:
         model: what has `sources`, `sample_rate`, `interchangeable` and `forward`, or an oracle: called with mixture
@@ -86,33 +95,47 @@ def evaluate(
         overlap: as for `inference.separate`.
         order_by_references: order interchangeable sources by the references, segment for segment: what a perfect
             stitching would reach (AudioSlots' paper scores so); else by continuity, which is what a user gets.
+        rate: Hz at which the estimates are scored; None: the tracks'. A model of another rate gets the mixture
+            resampled, and its estimates are resampled back.
+        beside: more rates, in Hz: the scores of whole tracks there too, as "NSDR at 8 kHz"; tracks lie in memory then.
+        show: metrics in the table that is printed; none: all.
+        convention: the one in that table, see `summary.CONVENTIONS`.
         name: the system's, for the report; None: the folder's.
+        facts: what else the summary shall say.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
-        UserError: no tracks, a track that lacks a source or has another rate, NaN, estimates of another shape, or a
-            metric whose scores are not one for each source.
+        UserError: no tracks, a track that lacks a source, NaN, estimates of another shape, a metric to show that is not
+            scored, or one whose scores are not one for each source.
     """
     out, tracks = Path(out), list(tracks)
-    for key, value in (("backend", backend), ("baselines", baselines), ("audio", audio)):
+    checked = {"backend": backend, "baselines": baselines, "audio": audio, "rate": rate, "beside": beside}
+    for key, value in {**checked, "convention": convention}.items():
         config.complete(value, config.settings(evaluate)[key].annotation, f"evaluation.{key}")
     _check(model, tracks)
+    if low := [hertz for hertz in (*beside, *([] if rate is None else [rate])) if hertz < LOWEST]:
+        raise UserError(f"evaluation: a rate of {low[0]} Hz is too low; {LOWEST} at least")
+    names = offered(v3, beside)
+    if not metrics and (unknown := [metric for metric in show if metric not in names]):
+        raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; there are {', '.join(names)}")
     for key, seconds in (("window", window), ("hop", hop)):
         if seconds is not None and not (math.isfinite(seconds) and seconds * tracks[0].sample_rate >= 1):
             raise UserError(f"evaluation.{key}: {seconds} is not a finite number of seconds, a sample's at least")
     settings: dict[str, Any] = {"backend": backend, "window": window, "hop": hop, "v3": v3}
+    settings |= {"rate": rate, "beside": list(beside)}
+    shows: dict[str, Any] = {"show": list(show), "convention": convention}
     for each in baselines:
         oracle = copy(BASELINES[each])
         oracle.sources = getattr(model, "sources", tracks[0].sources)
         below = out / "baselines" / each
-        evaluate(oracle, tracks, below, device=device, jobs=jobs, name=each, metrics=metrics, **settings)
+        evaluate(oracle, tracks, below, device=device, jobs=jobs, name=each, metrics=metrics, **settings, **shows)
     with touching(out):
         out.mkdir(parents=True, exist_ok=True)
     for part in (*out.glob(".*.part"), *out.glob("audio/.*.part")):  # a run was killed while it wrote
         part.unlink() if part.is_file() else shutil.rmtree(part)
-    system = System(model, device, segment, overlap, order_by_references)
+    system = System(model, device, segment, overlap, order_by_references, rate)
     documents: dict[str, dict[str, Any]] = {}
     pending: deque[tuple[str, Path, Future[dict[str, Any]]]] = deque()
 
@@ -131,7 +154,7 @@ def evaluate(
             with touching(place):
                 place.mkdir()
             spools = [Spool(place / what) for what in ("mixture", "references", "estimates")]
-            sources = system.read(track, *spools[:2])
+            sources, scored_rate = system.read(track, *spools[:2])
             mixture, references = (spool.signals() for spool in spools[:2])
             stamp = fingerprint(system.stamp, how, sources, mixture, references)
             kept = read_document(out / f"{file_name(track.name)}.json")
@@ -140,22 +163,23 @@ def evaluate(
                 documents[track.name] = kept
                 shutil.rmtree(place)
                 continue
-            system.estimate(track, mixture, references, spools[2])
+            system.estimate(track.name, scored_rate, mixture, references, spools[2])
             estimates = spools[2].signals()
             order = best_order(estimates, references) if system.interchangeable else list(range(len(sources)))
             if audio is not None:
                 with whole_folder(folder) as part:
                     blocks = _together(mixture, references, estimates, order)
-                    write_signals(part, signal_names(sources), blocks, track.sample_rate, Encoding(audio))
-            facts = {"stamp": stamp, "order": order, **settings}
-            pending.append((track.name, place, executor.submit(scorer, spools, sources, track.sample_rate, facts)))
+                    write_signals(part, signal_names(sources), blocks, scored_rate, Encoding(audio))
+            about = {"stamp": stamp, "order": order, **settings}
+            pending.append((track.name, place, executor.submit(scorer, spools, sources, scored_rate, about)))
             while len(pending) > (jobs if jobs > 1 else 0):
                 finish()
         while pending:
             finish()
     ordered = {track.name: documents[track.name] for track in tracks}
-    facts = {"name": name or out.resolve().name, "interchangeable": system.interchangeable, **settings}
-    return write_tables(out, ordered, sample_rate=tracks[0].sample_rate, baselines=list(baselines), **facts)
+    about = {"name": name or out.resolve().name, "interchangeable": system.interchangeable, **settings, **shows}
+    about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
+    return write_tables(out, ordered, **about, **(facts or {}))
 
 
 def run(
@@ -172,29 +196,43 @@ def run(
         overrides: `--data.key value`, on top of `data`.
         given: arguments of `evaluate` as plain data.
     """
-    options = _options(Path(model), given)
-    separator = load(model)
-    tracks = from_config(Path(data), separator.sources, separator.sample_rate, overrides).tracks(split)  # type: ignore[arg-type]
+    options, choice = _options(Path(model), given)
+    systems, sources, rate = choose(Path(model), **choice)
+    tracks = from_config(Path(data), sources, rate, overrides).tracks(split, own_rate=True)  # type: ignore[arg-type]
     folder = default_out(Path(model)) if out is None else Path(out)
-    summary = evaluate(separator, tracks, folder, **options)
-    print(shown(folder, summary))
-    return summary
+    found: list[dict[str, Any]] = []
+    for number, (mask, system) in enumerate(systems.items()):
+        below = folder / "masks" / mask if number else folder
+        named = {"name": f"{options['name'] or folder.resolve().name}, {mask} masks"} if mask else {}
+        facts = {key: choice[key] for key in ("checkpoint", "oracle")} | {"mask": mask or None}
+        found.append(evaluate(system, tracks, below, **options | named, facts=facts))
+        print(shown(below, found[-1]))
+    write_text(folder / "table.txt", "\n\n".join(map(table_of, found)) + "\n")
+    return found[0]
 
 
 def complete(section: dict[str, Any]) -> dict[str, Any]:
-    """Check the `evaluation` section of a configuration and fill in the defaults, those of `evaluate`."""
-    return config.complete_arguments(section, evaluate, "evaluation", skip=OWN)
+    """Check the `evaluation` section of a configuration and fill in the defaults, those of `evaluate` and `choose`."""
+    if not isinstance(section, dict):
+        return config.complete_arguments(section, evaluate, "evaluation", skip=OWN)
+    chosen = {key: value for key, value in section.items() if key in CHOICE}
+    rest = {key: value for key, value in section.items() if key not in CHOICE}
+    return {
+        **config.complete_arguments(rest, evaluate, "evaluation", skip=OWN),
+        **config.complete_arguments(chosen, choose, "evaluation", skip=OWN),
+    }
 
 
-def _options(model: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `evaluate`: what the run's configuration says, and on top of it what is given."""
+def _options(model: Path, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of `evaluate` and of `choose`: what the run's configuration says, and on top what is given."""
     file = _run_folder(model) / "config.yml"
     section = config.read([f"--config={file}"]).ours.get("evaluation", {}) if file.is_file() else {}
-    schema = config.settings(evaluate)
-    return {
+    schema = {**config.settings(evaluate), **config.settings(choose)}
+    built = {
         key: config.build(value, schema[key].annotation, f"evaluation.{key}")
         for key, value in complete({**section, **given}).items()
     }
+    return {key: built[key] for key in built if key not in CHOICE}, {key: built[key] for key in CHOICE}
 
 
 def _run_folder(model: Path) -> Path:
@@ -224,7 +262,8 @@ class Scorer:
         window = length if self.settings["window"] is None else int(self.settings["window"] * sample_rate)
         hop = window if self.settings["hop"] is None else int(self.settings["hop"] * sample_rate)
         v3, backend = self.settings["v3"], self.settings["backend"]
-        scores = score(mixture, references, estimates, window, hop, v3, backend, self.metrics, sample_rate)
+        beside = self.settings["beside"]
+        scores = score(mixture, references, estimates, window, hop, v3, backend, self.metrics, sample_rate, beside)
         return document(sources, scores, sample_rate, length, window, hop, facts)
 
 
@@ -241,11 +280,6 @@ def _check(model: Any, tracks: list[Track]) -> None:
     if count > 1:
         raise UserError(f"two tracks are called {name!r}; their scores would share a file")
     for track in tracks:
-        rate = getattr(model, "sample_rate", track.sample_rate)
-        if track.sample_rate != rate:
-            raise UserError(
-                f"{track.name}: sampled at {track.sample_rate} Hz, the model at {rate} Hz; resample the data"
-            )
         if missing := [source for source in getattr(model, "sources", []) if source not in track.sources]:
             raise UserError(f"{track.name}: has no reference for {missing[0]!r}; it has {', '.join(track.sources)}")
 

@@ -103,7 +103,7 @@ class ModelOracle(MaskOracle):
 
     def __init__(self, model: SourceSeparator, mask: MaskKind = "wiener") -> None:
         super().__init__(model.encoder, model.decoder, mask, segment_samples(model))  # type: ignore[arg-type]
-        self.model = model
+        self.model, self.sample_rate = model, model.sample_rate
 
 
 class Autoencoder(ModelOracle):

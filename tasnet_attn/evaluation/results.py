@@ -148,6 +148,7 @@ def _summary(table: pd.DataFrame, documents: dict[str, dict[str, Any]]) -> dict[
         silence[source] = {key: int(count) for key, count in counts.items()}
     return {
         "tracks": list(documents),
+        "rates": sorted({found[OURS]["sample_rate"] for found in documents.values()}),
         "seconds": sum(found[OURS]["length"] / found[OURS]["sample_rate"] for found in documents.values()),
         "conventions": CONVENTIONS,
         "scores": scores,
@@ -186,20 +187,36 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 
 def shown(out: Path, summary: dict[str, Any]) -> str:
-    """For the terminal: the median of medians with its interval, metrics by sources, and where the files are."""
-    cells = {
-        source: {
-            metric: "no score" if (found := by["median of medians"])["value"] is None else _with_bounds(found)
-            for metric, by in metrics.items()
-        }
-        for source, metrics in summary["scores"].items()
-    }
-    tracks = len(summary["tracks"])
-    about = f"dB, median over {tracks} track{'s' * (tracks != 1)} of the median over windows [95 % interval]"
+    """For the terminal: the table, and where the files are."""
     files = f"{out}: scores.csv, summary.json, <track>.json; a page: tasnet-attn report {out}"
-    return f"{pd.DataFrame(cells).to_string()}\n{about}\n{files}"
+    return f"{table_of(summary)}\n{files}"
+
+
+def table_of(summary: dict[str, Any]) -> str:
+    """The metrics that are to be shown by sources, with their intervals, and what was done to get them."""
+    convention, tracks = summary["convention"], len(summary["tracks"])
+    metrics = list(dict.fromkeys(metric for by in summary["scores"].values() for metric in by))
+    if missing := [metric for metric in summary["show"] if metric not in metrics]:
+        raise UserError(f"evaluation.show: {missing[0]!r} is not scored; there are {', '.join(metrics)}")
+    wanted = summary["show"] or metrics
+    cells = {
+        source: {metric: _with_bounds(by[metric][convention]) for metric in wanted if metric in by}
+        for source, by in summary["scores"].items()
+    }
+    if len(cells) > 1:
+        means = summary["mean over sources"]
+        cells["mean of sources"] = {metric: _with_bounds({"value": means[metric][convention]}) for metric in wanted}
+    head = [summary["name"]] + [text for key in ("oracle", "checkpoint") if (text := summary.get(key))]
+    about = f"dB over {tracks} track{'s' * (tracks != 1)}, {convention}: {CONVENTIONS[convention]} [95 % interval]"
+    lines = [", ".join(head), pd.DataFrame(cells).to_string(), about]
+    if summary["model_rate"] is not None and summary["rates"] != [summary["model_rate"]]:
+        rates = " and ".join(map(str, summary["rates"]))
+        lines.append(f"resampled to the model's {summary['model_rate']} Hz and back, scored at {rates} Hz")
+    return "\n".join(lines)
 
 
 def _with_bounds(found: dict[str, Any]) -> str:
-    bounds = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
+    if found["value"] is None:
+        return "no score"
+    bounds = "" if found.get("low") is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
     return f"{found['value']:.2f}{bounds}"

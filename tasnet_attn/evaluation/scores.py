@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasnet_attn.audio.resampling import resample
 from tasnet_attn.errors import UserError
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.bss_eval import BSSEval, silent
@@ -49,6 +50,7 @@ def score(
     backend: Backend = "fast",
     metrics: Sequence[Metric] = (),
     sample_rate: int = 1,
+    beside: Sequence[int] = (),
 ) -> TrackScores:
     """Score one track, piece by piece; museval and the user's own metrics take it whole.
 
@@ -61,21 +63,21 @@ def score(
         v3: also NSDR, SIR and SAR of BSSEval v3, about as costly again.
         backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is ours in any case.
         metrics: the user's own, scored besides.
-        sample_rate: Hz; for these metrics.
+        sample_rate: Hz; for these metrics, and for `beside`.
+        beside: further rates, in Hz, at which the scores of whole tracks are taken too.
 
     Raises:
         UserError: one of the user's metrics gives other than {name: [S]}, or a name that is taken.
     """
     mixture, references, estimates = (Signals.of(x).map(Tensor.double) for x in (mixture, references, estimates))
     count = references.shape[0]
-    mixtures = mixture.map(lambda piece: piece.expand(count, -1, -1))
-    snr = _mean_si_snr(references, estimates)
-    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(references, mixtures)}
-    tool = BSSEval(references) if backend == "fast" else MusEval(references)
+    tool = TOOLS[backend](references)
     frames = tool.images(estimates, window, hop)
-    if v3:
-        sources, before = tool.sources(estimates), tool.sources(mixtures)
-        whole |= {"NSDR": sources["SDR"] - before["SDR"], "SIR v3": sources["SIR"], "SAR v3": sources["SAR"]}
+    whole = _whole(mixture, references, estimates, tool if v3 else None)
+    for rate in beside:
+        mixed, alone, separated = (_at(rate, x, sample_rate) for x in (mixture, references, estimates))
+        scores = _whole(mixed, alone, separated, TOOLS[backend](alone) if v3 else None)
+        whole |= {at_rate(name, rate): values for name, values in scores.items()}
     for metric in metrics:
         found = metric(mixture.read(), references.read(), estimates.read(), sample_rate)
         _add(whole, metric, found, count)
@@ -83,6 +85,36 @@ def score(
     starts = range(0, references.length - size + 1, hop or size)
     mute = [torch.stack([silent(x.cut(start, start + size)) for start in starts], -1) for x in (references, estimates)]
     return TrackScores(frames, whole, torch.stack(mute))
+
+
+def _whole(
+    mixture: Signals, references: Signals, estimates: Signals, tool: BSSEval | MusEval | None
+) -> dict[str, Tensor]:
+    """The scores of the whole track, {metric: [S]}; those of BSSEval v3 if there is a tool."""
+    count = references.shape[0]
+    mixtures = mixture.map(lambda piece: piece.expand(count, -1, -1))
+    snr = _mean_si_snr(references, estimates)
+    whole = {"SI-SNR": snr, "SI-SNRi": snr - _mean_si_snr(references, mixtures)}
+    if tool is not None:
+        sources, before = tool.sources(estimates), tool.sources(mixtures)
+        whole |= {"NSDR": sources["SDR"] - before["SDR"], "SIR v3": sources["SIR"], "SAR v3": sources["SAR"]}
+    return whole
+
+
+def _at(rate: int, signals: Signals, sample_rate: int) -> Signals:
+    """The same at another rate, whole in memory."""
+    return Signals.of(resample(signals.read().cpu(), sample_rate, rate))
+
+
+def at_rate(metric: str, rate: int) -> str:
+    """A metric's name at another rate than the scored one."""
+    return f"{metric} at {rate / 1000:g} kHz"
+
+
+def offered(v3: bool, beside: Sequence[int] = ()) -> list[str]:
+    """The names of all scores that `score` gives; the user's own come besides."""
+    whole = WHOLE if v3 else WHOLE[:2]
+    return [*FRAMES, *whole, *(at_rate(metric, rate) for rate in beside for metric in whole)]
 
 
 def _add(whole: dict[str, Tensor], metric: Metric, found: Any, count: int) -> None:
@@ -154,3 +186,6 @@ class MusEval:
             scores[:, self.heard.cpu()] = torch.from_numpy(np.stack(values))
             scores[:, mute.cpu()] = torch.nan
         return dict(zip(FRAMES, scores, strict=True))
+
+
+TOOLS: dict[Backend, type[BSSEval] | type[MusEval]] = {"fast": BSSEval, "museval": MusEval}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap, wilcoxon
 
+Convention = Literal["median of medians", "mean of medians", "mean of means", "length-weighted"]
 CONVENTIONS = {
     "median of medians": "median over tracks of the median over windows (SiSEC 2018, Open-Unmix)",
     "mean of medians": "mean over tracks of the median over windows",

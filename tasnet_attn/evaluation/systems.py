@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasnet_attn.audio.resampling import exactly, resample, resampled
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.spool import Spool
@@ -23,8 +24,16 @@ class System:
     """A model or an oracle; arguments as for `evaluate`."""
 
     def __init__(
-        self, model: Any, device: str, segment: float | None, overlap: float, order_by_references: bool
+        self,
+        model: Any,
+        device: str,
+        segment: float | None,
+        overlap: float,
+        order_by_references: bool,
+        scored_rate: int | None = None,
     ) -> None:
+        self.scored_rate = scored_rate
+        self.rate: int | None = getattr(model, "sample_rate", None)  # an oracle may have any
         self.model, self.options, self.order_by_references = model, (segment, overlap), order_by_references
         self.device = pick_device(device)
         offered = ("sources", "sample_rate", "interchangeable", "forward")
@@ -36,10 +45,20 @@ class System:
             weights: dict[str, Tensor] = getattr(model, "state_dict", dict)()
             self.stamp = fingerprint(what, weights, segment, overlap, order_by_references)
 
-    def read(self, track: Track, mixture: Spool, references: Spool) -> list[str]:
-        """Take a track's mixture and its references in the model's order aside; their names."""
+    def read(self, track: Track, mixture: Spool, references: Spool) -> tuple[list[str], int]:
+        """Take a track's mixture and its references in the model's order aside; their names, and the scored rate."""
         sources = list(getattr(self.model, "sources", track.sources))
         which = [track.sources.index(source) for source in sources]
+        rate = self.scored_rate or track.sample_rate
+        for block in resampled(self._checked(track, which), track.sample_rate, rate):
+            mixture.write(block[0])
+            references.write(block[1:])
+        if 0 in (mixture.length, *mixture.lead):
+            raise UserError(f"{track.name}: has no samples")
+        return sources, rate
+
+    def _checked(self, track: Track, which: list[int]) -> Iterator[Tensor]:
+        """Blocks [1 + S, C, t]: the mixture, then the references."""
         for block in track.blocks():
             for what, signal in zip(("mixture", "references"), block, strict=True):
                 if not signal.isfinite().all():
@@ -47,23 +66,23 @@ class System:
             if block[1].shape[1:] != block[0].shape:
                 shapes = f"mixture {list(block[0].shape)}, references {list(block[1].shape)}"
                 raise UserError(f"{track.name}: mixture and references differ in length or channels: {shapes}")
-            mixture.write(block[0])
-            references.write(block[1][which])
-        if 0 in (mixture.length, *mixture.lead):
-            raise UserError(f"{track.name}: has no samples")
-        return sources
+            yield torch.cat([block[0][None], block[1][which]])
 
-    def estimate(self, track: Track, mixture: Signals, references: Signals, estimates: Spool) -> None:
-        """Take the estimates [S, C, T] aside."""
-        for block in self._blocks(track.sample_rate, mixture, references):
+    def estimate(self, name: str, rate: int, mixture: Signals, references: Signals, estimates: Spool) -> None:
+        """Take the estimates [S, C, T] of a track aside, at the rate of mixture and references."""
+        if self.rate in (None, rate) or self.is_model and not self.order_by_references:
+            blocks = self._blocks(rate, mixture, references)
+        else:  # the references, too, are wanted at the model's rate
+            mixed, alone = (Signals.of(resample(x.read(), rate, self.rate)) for x in (mixture, references))
+            blocks = resampled(self._blocks(self.rate, mixed, alone), self.rate, rate)
+            blocks = exactly(blocks, mixture.length)
+        for block in blocks:
             if not block.isfinite().all():
-                raise UserError(
-                    f"{track.name}: the system's estimates hold NaN or infinite samples; its training diverged"
-                )
+                raise UserError(f"{name}: the system's estimates hold NaN or infinite samples; its training diverged")
             estimates.write(block)
         if estimates.signals().shape != references.shape:
             shapes = f"{list(estimates.signals().shape)}, not {list(references.shape)} like the references"
-            raise UserError(f"{track.name}: the system's estimates are {shapes}")
+            raise UserError(f"{name}: the system's estimates are {shapes}")
 
     def _blocks(self, sample_rate: int, mixture: Signals, references: Signals) -> Iterator[Tensor]:
         if self.is_model:

@@ -35,7 +35,7 @@ def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
         checkpoint = read_checkpoint(file)
         training = {key: checkpoint[key] for key in ("epoch", "global_step") if key in checkpoint}
         known = {"training": {**_training(run), **training}}
-        if scores := _scores(run / "evaluation" / "summary.json"):
+        if scores := _scores(run / "evaluation" / "summary.json", file.stem):
             known["scores"] = scores
     else:
         known = {**(read_checkpoint(file).get("infos") or {})}
@@ -67,11 +67,13 @@ def _without_paths(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
-def _scores(file: Path) -> dict[str, Any]:
-    """{"convention", "tracks", "sources": {source: {metric: {"value", "low", "high"}}}}."""
+def _scores(file: Path, checkpoint: str) -> dict[str, Any]:
+    """{"convention", "tracks", "sources": {source: {metric: {"value", "low", "high"}}}}; none of another checkpoint."""
     if not file.is_file():
         return {}
     summary = json.loads(file.read_text(encoding="utf-8"))
+    if summary.get("checkpoint") not in (None, checkpoint) or summary.get("oracle"):
+        return {}
     sources: dict[str, Any] = {}
     for source, metrics in summary.get("scores", {}).items():
         kept = {name: row[CONVENTION] for name, row in metrics.items() if name in METRICS and CONVENTION in row}

@@ -470,18 +470,11 @@ def test_mistakes_are_one_clear_line(tmp_path, system, songs, settings, message)
         evaluate(system, songs, tmp_path, **settings)
 
 
-@pytest.mark.parametrize(
-    ("songs", "message"),
-    [
-        ([Tones("a", rate=16000)], "a: sampled at 16000 Hz, the model at 8000 Hz"),
-        ([Tones("a", sources=("one", "drums"))], "a: has no reference for 'two'; it has one, drums"),
-    ],
-)
-def test_tracks_that_do_not_fit_the_model_are_refused(tmp_path, songs, message):
+def test_tracks_that_do_not_fit_the_model_are_refused(tmp_path):
     system = OracleMask("ratio")
-    system.sources, system.sample_rate = ["one", "two"], RATE
-    with pytest.raises(UserError, match=message):
-        evaluate(system, songs, tmp_path)
+    system.sources = ["one", "two"]
+    with pytest.raises(UserError, match="a: has no reference for 'two'; it has one, drums"):
+        evaluate(system, [Tones("a", sources=("one", "drums"))], tmp_path)
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -548,8 +541,8 @@ def test_a_saved_model_is_evaluated_by_name(saved, capsys):
     expected = score(references.sum(0), references, estimates, RATE, RATE).whole["SI-SNRi"][1].item()
     assert summary["scores"]["two"]["SI-SNRi"]["mean of means"]["value"] == pytest.approx(expected, abs=1e-9)
     printed = capsys.readouterr().out
-    assert re.search(r"^ +one +two$", printed, re.M) and str(saved / "model.evaluation") in printed
-    row = re.search(r"^SI-SNRi +(\S+) +(\S+)$", printed, re.M)
+    assert re.search(r"^ +one +two +mean of sources$", printed, re.M) and str(saved / "model.evaluation") in printed
+    row = re.search(r"^SI-SNRi +(\S+) +(\S+) +\S+$", printed, re.M)
     assert float(row[2]) == pytest.approx(expected, abs=0.006)
 
 

@@ -112,7 +112,7 @@ PUBLISHED = {  # what the papers state, as the recipes' own files must say it, s
         "model.separator.init_args.n_poolings": 5, "model.separator.init_args.kernel_size": 3,
         "model.separator.init_args.batch_norm": True, "data.init_args.sampling": "starts",
     }),
-    "AudioSlots": (["librimix/audioslots"], {
+    "AudioSlots": (["librimix/audioslots", "librimix/audioslots_autoencoder"], {
         "model.sample_rate": 16000, "model.segment": 0.5, "model.encoder.init_args.n_fft": 512,
         "model.encoder.init_args.hop": 125, "model.encoder.init_args.power": 0.3, "model.head.init_args.power": 0.3,
         "model.separator.init_args.encoder.init_args.blocks": [3, 4, 6, 3],
@@ -276,10 +276,16 @@ def train_by_run_sh(recipe, folder, *options):
     pytest.fail(f"has not learned: {' '.join(f'{loss:.3g}' for loss in losses(run))}")
 
 
-def assert_scored_and_shown(run):
-    """museval reads the scores; tables, summary and page are there."""
-    sources = yaml.safe_load((run / "config.yml").read_text())["model"]["sources"]
+def assert_scored_and_shown(run, printed):
+    """museval reads the scores; tables, summary and page are there; what is printed ends with the paper's metrics."""
+    written = yaml.safe_load((run / "config.yml").read_text())
+    section = written.get("evaluation", {})
+    sources = section.get("sources") or written["model"]["sources"]
     evaluation = run / "evaluation"
+    table = (evaluation / "table.txt").read_text()
+    assert printed.endswith(f"== scores\n{table}") and table.count(": ") == len(section.get("mask") or [""])
+    for metric in section.get("show") or ["SDR", "SI-SNRi"]:
+        assert re.search(rf"^{metric}  +\S", table, re.M), metric
     tracks = {path.stem: json.loads(path.read_text()) for path in evaluation.glob("*.json") if path.stem != "summary"}
     store = museval.EvalStore()
     for track, document in tracks.items():
@@ -305,7 +311,7 @@ def test_a_recipe_from_run_sh(conf, folder, request):
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert ": evaluate" in finished.stdout and ": report" in finished.stdout
-    assert_scored_and_shown(run)
+    assert_scored_and_shown(run, finished.stdout)
     assert (run / "model.safetensors").is_file() == plain
 
 
@@ -319,10 +325,11 @@ def test_a_small_recipe_from_data_to_model_file(tmp_path, python):
     finished, run = run_sh(PLAIN, tmp_path, "--python", python, *settings)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert [line[:10] for line in finished.stdout.splitlines() if line[:2] == "=="] == [
-        f"== stage {n}" for n in range(5)
+        *(f"== stage {n}" for n in range(5)),
+        "== scores",
     ]
     assert len(losses(run)) == 4
-    assert_scored_and_shown(run)
+    assert_scored_and_shown(run, finished.stdout)
     assert (run / "model.safetensors").is_file()
 
 
