@@ -120,6 +120,12 @@ def _separate(options: argparse.Namespace) -> int:
     )
 
 
+def _stream(options: argparse.Namespace) -> None:
+    from tasnet_attn.streaming.command import stream
+
+    stream(**vars(options))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from tasnet_attn.evaluation.command import run
 
@@ -156,6 +162,7 @@ def _export(options: argparse.Namespace) -> None:
 COMMANDS = {
     "demo": _demo,
     "separate": _separate,
+    "stream": _stream,
     "evaluate": _evaluate,
     "report": _report,
     "ablate": _ablate,

@@ -17,6 +17,7 @@ ABOUT = {
     "demo": "train a small model on bundled songs, separate, score, make a page",
     "train": "train a model from YAML files; continue a run, or fine-tune one",
     "separate": "separate audio files: DIR/<input's stem>/<source>.<format>",
+    "stream": "separate standard input while it arrives",
     "evaluate": "score a model on a data set: BSSEval v4 and SI-SNR, with intervals",
     "report": "one HTML page with players, from saved scores",
     "ablate": "train every cell of a sweep file; tables with statistics, figures",
@@ -154,7 +155,8 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", prog="tasnet-attn")
     whole.add_argument("--version", action="version", version=f"tasnet-attn {__version__}")
     whole.add_argument("-h", "--help", action="help")
-    adding = {"demo": _demo, "separate": _separate, "evaluate": _evaluate, "report": _report}
+    adding = {"demo": _demo, "separate": _separate, "stream": _stream}
+    adding |= {"evaluate": _evaluate, "report": _report}
     adding |= {"ablate": _ablate, "check-data": _check_data, "export": _export}
     for name, add in adding.items():
         command = commands.add_parser(name, description=f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
@@ -207,7 +209,7 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     default = "{track}/{source}.{ext}"
     add("--name", default=default, help=f"names below the folder (default: {default})")
     add("--track", type=int, default=1, metavar="N", help="which audio track of a video, from 1 (default: 1)")
-    help = "take what there is of a file that ends before its header says"
+    help = "take what there is of a file that ends early"
     add("--partial", action="store_true", help=help)
     add("--skip-existing", action="store_true", help="pass over files whose stems all exist")
     add("--shard", metavar="K/N", help="the K-th of N equal parts of the inputs, for arrays of jobs")
@@ -215,6 +217,20 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add("--overlap", type=float, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
     help = "also compare stretches with one whole pass, and print the SNR"
     add("--verify-seams", action="store_true", help=help)
+
+
+def _stream(stream: argparse.ArgumentParser) -> None:
+    stream.usage = "tasnet-attn stream -m MODEL (--source NAME | -o DIR) [options] < SOUND"
+    add = stream.add_argument
+    add("-m", "--model", required=True, help="a causal model whose memory is bounded")
+    help = "a file or FIFO for each source in it (default: one source to standard output)"
+    add("-o", "--out", type=Path, default=Path("-"), metavar="DIR", help=help)
+    add("--source", metavar="NAME", help="the source that is written")
+    add("--rate", type=int, metavar="HZ", help="of raw samples (default: the model's); a wav says its own")
+    add("--channels", type=int, default=2, metavar="N", help="of raw samples, interleaved (default: 2)")
+    help = "raw samples, little-endian: f32 (default), s16 or s32"
+    add("--coding", choices=("f32", "s16", "s32"), default="f32", metavar="CODING", help=help)
+    add("--block", type=float, default=10.0, metavar="MS", help="milliseconds that go through at once (default: 10)")
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:

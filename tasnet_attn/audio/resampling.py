@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,19 +11,37 @@ from torch import Tensor
 
 def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator[Tensor]:
     """Resample a stream of [..., t] from `rate_in` to `rate_out` Hz; equal rates pass through."""
-    import soxr
-
-    if rate_in == rate_out:
-        yield from blocks
-        return
-    resampler, shape = None, torch.Size()
+    resampler = None
     for block in blocks:
-        if resampler is None:
-            shape = block.shape[:-1]
-            resampler = soxr.ResampleStream(rate_in, rate_out, shape.numel(), dtype="float32")
-        yield _through(resampler, block, shape, last=False)
-    if resampler is not None:
-        yield _through(resampler, torch.zeros(*shape, 0), shape, last=True)
+        resampler = resampler or Resampler(rate_in, rate_out, block.shape[:-1])
+        yield resampler.feed(block)
+    if resampler is not None and rate_in != rate_out:
+        yield resampler.flush()
+
+
+class Resampler:
+    """Blocks [*shape, t] from one rate to another; each gives what is final. Equal rates pass through."""
+
+    def __init__(self, rate_in: int, rate_out: int, shape: Sequence[int]) -> None:
+        import soxr
+
+        self.shape, self.rows = tuple(shape), math.prod(shape)
+        same = rate_in == rate_out
+        self.stream = None if same else soxr.ResampleStream(rate_in, rate_out, self.rows, dtype="float32")
+
+    def feed(self, block: Tensor, last: bool = False) -> Tensor:
+        """The next block; `last`: and the rest."""
+        if self.stream is None:
+            return block
+        samples = block.reshape(self.rows, -1).T.contiguous().numpy()
+        if self.rows == 1:
+            samples = samples[:, 0]
+        out = torch.from_numpy(self.stream.resample_chunk(samples, last=last))
+        return out.reshape(-1, self.rows).T.reshape(*self.shape, -1)
+
+    def flush(self) -> Tensor:
+        """The rest."""
+        return self.feed(torch.zeros(*self.shape, 0), last=True)
 
 
 def resample(audio: Tensor, rate_in: int, rate_out: int) -> Tensor:
@@ -32,14 +50,6 @@ def resample(audio: Tensor, rate_in: int, rate_out: int) -> Tensor:
 
     flat = audio.reshape(-1, audio.shape[-1])
     return torch.from_numpy(soxr.resample(flat.T.numpy(), rate_in, rate_out).T).unflatten(0, audio.shape[:-1])
-
-
-def _through(resampler: Any, block: Tensor, shape: torch.Size, last: bool) -> Tensor:
-    samples = block.reshape(shape.numel(), -1).T.contiguous().numpy()
-    if shape.numel() == 1:
-        samples = samples[:, 0]
-    out = torch.from_numpy(resampler.resample_chunk(samples, last=last))
-    return out.reshape(-1, shape.numel()).T.reshape(*shape, -1)
 
 
 def exactly(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:

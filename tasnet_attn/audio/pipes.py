@@ -1,0 +1,114 @@
+"""Samples through pipes while they come: raw, or a wav whose length nobody knows yet."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasnet_attn.errors import UserError
+
+TYPES: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "s16": np.dtype("<i2"), "s32": np.dtype("<i4")}
+WAV = {(1, 16): "s16", (1, 32): "s32", (3, 32): "f32"}  # format tag, bits
+EXTENSIBLE, ENDLESS = 0xFFFE, 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How samples lie in a pipe: interleaved, little-endian.
+
+    Args:
+        sample_rate: Hz.
+        channels: how many.
+        coding: 32-bit float, or signed integers of full scale 1.
+        wav: they follow a wav's header.
+    """
+
+    sample_rate: int
+    channels: int
+    coding: str = "f32"
+    wav: bool = False
+
+
+def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes]:
+    """The layout of what comes: a wav's, if it begins with a wav's header, else `raw`; and bytes of sound already read.
+
+    Raises:
+        UserError: a wav of another coding than 16 or 32 bits, or a header that breaks off.
+    """
+    head = _exactly(pipe, 12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return raw, head
+    coding, channels, rate = None, 0, 0
+    while True:
+        header = _exactly(pipe, 8)
+        if len(header) < 8:
+            raise UserError("standard input: a wav header that breaks off")
+        name, size = header[:4], struct.unpack("<I", header[4:])[0]
+        if name == b"data":
+            break
+        body = _exactly(pipe, size + size % 2)
+        if name == b"fmt " and len(body) >= 16:
+            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+            coding = WAV.get((struct.unpack("<H", body[24:26])[0] if tag == EXTENSIBLE else tag, bits))
+    if coding is None or not channels or not rate:
+        raise UserError("standard input: a wav streams as integers of 16 or 32 bits or as 32-bit floats; convert it")
+    return Layout(rate, channels, coding, wav=True), b""
+
+
+def blocks(pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"") -> Iterator[Tensor]:
+    """Blocks [C, size] as they fill up, the last one shorter; bytes that make no whole sample end the stream."""
+    kind = TYPES[layout.coding]
+    width = kind.itemsize * layout.channels
+    while True:
+        data = before + _exactly(pipe, size * width - len(before))
+        before = b""
+        samples = np.frombuffer(data, kind, len(data) // width * layout.channels).astype(np.float32)
+        if kind.kind == "i":
+            samples /= 2.0 ** (8 * kind.itemsize - 1)
+        if len(samples):
+            yield torch.from_numpy(samples.reshape(-1, layout.channels).T.copy())
+        if len(data) < size * width:
+            return
+
+
+def header(layout: Layout) -> bytes:
+    """Of a wav whose length is not known; empty for raw samples."""
+    if not layout.wav:
+        return b""
+    kind = TYPES[layout.coding]
+    width = kind.itemsize * layout.channels
+    tag = 3 if kind.kind == "f" else 1
+    form = struct.pack(
+        "<HHIIHH", tag, layout.channels, layout.sample_rate, layout.sample_rate * width, width, 8 * kind.itemsize
+    )
+    endless = struct.pack("<I", ENDLESS)
+    return b"RIFF" + endless + b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + endless
+
+
+def coded(audio: Tensor, layout: Layout) -> tuple[bytes, int]:
+    """[C, t] as bytes, and how many samples had to be cut to full scale."""
+    kind, samples = TYPES[layout.coding], audio.T.contiguous().numpy()
+    if kind.kind == "f":
+        return samples.astype(kind).tobytes(), 0
+    top = 2.0 ** (8 * kind.itemsize - 1)
+    scaled = np.round(samples.astype(np.float64) * top)
+    held = scaled.clip(-top, top - 1)
+    return held.astype(kind).tobytes(), int((held != scaled).sum())
+
+
+def _exactly(pipe: BinaryIO, size: int) -> bytes:
+    """So many bytes, fewer at the end: a pipe may hand out less at a time."""
+    parts, left = [], size
+    while left > 0:
+        part = pipe.read(min(left, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)

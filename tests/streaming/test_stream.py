@@ -1,0 +1,143 @@
+"""`stream`: what comes through a pipe, while it comes."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tasnet_model
+
+from tasnet_attn import UserError, load, save
+from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
+from tasnet_attn.cli import main
+from tasnet_attn.separators import LTL
+from tasnet_attn.streaming import stream
+from tasnet_attn.streaming.command import Clock
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    network = partial(LTL, hidden=8, heads=2, ffn=8, transformer_layers=1, window=5)
+    return str(save(tasnet_model(network), tmp_path_factory.mktemp("model") / "model.safetensors"))
+
+
+@pytest.fixture
+def whole(model):
+    """The model on a whole mixture [C, T]: [S, C, T]."""
+
+    def run(mixture):
+        with torch.inference_mode():
+            return load(model).eval()(mixture[None])[0].numpy()
+
+    return run
+
+
+class Trickle(io.RawIOBase):
+    """A pipe that hands out a few bytes at a time."""
+
+    def __init__(self, data):
+        self.data = io.BytesIO(data)
+
+    def read(self, size=-1):
+        return self.data.read(min(size, 7))
+
+
+def test_raw_samples_come_out_as_the_whole_would(model, whole):
+    mixture, out = 0.1 * torch.randn(2, 3001), io.BytesIO()
+    stream(model, source="backing", block=7, source_pipe=Trickle(mixture.T.numpy().tobytes()), target_pipe=out)
+    found = np.frombuffer(out.getvalue(), "<f4").reshape(-1, 2).T
+    np.testing.assert_allclose(found, whole(mixture)[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_32", "FLOAT"])
+def test_a_wav_through_the_shell_gives_wavs_of_its_kind(model, whole, tmp_path, capfdbinary, subtype):
+    mixture = 0.1 * torch.randn(1, 3000)
+    soundfile.write(tmp_path / "song.wav", mixture.T.numpy(), 8000, subtype)
+    code = "import sys; from tasnet_attn.cli import main; sys.exit(main(sys.argv[1:]))"
+    with open(tmp_path / "song.wav", "rb") as song:
+        command = [sys.executable, "-c", code, "stream", "-m", model, "-o", str(tmp_path / "out"), "--block", "20"]
+        ended = subprocess.run(command, stdin=song, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"19 blocks of 20 ms: p50 .* ms, p99 .* ms, \d+ late; latency 1.9 ms of the model", ended.stderr)
+    expected = whole(mixture)
+    for index, name in enumerate(("guitar", "backing")):
+        assert soundfile.info(tmp_path / f"out/{name}.wav").subtype == subtype
+        found, rate = soundfile.read(tmp_path / f"out/{name}.wav", dtype="float32")
+        assert rate == 8000
+        np.testing.assert_allclose(found, expected[index, 0], atol=1e-6 if subtype == "FLOAT" else 1e-4)
+
+
+def test_another_rate_is_resampled_and_keeps_its_length(model):
+    mixture, out = 0.1 * torch.randn(1, 11_025), io.BytesIO()
+    pipe = io.BytesIO(mixture.T.numpy().tobytes())
+    stream(model, source="guitar", rate=11_025, channels=1, source_pipe=pipe, target_pipe=out)
+    assert len(out.getvalue()) == 4 * 11_025
+
+
+def test_a_fifo_for_each_source(model, tmp_path):
+    heard = {}
+
+    def listen(name):
+        heard[name] = (tmp_path / f"{name}.raw").read_bytes()
+
+    listeners = [threading.Thread(target=listen, args=[name]) for name in ("guitar", "backing")]
+    for name in ("guitar", "backing"):
+        os.mkfifo(tmp_path / f"{name}.raw")
+    for listener in listeners:
+        listener.start()
+    stream(model, out=tmp_path, channels=1, coding="s16", source_pipe=io.BytesIO(bytes(2 * 500)))
+    for listener in listeners:
+        listener.join()
+    assert {name: len(data) for name, data in heard.items()} == {"guitar": 1000, "backing": 1000}
+
+
+@pytest.mark.parametrize("coding", ["f32", "s16", "s32"])
+@pytest.mark.parametrize("wav", [False, True])
+def test_samples_survive_a_pipe(coding, wav):
+    layout, audio = Layout(8000, 3, coding, wav), torch.rand(3, 101) - 0.5
+    data, cut = coded(audio, layout)
+    pipe = Trickle(header(layout) + data)
+    found, before = opened(pipe, Layout(8000, 3, coding))
+    assert found == layout and cut == 0
+    torch.testing.assert_close(torch.cat(list(blocks(pipe, found, 10, before)), dim=-1), audio, atol=2e-5, rtol=0)
+
+
+def test_integers_are_cut_to_full_scale_and_counted():
+    data, cut = coded(torch.tensor([[0.5, 1.5, -2.0]]), Layout(8000, 1, "s16"))
+    assert list(np.frombuffer(data, "<i2")) == [16384, 32767, -32768] and cut == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "said"),
+    [
+        ({}, b"", "standard output takes one source; choose it with --source"),
+        ({"source": "voice"}, b"", "no source 'voice'"),
+        ({"source": "guitar", "block": 0}, b"", "--block 0"),
+        ({"source": "guitar", "channels": 0}, b"", "--channels 0"),
+        ({"source": "guitar"}, b"RIFF\0\0\0\0WAVEfmt ", "a wav header that breaks off"),
+    ],
+)
+def test_mistakes_are_one_line(model, settings, data, said):
+    with pytest.raises(UserError, match=said):
+        stream(model, source_pipe=io.BytesIO(data), target_pipe=io.BytesIO(), **settings)
+
+
+def test_a_model_that_cannot_stream_says_why(tmp_path, capsys):
+    model = save(tasnet_model(), tmp_path / "model.safetensors")
+    assert main(["stream", "-m", str(model), "--source", "guitar"]) == 2
+    assert "cannot stream: separator LTL has no window" in capsys.readouterr().err
+
+
+def test_percentiles_of_a_clock():
+    clock = Clock(limit=1.0)
+    clock.counts[300:400] = 1  # 1 to 10 ms
+    assert clock.percentile(0.5) == pytest.approx(1e-3 * 10**0.5, rel=0.03)
+    assert clock.percentile(0.99) == pytest.approx(9.8e-3, rel=0.03)
