@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, default_collate
 
 from tasnet_attn.config import Configurable
 from tasnet_attn.data.augment import Augmentation
@@ -132,16 +132,25 @@ def collate(batch: list[Any] | UserError) -> Any:
     return [*stacked, *map(list, zip(*[segment[2:] for segment in batch], strict=True))]
 
 
-class EpochSampler(Sampler):
+class EpochSampler(SequentialSampler):
     """Keys (epoch, index), so that data sets need no state; each of `world` processes takes every `world`-th.
+
+    Sequential to Lightning, which puts another one in the place of a sampler that is not when it overfits batches.
 
     Batch b of all processes together is what one process gets in batch b with a batch size `world` times as large.
     The last processes may get one key less than `len` says. Lightning calls `set_epoch`; `skip` keys are left out once,
     after a resume.
+
+    Args:
+        size: of an epoch, of all processes.
+        rank: of this process.
+        world: how many there are.
+        same: every epoch is the first one again.
     """
 
-    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
-        self.size, self.rank, self.world = size, rank, world
+    def __init__(self, size: int, rank: int = 0, world: int = 1, same: bool = False) -> None:
+        super().__init__(range(size))
+        self.size, self.rank, self.world, self.same = size, rank, world, same
         self.epoch = self.skip = 0
 
     def __len__(self) -> int:
@@ -149,9 +158,9 @@ class EpochSampler(Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the following keys."""
-        self.epoch = epoch
+        self.epoch = 0 if self.same else epoch
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
         first, self.skip = self.skip, 0
         for index in range(first * self.world + self.rank, self.size, self.world):
             yield self.epoch, index
@@ -165,8 +174,9 @@ class ResumableLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # batches that the checkpointed run had already taken of this epoch are not even read
         first, self.first = self.first, 0
-        assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
-        self.sampler.skip = first * self.batch_size
+        if first:
+            assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
+            self.sampler.skip = first * self.batch_size
         for self.handed, batch in enumerate(super().__iter__(), start=first + 1):
             if isinstance(batch, UserError):
                 raise batch
@@ -333,7 +343,9 @@ class SegmentedData(Configurable, LightningDataModule):
 
     def _loader(self, split: Split) -> ResumableLoader:
         segments = self.segments(split)
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world, same = 0, 1, False
+        if self.trainer:
+            rank, world, same = self.trainer.global_rank, self.trainer.world_size, self.trainer.overfit_batches > 0
         if len(segments) < world:
             raise UserError(f"{split}: {len(segments)} segment(s) for {world} processes; each needs at least one")
         # training leaves out the last size % world, so that every batch of all processes is full
@@ -341,7 +353,7 @@ class SegmentedData(Configurable, LightningDataModule):
         return ResumableLoader(
             segments,
             batch_size=self.batch_size,
-            sampler=EpochSampler(size, rank, world),
+            sampler=EpochSampler(size, rank, world, same),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=collate,
@@ -355,3 +367,8 @@ class SegmentedData(Configurable, LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader:
         return self._loader("valid")
+
+    def test_dataloader(self) -> ResumableLoader:
+        return self._loader("test")
+
+    predict_dataloader = test_dataloader

@@ -1,28 +1,81 @@
-"""Checkpoints: what torch.save wrote, read as plain data and tensors, never unpickled."""
+"""Checkpoints: what torch.save wrote, read as plain data and tensors, unpickling nothing and within the file's size."""
 
 from __future__ import annotations
 
 import pickle
+import pickletools
+import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.storage.tensors import Described
 
+UNSAFE = re.compile(r"weights[_ ]only", re.IGNORECASE)  # torch's advice how to run what a file says
+NAMED = re.compile(r"GLOBAL ([\w.]+) was|class ([\w.]+) ")
+
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read what torch.save wrote, by its reader of plain data; Asteroid's TorchVersion is read as the text it is."""
+    """Read what torch.save wrote, by its reader of plain data; Asteroid's TorchVersion is read as the text it is.
+
+    Raises:
+        UserError: not such a file, one that holds more than plain data and tensors, or that unpacks to more than it is.
+    """
     try:
+        with file.open("rb") as opened:
+            _check_size(file, opened)
         with torch.serialization.safe_globals([(str, "torch.torch_version.TorchVersion")]):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
-        reason = first_line(error)
-        raise UserError(f"{file}: not a checkpoint that can be read safely: {reason}") from error
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError,
+        AssertionError, MemoryError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise UserError(f"{file}: not a checkpoint that can be read safely: {_reason(error)}") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{file}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    text = first_line(error)
+    if not UNSAFE.search(str(error)):
+        return text
+    named = next((name for match in NAMED.finditer(str(error)) for name in match.groups() if name), "")
+    return "it holds Python objects" + (f" ({named})" if named else "") + ", which are never run; only tensors are read"
+
+
+def _check_size(file: Path, opened: BinaryIO) -> None:
+    """Refuse what asks for more memory than the file has bytes, before any is taken.
+
+    torch.save stores its parts as they are, one after the other. Files of torch before 1.6 are a row of pickles, where
+    the fourth states the size of each part that follows.
+    """
+    size = opened.seek(0, 2)
+    opened.seek(0)
+    if zipfile.is_zipfile(opened):
+        with zipfile.ZipFile(opened) as archive:
+            parts = archive.infolist()
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        if packed or sum(part.file_size for part in parts) > size:
+            raise UserError(f"{file}: not a checkpoint that can be read safely: it unpacks to more than the file holds")
+        return
+    opened.seek(0)
+    try:
+        _, _, _, operations = ([*pickletools.genops(opened)] for _ in range(4))
+    except ValueError as error:
+        raise UserError(f"{file}: not a checkpoint that can be read safely: not a whole file of torch.save") from error
+    stated, last = 0, [None] * 3
+    for operation, value, _ in operations:
+        if operation.name == "BINPERSID":  # ("storage", type, key, place, number, None)
+            number = last[0] if isinstance(last[0], int) and last[1:] == ["NONE", "TUPLE"] else size + 1
+            stated += max(number, 0)
+        if "PUT" not in operation.name and operation.name != "MEMOIZE":
+            last = [*last[1:], value if isinstance(value, int) else operation.name]
+    if stated > size:
+        raise UserError(f"{file}: not a checkpoint that can be read safely: it asks for more than the file holds")
 
 
 def described(file: Path, checkpoint: dict[str, Any]) -> Described:

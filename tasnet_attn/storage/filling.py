@@ -19,6 +19,9 @@ from tasnet_attn.errors import UserError, first_line
 
 LARGEST = 10**6  # no setting of a model is larger, unless its file is; and no bank that a file does not hold (1 GiB):
 BUFFERS = 1 << 28
+DEPTH = 100
+SLACK = 1 << 20  # bytes that a model may be larger than its file's tensors: constants that were stored expanded
+NODES = 100_000  # of a description; one that refers to its own parts has ever more
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -38,9 +41,12 @@ def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], M
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor):
             raise UserError(f"{file}: {name!r} is no tensor")
-    _check_numbers(file, config, max(LARGEST, sum(tensor.numel() for tensor in weights.values())))
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise UserError(f"{file}: {name!r} is no plain tensor")
+    held = sum({s._cdata: s.nbytes() for s in (w.untyped_storage() for w in weights.values())}.values())
+    _check_numbers(file, config, max(LARGEST, held))
     shapes = _on_meta(file, build, len(weights))
-    expected = shapes.state_dict()
+    expected, kept = shapes.state_dict(), shapes.state_dict(keep_vars=True)
     misfit = f"{file}: the weights do not fit the model that the file describes: "
     for name in sorted(expected.keys() ^ weights.keys()):
         raise UserError(f"{misfit}{name!r} is {'missing' if name in expected else 'not a part of it'}")
@@ -48,17 +54,36 @@ def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], M
         given = weights[name]
         if given.shape != tensor.shape:
             raise UserError(f"{misfit}{name!r} is {list(given.shape)}, not {list(tensor.shape)}")
-        if given.is_floating_point() != tensor.is_floating_point() or given.is_complex() or given.is_sparse:
+        if given.is_floating_point() != tensor.is_floating_point() or given.is_complex():
             raise UserError(f"{misfit}{name!r} is {given.dtype}, not {tensor.dtype}")
+    stated = {id(tensor): tensor.numel() * weights[name].element_size() for name, tensor in kept.items()}  # tied: once
+    if sum(stated.values()) > held + SLACK:
+        raise UserError(f"{file}: describes a model of {sum(stated.values()):,} bytes; its weights are {held:,}")
+    for name, given in weights.items():
         if not given.isfinite().all():
             raise UserError(
                 f"{file}: weights hold NaN or infinity ({name}); the training diverged or the file is damaged"
             )
-    if sum(buffer.numel() for buffer in shapes.buffers()) > BUFFERS + sum(len(w.flatten()) for w in weights.values()):
+    if sum(buffer.numel() for buffer in shapes.buffers()) > BUFFERS + held:
         raise UserError(f"{file}: describes filters of more than {BUFFERS} numbers, which are not in the file")
     model = build()
     model.load_state_dict(weights)
     return model.eval()
+
+
+def check_nesting(file: Path, config: Any) -> None:
+    """Refuse a description that refers to its own parts again and again: read out, it would never end.
+
+    Raises:
+        UserError: says so.
+    """
+    todo, count = [(config, 0)], 0
+    while todo:
+        (value, depth), count = todo.pop(), count + 1
+        if count > NODES or depth > DEPTH:
+            raise UserError(f"{file}: describes its model without end; it is damaged or hostile")
+        if isinstance(value, (dict, list, tuple)):
+            todo += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
 
 
 def _check_numbers(file: Path, value: Any, largest: int, path: str = "config") -> None:

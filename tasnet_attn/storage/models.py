@@ -13,7 +13,7 @@ from tasnet_attn.config import with_former
 from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import asteroid, checkpoints, tensors
-from tasnet_attn.storage.filling import fill
+from tasnet_attn.storage.filling import check_nesting, fill
 from tasnet_attn.storage.finding import HUB, find
 from tasnet_attn.storage.hub import write_folder
 
@@ -68,6 +68,7 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
             described = opened
         else:
             described = checkpoints.described(file, checkpoint)
+    check_nesting(file, described.config)
     config = with_former(described.config)
     try:
         return fill(file, config, described.weights, lambda: SourceSeparator.from_config(config, classes))

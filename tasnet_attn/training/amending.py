@@ -56,8 +56,11 @@ class Amendments:
             checkpoint.pop("rng", None)
         if self.full["ema"] is None and "current_model_state" in checkpoint:
             checkpoint["state_dict"] = checkpoint.pop("current_model_state")
-        if any(within(key, EPOCH) for key in self.changed):
-            _begin_epoch_anew(checkpoint["loops"]["fit_loop"])
+        loop = checkpoint["loops"]["fit_loop"]
+        if loop["epoch_loop.batch_progress"]["is_last_batch"]:
+            _end_epoch(loop, by_steps=self.full["trainer"]["max_steps"] not in (None, -1))
+        elif any(within(key, EPOCH) for key in self.changed):
+            _begin_epoch_anew(loop)
 
     def _optimise(self, checkpoint: dict[str, Any]) -> None:
         """The optimiser's state with the new settings, and the new schedule at the step where the old one was."""
@@ -111,10 +114,24 @@ def misfit(model: Any, weights: dict[str, Any], prefix: str, which: str) -> None
 
 def _begin_epoch_anew(loop: dict[str, Any]) -> None:
     """An epoch that is cut otherwise cannot go on in its middle."""
-    progress = loop["epoch_loop.batch_progress"]
-    if progress["is_last_batch"]:
-        return
-    for counts in (progress["current"], loop["epoch_loop.scheduler_progress"]["current"]):
+    for counts in (loop["epoch_loop.batch_progress"]["current"], loop["epoch_loop.scheduler_progress"]["current"]):
         counts.update(dict.fromkeys(counts, 0))
+    _begin_loader_anew(loop)
+
+
+def _end_epoch(loop: dict[str, Any], by_steps: bool) -> None:
+    """After an epoch's last batch, the next one begins at its beginning.
+
+    The loader may hold more batches than an epoch takes (limit_train_batches). And where max_steps is set, Lightning
+    would count an epoch that is over once more, and skip one (see `LastCheckpoint.on_train_start` too).
+    """
+    _begin_loader_anew(loop)
+    epochs = loop["epoch_progress"]
+    if by_steps and epochs["total"]["processed"] == epochs["total"]["started"]:
+        for counts in epochs.values():
+            counts["completed"] = counts["processed"]
+
+
+def _begin_loader_anew(loop: dict[str, Any]) -> None:
     for state in loop["state_dict"].get("combined_loader", []):
         state["handed"] = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -19,7 +19,7 @@ from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.files import touching, whole, write_text
 from tasnet_attn.terminal import warn
 from tasnet_attn.training.folder import add_history
-from tasnet_attn.training.resuming import CONFIGURATION
+from tasnet_attn.training.restoring import CONFIGURATION
 from tasnet_attn.training.signals import Stop
 from tasnet_attn.training.task import SeparationTask
 
@@ -29,10 +29,18 @@ class LastCheckpoint(ModelCheckpoint):
 
     None is written while gradients are being accumulated, which are not in a checkpoint, nor between a step and the
     validation that follows it: a run killed there would go on without that. It is written after the epoch then.
+    The end of a training is always written, and where steps or time end it within an epoch, as of there: with more of
+    them, the run goes on as if it had not ended.
     """
 
     stop = Stop()
-    due = False
+    due = within = False  # within: it ended within an epoch, and that is written
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch that was over does not go on: where max_steps is set, Lightning takes every epoch for unfinished."""
+        epochs = trainer.fit_loop.epoch_progress.current
+        if epochs.completed == epochs.ready:
+            trainer.fit_loop.epoch_loop.restarting = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -43,23 +51,43 @@ class LastCheckpoint(ModelCheckpoint):
             return
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None  # while it fits
-        if last or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
+        validated = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher) and not trainer.should_stop
+        if last or validated:
             self.due = self.due or self._is_time(trainer)
             return
         if self.stop.signal is not None:
-            assert self.dirpath is not None
             trainer._logger_connector.update_train_step_metrics()  # this step's row: Lightning would write it next
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
-            raise self.stop.error(Path(self.dirpath).parent, trainer.global_step)
+            trainer.save_checkpoint(self._file)
+            raise self.stop.error(self._file.parent.parent, trainer.global_step)
+        if self._ends(trainer):
+            self.within = True
+            if not trainer.fast_dev_run:
+                trainer.save_checkpoint(self._file)
+            return
         if self.due:
             self._save(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was due before."""
-        if self.due:
+        """Save what was due before, and the end."""
+        if self.within:
+            return
+        if self.due or self._ends(trainer):
             self._save(trainer)
         super().on_train_epoch_end(trainer, pl_module)
+
+    def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
+        return True  # as of a validation within an epoch no run could go on
+
+    @staticmethod
+    def _ends(trainer: Trainer) -> bool:
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        last_epoch = trainer.is_last_batch and epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
+        return trainer.should_stop or last_epoch or 0 <= steps <= trainer.global_step
+
+    @property
+    def _file(self) -> Path:
+        return Path(str(self.dirpath)) / "last.ckpt"
 
     def _is_time(self, trainer: Trainer) -> bool:
         if self._train_time_interval is not None:
@@ -142,11 +170,16 @@ class StoreConfig(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it."""
+        """Write it; the user's loggers get it too."""
+        if trainer.fast_dev_run:
+            return
         for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
             warn(f"{self.out}: the data changed since this run began: {change}")
         add_history(self.out, self.history)
         write_text(self.out / "config.yml", write_yaml(self.full))
+        for logger in trainer.loggers:
+            if not isinstance(logger, (MetricsFile, TensorBoardLogger)):
+                logger.log_hyperparams(self.full)
 
 
 class MetricsFile(Logger):
@@ -168,7 +201,7 @@ class MetricsFile(Logger):
         """Append a row; write the file anew if it has new columns."""
         row = {"step": step, **metrics}
         if not self.columns:
-            self.rows = [earlier for earlier in self.rows if step is None or int(earlier["step"]) < step]
+            self.rows = [each for each in self.rows if step is None or self._stays(each, step, metrics.get("epoch"))]
         self.rows.append(row)
         if row.keys() <= set(self.columns):
             with touching(self.file), self.file.open("a", newline="") as file:
@@ -179,6 +212,11 @@ class MetricsFile(Logger):
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
+
+    @staticmethod
+    def _stays(row: dict[str, Any], step: int, epoch: float | None) -> bool:
+        """Of an earlier row: not of an epoch that was ended in its midst, and now goes on."""
+        return int(row["step"]) < step and not (row.get("train_loss_epoch") and int(row["epoch"]) == epoch)
 
     def log_hyperparams(self, params: Any = None) -> None:
         """Nothing: config.yml has them."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
@@ -30,6 +31,9 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluation
 from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage.checkpoints import read_checkpoint
+from tasnet_attn.storage.finding import find
+from tasnet_attn.training.amending import misfit
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
 from tasnet_attn.training.folder import FINISHED, holding
 from tasnet_attn.training.guard import Guard
@@ -39,6 +43,8 @@ from tasnet_attn.training.showing import Progress, introduce, say
 from tasnet_attn.training.signals import Stop, stopping
 from tasnet_attn.training.sizes import check_size
 from tasnet_attn.training.task import SeparationTask
+
+VERBS = ("fit", "validate", "test", "predict")
 
 
 class TrainCLI(LightningCLI):
@@ -50,7 +56,12 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--ema", type=float | None, help="decay of a moving average of the weights; null: none")
         parser.add_argument("--on_nan", type=Literal["skip"] | None, help="leave out batches that are not finite")
         parser.add_class_arguments(SeparationTask, "task", skip={"model", "loss"}, sub_configs=True, instantiate=False)
-        parser.add_lightning_class_args(Trainer, "trainer")
+        limits = [f"limit_{split}_batches" for split in ("train", "val", "test", "predict")]
+        parser.add_class_arguments(
+            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=set(limits)
+        )
+        for name in limits:  # of Lightning's own annotation the parser may try float first, and 1.0 is all, not one
+            parser.add_argument(f"--trainer.{name}", type=int | float | None, help="batches (int), or a part (float)")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -95,9 +106,13 @@ def every_setting() -> str:
 def train(arguments: Sequence[str]) -> Path:
     """Train as the command line says; returns the run folder.
 
+    The first argument may be one of Lightning's words: fit, validate, test, predict.
+
     Raises:
         UserError: a wrong file, key or value, or a run folder that already holds a run.
     """
+    verb = arguments[0] if arguments and arguments[0] in VERBS else "fit"
+    arguments = arguments[1:] if arguments and arguments[0] in VERBS else arguments
     with terminal.libraries_apart():
         how, arguments = ways(arguments)
         layers = config.read(arguments)
@@ -108,6 +123,12 @@ def train(arguments: Sequence[str]) -> Path:
             parent = Fork(str(cli.config.out) if given in (None, "last") else given, how.with_optimizer)
             cli = _start([*layers.theirs, f"--out={how.fork}", "--ckpt_path=null"])
         full = _full(layers.ours, _dumped(cli))
+        if verb != "fit":
+            _look(cli, full, verb)
+            return cli.config.out
+        if full["trainer"]["fast_dev_run"]:
+            _try(cli, full)
+            return cli.config.out
         with holding(cli.config.out):
             _fit(cli, full, how.change, parent)
     return cli.config.out
@@ -128,9 +149,48 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     stop = Stop()
     next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)).stop = stop
     introduce(task.model, type(data).__name__, trainer, out)
+    with terminal.log(out / terminal.LOG), _explaining(out), stopping(trainer, stop, out):
+        trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    if not (out / "checkpoints" / "last.ckpt").is_file():  # no step was asked for
+        trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")
+    (out / FINISHED).touch()
+    if not (out / "checkpoints" / "best.ckpt").is_file():
+        rank_zero_only(terminal.warn)(
+            f"{out}: ended without a validation, so the level of the outputs was not measured and SDR says nothing; "
+            "more steps, fewer data.segments_per_epoch, or a trainer.limit_val_batches above 0"
+        )
+
+
+def _try(cli: TrainCLI, full: dict[str, Any]) -> None:
+    """`fast_dev_run`: a few batches through everything, nothing written."""
+    if full["seed_everything"] is not False:
+        seed_everything(full["seed_everything"], workers=True, verbose=False)
+    task, data, trainer = _built(cli, full, Beginning(), [], None)
+    with _explaining(cli.config.out):
+        trainer.fit(task, datamodule=data)
+    say(f"fast_dev_run: {trainer.global_step} steps work; nothing was written")
+
+
+def _look(cli: TrainCLI, full: dict[str, Any], verb: str) -> None:
+    """Lightning's validate, test or predict on a run's best checkpoint, or on the one that --ckpt_path names."""
+    out, given = cli.config.out, cli.config.ckpt_path
+    file = find(out / "checkpoints" / "last.ckpt" if given == "last" else out if given in (None, "best") else given)
+    task, data, trainer = _built(cli, full, Beginning(), [], None, fits=False)
+    misfit(task.model, read_checkpoint(file)["state_dict"], "model.", f"the configured model ({file})")
+    settings = {"return_predictions": False} if verb == "predict" else {}
+    with _explaining(out):
+        getattr(trainer, verb)(task, datamodule=data, ckpt_path=file, weights_only=True, **settings)
+    if verb == "predict" and not any(isinstance(each, BasePredictionWriter) for each in trainer.callbacks):  # type: ignore[attr-defined]
+        say("nothing kept the estimates: name a BasePredictionWriter in trainer.callbacks, or use tasnet-attn separate")
+
+
+@contextmanager
+def _explaining(out: Path) -> Iterator[None]:
+    """What ends a Trainer by no fault of ours is one line."""
     try:
-        with terminal.log(out / terminal.LOG), stopping(trainer, stop, out):
-            trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        yield
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {_explain(error)}") from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -139,13 +199,6 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
             "data.segment; go on with --ckpt_path last",
             status=1,
         ) from error
-    trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")  # max_steps may end it within an epoch
-    (out / FINISHED).touch()
-    if not (out / "checkpoints" / "best.ckpt").is_file():
-        rank_zero_only(terminal.warn)(
-            f"{out}: ended before its first validation, so the level of the outputs was not measured and SDR "
-            "says nothing; more steps, or fewer data.init_args.segments_per_epoch"
-        )
 
 
 @functools.lru_cache(maxsize=8)  # the cells of a sweep mostly differ in ours, and this takes 0.6 s
@@ -182,9 +235,14 @@ def _data(full: dict[str, Any]) -> SegmentedData:
 
 
 def _built(
-    cli: TrainCLI, full: dict[str, Any], start: Beginning, history: list[dict[str, Any]], parent: Fork | None
+    cli: TrainCLI,
+    full: dict[str, Any],
+    start: Beginning,
+    history: list[dict[str, Any]],
+    parent: Fork | None,
+    fits: bool = True,
 ) -> tuple[SeparationTask, SegmentedData, Trainer]:
-    """The objects that a configuration names."""
+    """The objects that a configuration names; if nothing is to be trained, without what keeps a run."""
     try:
         built = cli.parser.instantiate_classes(cli.config)
     except (ArgumentError, ValueError, MisconfigurationException) as error:
@@ -217,11 +275,12 @@ def _built(
         ours.append(Progress())
     if settings["enable_model_summary"] is None:
         settings["enable_model_summary"] = False  # the first line says it
-    settings["callbacks"] = [*_listed(settings["callbacks"]), *ours]
+    settings["callbacks"] = [*_listed(settings["callbacks"]), *(ours if fits else [])]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
     settings["default_root_dir"] = settings["default_root_dir"] or out
-    if settings["logger"] is None:
-        settings["logger"] = [MetricsFile(out), TensorBoardLogger(out, name="", version="tensorboard")]
+    if settings["enable_checkpointing"] is False and fits:
+        raise UserError("trainer.enable_checkpointing: a run is its checkpoints; leave it out, or see fast_dev_run")
+    settings["logger"] = _loggers(settings["logger"], out, fits)
     try:
         trainer = Trainer(**settings)
     except (ValueError, MisconfigurationException) as error:
@@ -233,6 +292,15 @@ def _built(
             "--trainer.devices (processes on each machine) and --trainer.num_nodes (machines)"
         )
     return task, data, trainer
+
+
+def _loggers(stated: Any, out: Path, fits: bool) -> list[Logger]:
+    """The user's, and those that a run has; `false` leaves only the run's own table."""
+    users = [] if isinstance(stated, bool) else _listed(stated)
+    if not fits:
+        return users
+    board = [] if stated is False else [TensorBoardLogger(out, name="", version="tensorboard")]
+    return [*users, MetricsFile(out), *board]
 
 
 def _start(arguments: Sequence[str]) -> TrainCLI:

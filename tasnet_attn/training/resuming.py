@@ -21,9 +21,8 @@ from tasnet_attn.storage.finding import find
 from tasnet_attn.training.amending import Amendments, epochs_done, misfit
 from tasnet_attn.training.comparing import LIMITS, Differences, check, differences, is_free, within, written
 from tasnet_attn.training.folder import FINISHED
+from tasnet_attn.training.restoring import CONFIGURATION
 from tasnet_attn.training.task import SeparationTask
-
-CONFIGURATION = "run_config"  # a checkpoint's key: the configuration that it was written under
 
 
 class Ways(NamedTuple):

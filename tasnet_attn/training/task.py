@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import ReduceLROnPlateau
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tasnet_attn.config import describe
 from tasnet_attn.losses import SISNR, Loss, widened
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage import load
+from tasnet_attn.storage.checkpoints import read_checkpoint
+from tasnet_attn.storage.finding import find
+from tasnet_attn.training.restoring import TASK, arguments
 
 Optimise = Callable[[Iterable], Optimizer]
 Schedule = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -65,8 +72,24 @@ class SeparationTask(LightningModule):
         self._epoch += torch.stack([torch.where(size > 0, value * size, 0.0), size.to(value)])
         return loss
 
+    def forward(self, mixture: Tensor) -> Tensor:
+        """What the model makes of a mixture [B, C, T]: [B, S, C, T]."""
+        return self.model(mixture)
+
+    def predict_step(self, batch: Any, index: int) -> Tensor:
+        """Estimates [B, S, C, T] of a batch: mixtures alone, or what training takes."""
+        mixture, *rest = (batch,) if isinstance(batch, Tensor) else batch
+        return self.model(mixture, *map(self._scale, rest[1:]))
+
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """The same loss, over the validation segments."""
+        self._measure(batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """The same over the test segments; `evaluate` scores whole tracks."""
+        self._measure(batch)
+
+    def _measure(self, batch: tuple[Tensor, Tensor]) -> None:
         if len(batch[0]) == 0:
             return  # it makes up the number: all processes take equally many steps, or they would wait for each other
         loss, estimates = self._loss(batch)
@@ -76,6 +99,15 @@ class SeparationTask(LightningModule):
         self._sums += torch.stack([(ours * theirs).sum(), ours.square().sum(), size * loss, size])
 
     def on_validation_epoch_start(self) -> None:
+        self._begin_measuring()
+
+    def on_test_epoch_start(self) -> None:
+        self._begin_measuring()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_measured("test")
+
+    def _begin_measuring(self) -> None:
         self._sums = torch.zeros_like(self.model.gain).repeat(4)
         self._ratios = self._sums.new_zeros(2, len(self.model.sources))  # of each source: sum in dB, number heard
 
@@ -91,26 +123,33 @@ class SeparationTask(LightningModule):
         self._ratios += torch.stack([torch.where(heard, ratios, 0.0).sum((0, 2)), heard.sum((0, 2)).to(ratios)])
 
     def on_validation_epoch_end(self) -> None:
-        """Over all processes and before a checkpoint is written: log the loss, set the gain, step a plateau schedule.
+        """Before a checkpoint of a training is written: log the figures, set the gain, step a plateau schedule.
 
-        (Lightning's own mean over processes takes their mean number of segments as an integer.)
         A loss that does not see the level leaves it, and even the sign, to chance: the gain becomes the one that brings
         the sum of the estimates closest to the sum of the references. Such a loss, and so the course of the training,
         does not change by it.
         """
-        common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        self.log("valid_loss", loss / size, prog_bar=True, sync_dist=True)
-        total, heard = self.trainer.strategy.reduce(self._ratios, reduce_op="sum")
-        for source, ratio in zip(self.model.sources, total / heard, strict=True):
-            self.log(f"valid_si_snr_{source}", ratio)
-        self.log("valid_si_snr", (total / heard).nanmean())
-        if self.trainer.sanity_checking:
+        common, energy, loss = self._log_measured("valid")
+        if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         if self.loss.scale_free and common != 0:
             self.model.gain *= common / energy
         for config in self.trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and self.trainer.is_last_batch:
-                config.scheduler.step(loss / size)
+                config.scheduler.step(loss)
+
+    def _log_measured(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Log a split's loss and SI-SNR over all processes; returns the gain's two sums, and the loss.
+
+        (Lightning's own mean over processes takes their mean number of segments as an integer.)
+        """
+        common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        self.log(f"{split}_loss", loss / size, prog_bar=True, sync_dist=True)
+        total, heard = self.trainer.strategy.reduce(self._ratios, reduce_op="sum")
+        for source, ratio in zip(self.model.sources, total / heard, strict=True):
+            self.log(f"{split}_si_snr_{source}", ratio)
+        self.log(f"{split}_si_snr", (total / heard).nanmean())
+        return common, energy, loss / size
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Not plateau schedules: Lightning steps those after the checkpoint, and not in an epoch that was resumed."""
@@ -136,12 +175,47 @@ class SeparationTask(LightningModule):
         if self.lr_scheduler is None:
             return optimizer
         schedule = {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval, "monitor": "valid_loss"}
+        schedule["strict"] = False  # without a validation a plateau's rate stays
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | os.PathLike,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        *,
+        classes: Iterable[type] = (),
+        **given: Any,
+    ) -> Self:
+        """A task with a checkpoint's model, weights, loss, optimiser and schedule; nothing is unpickled.
+
+        Args:
+            checkpoint_path: a checkpoint of this task, or a run folder (its best).
+            map_location: a device to put it on.
+            hparams_file: Lightning's; a checkpoint describes itself.
+            strict: Lightning's; the weights always have to fit.
+            weights_only: Lightning's; a checkpoint is always read so.
+            classes: classes of your own that the checkpoint names, if they are not simply imported before.
+            given: arguments of the task in the place of the checkpoint's: loss, optimizer, lr_scheduler, lr_interval.
+                (Optimiser and schedule are known of runs of `train`; else they are the defaults.)
+
+        Raises:
+            UserError: no such file, not such a checkpoint, or one that does not fit.
+        """
+        file = find(checkpoint_path)
+        stated = arguments(read_checkpoint(file), given, classes)
+        task = cls(load(file, classes), **{**stated, **given}).train()
+        return task if map_location is None else task.to(map_location)
 
     # A checkpoint holds the model's description, for `load`, and the random state (dropout), for an exact resume.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model.config
+        loss = describe(self.loss) if isinstance(self.loss, Loss) else None
+        checkpoint.setdefault(TASK, {"loss": loss, "lr_interval": self.lr_interval})
         checkpoint["epoch_sums"] = self._epoch.cpu()
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import pickle
 import struct
 import warnings
+import zipfile
 
 import pytest
 import torch
@@ -40,6 +42,55 @@ def test_a_pickled_payload_does_not_run(suffix, tmp_path):
     torch.save({"model_name": "ConvTasNet", "model_args": Payload(), "state_dict": {}, "model_config": {}}, file)
     refused(file, "not a checkpoint that can be read safely")
     assert not (tmp_path / "ran").exists()
+
+
+def test_python_objects_are_refused_in_our_own_words(tmp_path):
+    torch.save(tasnet_model(), tmp_path / "whole.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps({"model_config": tasnet_model}))
+    refused(tmp_path / "whole.ckpt", r"holds Python objects \(tasnet_attn.model.SourceSeparator\), which are never run")
+    refused(tmp_path / "plain.ckpt", "not a whole file of torch.save")
+
+
+def as_checkpoint(file, config, weights, **settings):
+    torch.save({"model_config": config, "state_dict": {f"model.{k}": v for k, v in weights.items()}}, file, **settings)
+    return file
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_asks_for_no_more_than_it_holds(zipped, tmp_path):
+    """Tensors of no stride in 4 kB; a part that states another size; torch's two formats."""
+    how = {"_use_new_zipfile_serialization": zipped}
+    model, file = tasnet_model(), tmp_path / "m.ckpt"
+    assert load(as_checkpoint(file, model.config, model.state_dict(), **how)).sources == model.sources
+    with torch.device("meta"):
+        config = copy.deepcopy(model.config)
+        config["separator"]["init_args"]["hidden"] = 20_000
+        weights = SourceSeparator.from_config(config).state_dict()
+    weights = {name: torch.zeros(()).expand(value.shape) for name, value in weights.items()}
+    as_checkpoint(file, config, weights, **how)
+    assert file.stat().st_size < 20_000
+    refused(file, r"describes a model of 19,.* bytes; its weights are")
+    torch.save({"state_dict": torch.zeros(300)}, file, **how)
+    content, stated = file.read_bytes(), b"M\x2c\x01" + (b"t" if zipped else b"Nt")
+    assert content.count(stated) == 1
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            parts = {part.filename: archive.read(part) for part in archive.infolist()}
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, part in parts.items():
+                archive.writestr(name, bytes(10**8) if name.endswith("data/0") else part)
+        assert file.stat().st_size < 200_000
+    else:
+        file.write_bytes(content.replace(stated, b"\x8a\x05" + (10**11).to_bytes(5, "little") + b"Nt"))
+    refused(file, "more than the file holds")
+
+
+def test_a_description_that_refers_to_itself_ends(tmp_path):
+    laughs = ["ha"] * 9
+    for _ in range(40):
+        laughs = [laughs] * 9
+    model = tasnet_model()
+    refused(as_checkpoint(tmp_path / "m.ckpt", model.config | {"head": laughs}, model.state_dict()), "without end")
 
 
 def test_a_module_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
