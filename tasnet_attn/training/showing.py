@@ -33,7 +33,7 @@ class Progress(Callback):
     """A line an epoch; below it, on a terminal, a bar over the batches with the loss and the time left in all."""
 
     bar: Any = None
-    began = drawn = math.nan
+    began = epoch_began = drawn = math.nan
     first = 0  # step that this process began with
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +71,8 @@ class Progress(Callback):
         shown = {key: trainer.callback_metrics.get(key) for key in ("train_loss_step", "valid_loss", "valid_si_snr")}
         values = "".join(f"  {key} {float(value):.4g}" for key, value in shown.items() if value is not None)
         seconds = time.perf_counter() - self.epoch_began
-        say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}  {seconds:.1f} s")
+        took = "" if math.isnan(seconds) else f"  {seconds:.1f} s"  # of an epoch that was resumed it is not known
+        say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}{took}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()

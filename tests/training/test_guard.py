@@ -110,7 +110,7 @@ def test_a_signal_saves_says_so_and_ends(arguments, tmp_path, monkeypatch, capsy
     run = tmp_path / "run"
     assert "saved at step 3" in capsys.readouterr().err and not (run / "finished").exists()
     assert last(run)["global_step"] == 3
-    assert main(["train", *arguments]) == 0
+    assert main(["train", *arguments, "--trainer.enable_progress_bar=null"]) == 0
     for name, value in last(whole)["state_dict"].items():
         assert torch.equal(last(run)["state_dict"][name], value)
     assert signal.getsignal(number) is not None

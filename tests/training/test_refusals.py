@@ -75,7 +75,7 @@ def test_two_lines_and_one_for_each_epoch(arguments, begun, tmp_path, capfd):  #
     again = ["--out", str(tmp_path / "quiet"), "--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
     assert main(["train", "--config", str(conf), *again, "--quiet"]) == 0
     (warning,) = "".join(capfd.readouterr()).splitlines()
-    assert "ended before its first validation" in warning
+    assert "ended without a validation" in warning
 
 
 @pytest.mark.slow
