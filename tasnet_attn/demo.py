@@ -6,18 +6,18 @@ the unseen song (split "test") are separated, scored, drawn and put on one page.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from tasnet_attn import terminal
 from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
+from tasnet_attn.evaluation.results import score_table
 from tasnet_attn.inference.segments import separate
 from tasnet_attn.options import recipe
 from tasnet_attn.reporting.command import report
@@ -50,8 +50,11 @@ def demo(out: Path, steps: int | None = None) -> Path:
     # the last weights, not the best on "valid": those excerpts are to stay unseen
     model = load(run / "checkpoints" / "last.ckpt")
     data = from_config(run, model.sources, model.sample_rate)
-    for split, about in UNSEEN.items():
-        evaluate(model, data.tracks(split), out / split, audio="wav", name=about)
+    with terminal.log(out / terminal.LOG):
+        found = {
+            split: evaluate(model, data.tracks(split), out / split, audio="wav", name=about)
+            for split, about in UNSEEN.items()
+        }
     track = data.tracks("test")[0]
     mixture, references = track.read()
     signals = {"mixture": mixture}
@@ -62,9 +65,7 @@ def demo(out: Path, steps: int | None = None) -> Path:
     page = report([out / split for split in UNSEEN], out / "index.html")
 
     for split, about in UNSEEN.items():
-        print(f"\n{about} ({split}):")
-        for source, metrics in _means(out / split / "scores.csv").items():
-            print(f"  {source:10}" + "".join(f"  {metric} {value:6.2f} dB" for metric, value in metrics.items()))
+        print(f"\n{about} ({split})\n{score_table(found[split], ('SDR', 'SI-SNRi'), 'mean of medians')}")
     print(f"\nstems      {out}/valid/audio, {out}/test/audio\nfigure     {figure}\npage       {page}")
     print(f"model      {run}\n           tasnet-attn separate YOUR.wav --model {run}")
     print(f"\n{time.time() - started:.0f} s")
@@ -84,14 +85,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _means(table: Path) -> dict[str, dict[str, float]]:
-    """Mean over the tracks of each source's SI-SNRi and SDR."""
-    values: dict[str, dict[str, list[float]]] = {}
-    with table.open() as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    for row in rows:
-        if row["metric"] in ("SI-SNRi", "SDR"):
-            values.setdefault(row["source"], {}).setdefault(row["metric"], []).append(float(row["score"]))
-    return {s: {m: sum(v) / len(v) for m, v in metrics.items()} for s, metrics in values.items()}

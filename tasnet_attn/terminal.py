@@ -185,10 +185,10 @@ class _Libraries(logging.Handler):
 
     def write(self) -> None:
         """What waits, to the file. A full disk ends the command elsewhere, with its own line."""
-        if self.file is not None and self.waiting:
+        if self.file is not None and self.waiting and self.file.parent.is_dir():
             with suppress(OSError), self.file.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("".join(f"{line}\n" for line in self.waiting))
-            self.waiting.clear()
+                self.waiting.clear()
 
     def warned(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
@@ -230,7 +230,7 @@ def libraries_apart() -> Iterator[None]:
 def log(file: Path) -> Iterator[None]:
     """Inside the block, what libraries said since the command began, and what they say, goes to the end of this file.
 
-    The file is made when there is something to write; of nested blocks the outermost counts.
+    The file is made when there is something to write and its folder exists; of nested blocks the outermost counts.
     """
     if _apart is None or _apart.file is not None:
         yield
@@ -240,4 +240,5 @@ def log(file: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _apart.write()
         _apart.file = None

@@ -6,12 +6,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tasnet_attn import terminal
 from tasnet_attn.ablation import sweep as sweeps
 from tasnet_attn.ablation.cost import real_time_factor
 from tasnet_attn.ablation.display import Display
@@ -20,7 +21,7 @@ from tasnet_attn.ablation.plan import plan
 from tasnet_attn.ablation.pools import LocalPool, RayPool
 from tasnet_attn.ablation.runner import Status, perform_all
 from tasnet_attn.ablation.sweep import Run, Sweep
-from tasnet_attn.ablation.tables import collect, write
+from tasnet_attn.ablation.tables import claim_rows, collect, score_rows, write
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
 from tasnet_attn.files import write_text
@@ -58,11 +59,11 @@ def ablate(
     checked = sweeps.read(sweep)
     out = out or Path("exp") / f"{sweep.absolute().parent.name}_{sweep.stem}"
     cells = checked.chosen(only) if only else checked.cells
-    _print_cells(checked)
+    _print_cells(checked, print if dry_run else terminal.say)
     if dry_run:
         plan(checked, checked.runs(out), cells)
         return 0
-    with _held(out):
+    with _held(out), terminal.log(out / terminal.LOG):
         runs = checked.runs(out)
         threads = checked.settings.threads
         pool = RayPool(ray, threads, gpus) if ray else LocalPool(jobs, threads)
@@ -73,43 +74,38 @@ def ablate(
             print("stopped; the same command goes on", file=sys.stderr)
             return 130
         finally:
-            display.close()
             pool.close()
-        _print_end(statuses, time.time() - began)
-        _report(checked, runs, out, statuses)
+        _report(checked, runs, out, statuses, time.time() - began)
     return int(any(status.state == "failed" for status in statuses.values()))
 
 
-def _print_cells(sweep: Sweep) -> None:
+def _print_cells(sweep: Sweep, say: Callable[[str], None]) -> None:
     seeds = len(sweep.settings.seeds)
-    print(f"{sweep.path}: {len(sweep.cells)} cells x {seeds} seed{'s' * (seeds > 1)}")
-    width = max(len(cell.name) for cell in sweep.cells)
-    for cell in sweep.cells:
-        print(f"  {cell.name:{width}}  {cell.parameters:12,} parameters  {cell.key}")
+    say(f"{sweep.path}: {len(sweep.cells)} cells x {seeds} seed{'s' * (seeds > 1)}")
+    rows = [[f"  {cell.name}", f"{cell.parameters:,} parameters", cell.key] for cell in sweep.cells]
+    say(terminal.table(["", "", ""], rows, width=1000).lstrip("\n"))
     uncounted = [cell for cell in sweep.cells if cell.uncounted]
     if uncounted:
         names = "; ".join(cell.name for cell in uncounted)
-        print(f"note: the multiply-accumulates of {names} cannot be counted ({uncounted[0].uncounted})")
+        say(f"note: the multiply-accumulates of {names} cannot be counted ({uncounted[0].uncounted})")
 
 
-def _print_end(statuses: dict[str, Status], seconds: float) -> None:
-    new = [status for status in statuses.values() if status.new]
-    failed = sum(status.state == "failed" for status in statuses.values())
-    finished = sum(status.state == "finished" for status in statuses.values())
-    took = sum(status.seconds for status in new)
-    print(
-        f"{finished} of {len(statuses)} runs finished, {failed} failed; "
-        f"{len(new)} were run now: {took:.0f} s of theirs in {seconds:.0f} s"
-    )
-
-
-def _report(sweep: Sweep, runs: Sequence[Run], out: Path, statuses: dict[str, Status]) -> None:
+def _report(sweep: Sweep, runs: Sequence[Run], out: Path, statuses: dict[str, Status], seconds: float) -> None:
     done = {run.cell.name for run in runs if statuses[run.name].state == "finished"}
     found = collect(sweep, runs, out, statuses, _speeds(sweep, out, done))
     write(found, out)
     figures = draw(found, out)
-    print((out / "table.md").read_text(encoding="utf-8"))
-    print(*(out / name for name in ("cells.csv", "table.md", "times.md")), *figures, sep="\n")
+    rows, note = score_rows(found)
+    print(terminal.table([*rows[0]], [[*row.values()] for row in rows]), note, sep="\n\n")
+    for claim in claim_rows(found):
+        says, *facts, answer = claim.values()
+        print(f"\nclaim: {says}", *(f"  {fact}" for fact in facts), f"  {answer.strip('*')}", sep="\n")
+    new = [status for status in statuses.values() if status.new]
+    states = [status.state for status in statuses.values()]
+    took = f"{terminal.duration(sum(status.seconds for status in new))} of theirs in {terminal.duration(seconds)}"
+    count = f"{states.count('finished')} of {len(states)} runs finished, {states.count('failed')} failed"
+    print(f"\n{count}; {len(new)} were run now: {took}")
+    print(f"{out}: {', '.join(['cells.csv', 'table.md', 'times.md', *(figure.name for figure in figures)])}")
 
 
 def _speeds(sweep: Sweep, out: Path, done: set[str]) -> dict[str, list[float]]:

@@ -1,62 +1,76 @@
-"""Shows how far a sweep is: a bar on a terminal, a line for every change elsewhere."""
+"""Shows how far a sweep is: a live table on a terminal, a line for every run that ended elsewhere."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import sys
+import time
 from typing import TextIO
 
-from tqdm import tqdm
-
+from tasnet_attn import terminal
 from tasnet_attn.ablation.runner import Status
 from tasnet_attn.ablation.sweep import Run, is_si_snr
 
 DONE = ("finished", "failed")
+ORDER = ("running", "failed", "waiting", "finished")  # what a low terminal shows first
 
 
 class Display:
     """Called with runs and statuses whenever something may have changed.
 
     Args:
-        stream: where to.
-        live: draw a bar, which knows the time left; None: if the stream is a terminal.
+        stream: where to; None: standard error.
+        live: draw a table over the earlier one; None: if that is a terminal.
     """
 
     def __init__(self, stream: TextIO | None = None, live: bool | None = None) -> None:
-        self.stream = stream or sys.stdout
-        self.live = self.stream.isatty() if live is None else live
-        self.bar: tqdm | None = None
-        self.said: dict[str, str] = {}
+        self.stream = stream or sys.stderr
+        self.live = terminal.live() if live is None else live
+        self.began, self.drawn = time.monotonic(), 0  # lines of the table on the screen
+        self.said: set[str] = set()
 
     def __call__(self, runs: dict[str, Run], statuses: dict[str, Status]) -> None:
         done = sum(status.state in DONE for status in statuses.values())
         for name, status in statuses.items():
-            if self.said.get(name, "waiting") != status.state:
-                self.said[name] = status.state
-                if not self.live or status.state == "failed":
-                    tqdm.write(f"[{done}/{len(runs)}] {name}: {_change(runs[name], status)}", self.stream)
-                    self.stream.flush()
+            if status.state in DONE and name not in self.said:
+                self.said.add(name)
+                if status.state == "failed" or not (self.live or terminal.quiet()):
+                    self._write(f"[{done}/{len(runs)}] {name}: {_end(runs[name], status)}\n")
         if self.live:
-            if self.bar is None:
-                self.bar = tqdm(
-                    total=len(runs), initial=done, unit="run", smoothing=0, file=self.stream, dynamic_ncols=True
-                )
-            self.bar.n = done
-            self.bar.set_postfix_str(summary(runs, statuses))
+            self._write(self._table(runs, statuses))
+            self.drawn = self.last.count("\n")
 
-    def close(self) -> None:
-        """Leave the bar as it is; what is printed next begins a line."""
-        if self.bar is not None:
-            self.bar.close()
+    def _write(self, text: str) -> None:
+        """In the place of the table."""
+        self.stream.write((f"\x1b[{self.drawn}F\x1b[J" if self.drawn else "") + text)
+        self.stream.flush()
+        self.drawn, self.last = 0, text
 
+    def _table(self, runs: dict[str, Run], statuses: dict[str, Status]) -> str:
+        size = shutil.get_terminal_size((100, 24))
+        fit = max(1, size.lines - 4)
+        shown = sorted(runs, key=lambda name: ORDER.index(statuses[name].state))[:fit]
+        rows = [_row(name, runs[name], statuses[name]) for name in runs if name in shown]
+        lines = terminal.table(["run", "state", "epochs", "best", "time"], rows, width=1000).splitlines()
+        more = f", {len(runs) - fit} more not shown" if len(runs) > fit else ""
+        lines.append(f"{self._summary(runs, statuses)}{more}")
+        return "".join(f"{line[: size.columns - 1]}\n" for line in lines)
 
-def summary(runs: dict[str, Run], statuses: dict[str, Status]) -> str:
-    """How many runs are running and failed, and the best validation so far."""
-    counts = [f"{sum(s.state == state for s in statuses.values())} {state}" for state in ("running", "failed")]
-    leader = min(runs, key=lambda name: _lowest(statuses[name]))
-    if math.isfinite(_lowest(statuses[leader])):
-        counts.append(f"best {best(runs[leader], statuses[leader])} ({leader})")
-    return ", ".join(counts)
+    def _summary(self, runs: dict[str, Run], statuses: dict[str, Status]) -> str:
+        """How many runs ended, are running and failed, the best validation so far, and the time left."""
+        states = [status.state for status in statuses.values()]
+        done = sum(state in DONE for state in states)
+        parts = [f"{done} of {len(runs)} runs done"]
+        parts += [f"{states.count(state)} {state}" for state in ("running", "failed")]
+        leader = min(runs, key=lambda name: _lowest(statuses[name]))
+        if math.isfinite(_lowest(statuses[leader])):
+            parts.append(f"best {best(runs[leader], statuses[leader])} ({leader})")
+        ended = sum(status.new and status.state in DONE for status in statuses.values())
+        if ended and done < len(runs):
+            left = (time.monotonic() - self.began) / ended * (len(runs) - done)
+            parts.append(f"about {terminal.duration(left)} left")
+        return ", ".join(parts)
 
 
 def best(run: Run, status: Status) -> str:
@@ -72,10 +86,14 @@ def _lowest(status: Status) -> float:
     return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
 
 
-def _change(run: Run, status: Status) -> str:
+def _row(name: str, run: Run, status: Status) -> list[str]:
+    epochs = str(status.epochs[-1]["epoch"]) if status.epochs else ""
+    took = terminal.duration(status.seconds) if status.seconds else ""
+    return [name, status.state, epochs, best(run, status), took]
+
+
+def _end(run: Run, status: Status) -> str:
     if status.state == "failed":
         return f"failed: {status.error}"
-    if status.state != "finished":
-        return status.state
-    how = f"in {status.seconds:.0f} s" if status.new else "found done"
+    how = f"in {terminal.duration(status.seconds)}" if status.new else "found done"
     return f"finished, {best(run, status)}, {how}"

@@ -166,10 +166,15 @@ def write(found: Found, out: Path) -> None:
 
 def score_table(found: Found) -> str:
     """Scores and sizes, each cell beside the baseline; the scores of each source; the claims about them."""
+    rows, note = score_rows(found)
+    return f"# {found.sweep.path.stem}\n\n{_markdown(rows)}\n{note}\n{_source_table(found)}{_claims(claim_rows(found))}"
+
+
+def score_rows(found: Found) -> tuple[list[dict[str, str]], str]:
+    """A row a cell, by the titles of the columns; and how to read them."""
     settings, baseline = found.sweep.settings, found.sweep.baseline.name
     metric = settings.metric
-    scores = [f"{split}:{score}" for split in settings.evaluate for score in settings.scores]
-    others = [q for q in dict.fromkeys(["valid_si_snr", *scores]) if q != metric and q in found.rows]
+    others = [q for q in _scored(found) if q != metric]
     paired = found.samples(baseline, metric)[1]
     rows = []
     for cell in found.sweep.cells:
@@ -199,13 +204,17 @@ def score_table(found: Found) -> str:
     )
     if settings.evaluate:
         note += f" Scores of tracks: {settings.average}, over tracks and over windows."
-    sources = _source_table(found, [*(["valid_si_snr"] if "valid_si_snr" in found.rows else []), *scores])
-    claims = [claim for claim in settings.claims if found.quantity(claim) not in TIMES]
-    return f"# {found.sweep.path.stem}\n\n{_markdown(rows)}\n{note}\n{sources}{_claims(found, claims)}"
+    return rows, note
 
 
-def _source_table(found: Found, quantities: Sequence[str]) -> str:
+def _scored(found: Found) -> list[str]:
+    scores = [f"{split}:{score}" for split in found.sweep.settings.evaluate for score in found.sweep.settings.scores]
+    return [q for q in dict.fromkeys(["valid_si_snr", *scores]) if q in found.rows]
+
+
+def _source_table(found: Found) -> str:
     """The scores of each source, and their mean."""
+    quantities = _scored(found)
     columns = [
         column for q in quantities for column in (*(c for c in found.rows if c.startswith(f"{q}:")), q)
         if column == q or is_of_a_source(column)
@@ -226,21 +235,27 @@ def time_table(found: Found) -> str:
         for cell in found.sweep.cells
     ]
     note = "Seconds of the machine that trained the cells, which may have had other work to do."
-    claims = [claim for claim in found.sweep.settings.claims if found.quantity(claim) in TIMES]
-    return f"# {found.sweep.path.stem}: times\n\n{_markdown(rows)}\n{note}\n{_claims(found, claims)}"
+    return f"# {found.sweep.path.stem}: times\n\n{_markdown(rows)}\n{note}\n{_claims(claim_rows(found, times=True))}"
 
 
-def _claims(found: Found, claims: Sequence[Claim]) -> str:
+def claim_rows(found: Found, times: bool = False) -> list[dict[str, str]]:
+    """The claims about scores and sizes, or about times, and what the data say to them."""
     rows = []
-    for claim in claims:
-        answer, comparisons = found.judge(claim)
+    for claim in found.sweep.settings.claims:
         quantity = found.quantity(claim)
+        if (quantity in TIMES) != times:
+            continue
+        answer, comparisons = found.judge(claim)
         differences = [
             f"{claim.cell} minus {other}: {_difference(comparison, quantity, claim.relative)}"
             for other, comparison in zip(claim.others, comparisons, strict=True)
         ]
         row = {"claim": claim.says, "holds if": claim.condition, "compared": label(quantity)}
         rows.append(row | {"found here": "; ".join(differences), "this sweep": f"**{answer}**"})
+    return rows
+
+
+def _claims(rows: list[dict[str, str]]) -> str:
     return f"\n## Claims\n\n{_markdown(rows)}" if rows else ""
 
 

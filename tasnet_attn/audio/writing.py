@@ -227,14 +227,29 @@ def write_signals(
                 stems.close()
 
 
-def flac_bytes(signal: Tensor, sample_rate: int) -> bytes:
-    """A signal [C, T] within full scale as a 16-bit FLAC file without dither."""
+def excerpt_bytes(signal: Tensor, sample_rate: int, format: str) -> tuple[bytes, int]:
+    """A signal [C, T] within full scale as a small file for a page: its bytes and its rate.
+
+    Args:
+        signal: what is written.
+        sample_rate: Hz.
+        format: "flac": 16 bits without dither. "mp3": some 100 kbit/s in stereo, at 16 kHz at least, since not every
+            browser takes the lower rates of MPEG 2.5; more than two channels are FLAC all the same.
+    """
     import soundfile
 
-    whole = (signal * 32768.0).round().clamp(-32768, 32767).to(torch.int16)  # soundfile's own scale is 32767
     file = io.BytesIO()
-    soundfile.write(file, whole.T.contiguous().numpy(), sample_rate, "PCM_16", format="FLAC")
-    return file.getvalue()
+    if format == "flac" or len(signal) > FORMATS["mp3"].channels:
+        whole = (signal * 32768.0).round().clamp(-32768, 32767).to(torch.int16)  # soundfile's own scale is 32767
+        soundfile.write(file, whole.T.contiguous().numpy(), sample_rate, "PCM_16", format="FLAC")
+        return file.getvalue(), sample_rate
+    rate = Encoding("mp3").rate(max(16000, sample_rate))
+    blocks = resampled(iter([signal]), sample_rate, rate)
+    subtype, how = FORMATS["mp3"].subtypes[""], {"bitrate_mode": "VARIABLE", "compression_level": 0.6}
+    with soundfile.SoundFile(file, "w", rate, len(signal), subtype, format="MP3", **how) as out:
+        for block in blocks:
+            out.write(block.T.contiguous().numpy())
+    return file.getvalue(), rate
 
 
 def _write_sndfile(

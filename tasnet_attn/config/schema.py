@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import math
 import traceback
 import types
 import typing
@@ -221,7 +220,7 @@ def _fits(value: Any, one: Any) -> bool:
     if one is bool:
         return isinstance(value, bool)
     if one in (int, float):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e308
         return number and (one is float or value == int(value))
     if one in (str, Path):
         return isinstance(value, str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tasnet_attn import config
+from tasnet_attn import config, terminal
 from tasnet_attn.audio.writing import Encoding, write_signals
 from tasnet_attn.data import Track, from_config
 from tasnet_attn.errors import UserError
@@ -100,7 +101,7 @@ def evaluate(
         beside: more rates, in Hz: the scores of whole tracks there too, as "NSDR at 8 kHz"; tracks lie in memory then.
         show: metrics in the table that is printed; none: all.
         convention: the one in that table, see `summary.CONVENTIONS`.
-        name: the system's, for the report; None: the folder's.
+        name: the system's, for the report; None: the folder's, or its parent's if it is called "evaluation".
         facts: what else the summary shall say.
 
     Returns:
@@ -139,17 +140,23 @@ def evaluate(
     documents: dict[str, dict[str, Any]] = {}
     pending: deque[tuple[str, Path, Future[dict[str, Any]]]] = deque()
 
+    name = name or named(out)
+    lengths = {track.name: track.length / track.sample_rate for track in tracks}
+
     def finish() -> None:
         track, place, future = pending.popleft()
         documents[track] = future.result()
         shutil.rmtree(place)
         write_text(out / f"{file_name(track)}.json", json.dumps(documents[track], indent=1))
+        bar.update(lengths[track])
 
     gpu = jobs == 1 and system.device.type == "cuda"
     scorer = Scorer(settings, metrics, system.device if gpu else torch.device("cpu"))
     how = {"version": __version__, "metrics": config.describe(list(metrics)), **settings}
-    with workspace(out) as work, _executor(jobs) as executor:
-        for number, track in enumerate(tracks):
+    length = sum(lengths.values())
+    with workspace(out) as work, _executor(jobs) as executor, terminal.bar(length, "s of audio", name) as bar:
+        for number, track in enumerate(tracks, 1):
+            bar.set_postfix_str(f"track {number} of {len(tracks)}")
             place = work / str(number)  # of signals: they need not fit into memory
             with touching(place):
                 place.mkdir()
@@ -162,8 +169,13 @@ def evaluate(
             if kept and kept[OURS].get("stamp") == stamp and (audio is None or folder.is_dir()):
                 documents[track.name] = kept
                 shutil.rmtree(place)
+                bar.update(lengths[track.name])
+                terminal.detail(f"{track.name}: scored already")
                 continue
+            began = time.perf_counter()
             system.estimate(track.name, scored_rate, mixture, references, spools[2])
+            took = f"separated in {time.perf_counter() - began:.1f} s"
+            terminal.detail(f"{track.name}: {lengths[track.name]:.1f} s of audio, {took}")
             estimates = spools[2].signals()
             order = best_order(estimates, references) if system.interchangeable else list(range(len(sources)))
             if audio is not None:
@@ -177,7 +189,7 @@ def evaluate(
         while pending:
             finish()
     ordered = {track.name: documents[track.name] for track in tracks}
-    about = {"name": name or out.resolve().name, "interchangeable": system.interchangeable, **settings, **shows}
+    about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
     about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
     return write_tables(out, ordered, **about, **(facts or {}))
 
@@ -201,14 +213,25 @@ def run(
     tracks = from_config(Path(data), sources, rate, overrides).tracks(split, own_rate=True)  # type: ignore[arg-type]
     folder = default_out(Path(model)) if out is None else Path(out)
     found: list[dict[str, Any]] = []
-    for number, (mask, system) in enumerate(systems.items()):
-        below = folder / "masks" / mask if number else folder
-        named = {"name": f"{options['name'] or folder.resolve().name}, {mask} masks"} if mask else {}
-        facts = {key: choice[key] for key in ("checkpoint", "oracle")} | {"mask": mask or None}
-        found.append(evaluate(system, tracks, below, **options | named, facts=facts))
-        print(shown(below, found[-1]))
+    name = options["name"] or named(_run_folder(Path(model)))
+    terminal.say(f"{name}: {split} of {data}, tracks: {len(tracks)}")
+    with terminal.log(folder / terminal.LOG):
+        for number, (mask, system) in enumerate(systems.items()):
+            below = folder / "masks" / mask if number else folder
+            called = {"name": f"{name}, {mask} masks" if mask else name}
+            facts = {key: choice[key] for key in ("checkpoint", "oracle")} | {"mask": mask or None}
+            found.append(evaluate(system, tracks, below, **options | called, facts=facts))
+            print(shown(below, found[-1]))
     write_text(folder / "table.txt", "\n\n".join(map(table_of, found)) + "\n")
     return found[0]
+
+
+def named(path: Path) -> str:
+    """What a system is called: its run folder, of which `evaluation` is a part; a model file by its own name."""
+    path = path.resolve()
+    if path.name in ("evaluation", "model.evaluation", "model.safetensors"):
+        return path.parent.name
+    return path.stem if path.suffix in (".evaluation", ".safetensors", ".ckpt") else path.name
 
 
 def complete(section: dict[str, Any]) -> dict[str, Any]:

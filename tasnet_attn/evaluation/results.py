@@ -16,15 +16,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasnet_attn import files
+from tasnet_attn import config, files, terminal
 from tasnet_attn.audio.names import distinct
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.evaluation.scores import FRAMES, TrackScores
 from tasnet_attn.evaluation.summary import CONVENTIONS, summarise
 from tasnet_attn.files import write_text
 from tasnet_attn.version import __version__
 
 OURS = "tasnet_attn"
+FIGURE = dict[str, float | None]  # "value", "low", "high", "tracks"
+SUMMARY: dict[str, Any] = {  # what a report reads of summary.json
+    "name": str,
+    "tracks": list[str],
+    "seconds": float,
+    "window": float | None,
+    "backend": str,
+    "sample_rate": int,
+    "version": str,
+    "conventions": dict[str, str],
+    "scores": dict[str, dict[str, dict[str, FIGURE]]],
+    "mean over sources": dict[str, FIGURE],
+    "silence": dict[str, dict[str, int]],
+}
 COLUMNS = ("track", "source", "metric", "score", "mean", "windows", "unscored", "seconds")
 
 
@@ -178,37 +192,72 @@ def read_table(folder: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; is {folder} a folder of `tasnet-attn evaluate`?")
     kinds = {name: str for name in COLUMNS[:3]} | {"windows": int, "unscored": int, "seconds": float}
     empty = {"score": [""], "mean": [""]}  # a track may be called "NA"
+    refused = f"{path}: not a table of `tasnet-attn evaluate`"
     try:
-        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=empty, float_precision="round_trip")[
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=empty, float_precision="round_trip")[
             list(COLUMNS)
         ].astype({"score": float, "mean": float})
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a table of `tasnet-attn evaluate`: {error!r}") from error
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UserError(f"{refused}: {first_line(error)}") from error
+    if np.isinf(table[["score", "mean", "seconds"]].to_numpy()).any():
+        raise UserError(f"{refused}: it holds an infinite number")
+    metrics = table.groupby(["track", "source"])["metric"]
+    if table.empty or metrics.agg(lambda names: names.duplicated().any() or "SDR" not in set(names)).any():
+        raise UserError(f"{refused}: each track and source needs one row for each metric, SDR among them")
+    return table
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """A folder's `summary.json`, perhaps from elsewhere: its kinds of values are checked; its texts may say anything.
+
+    Raises:
+        UserError: one line: no such file, damaged, or not such a file.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}; evaluate again") from error
+    if not isinstance(summary, dict) or (missing := SUMMARY.keys() - summary.keys()):
+        lacks = f": it lacks {', '.join(sorted(missing))}" if isinstance(summary, dict) else ""
+        raise UserError(f"{path}: not a summary of `tasnet-attn evaluate`{lacks}; evaluate again")
+    try:
+        for key, annotation in SUMMARY.items():
+            config.complete(summary[key], annotation, key)
+        for source, metrics in summary["scores"].items():
+            for metric, found in metrics.items():
+                for convention in summary["conventions"]:
+                    if not {"value", "low", "high"} <= found.get(convention, {}).keys():
+                        raise UserError(f"scores.{source}.{metric}.{convention}: lacks value, low or high")
+    except UserError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}; evaluate again") from error
+    return summary
 
 
 def shown(out: Path, summary: dict[str, Any]) -> str:
-    """For the terminal: the table, and where the files are."""
+    """For the terminal: the table, as wide as that, and where the files are."""
     files = f"{out}: scores.csv, summary.json, <track>.json; a page: tasnet-attn report {out}"
-    return f"{table_of(summary)}\n{files}"
+    return f"{table_of(summary, terminal.columns())}\n{files}"
 
 
-def table_of(summary: dict[str, Any]) -> str:
+def table_of(summary: dict[str, Any], width: int = 1000) -> str:
     """The metrics that are to be shown by sources, with their intervals, and what was done to get them."""
     convention, tracks = summary["convention"], len(summary["tracks"])
     metrics = list(dict.fromkeys(metric for by in summary["scores"].values() for metric in by))
     if missing := [metric for metric in summary["show"] if metric not in metrics]:
         raise UserError(f"evaluation.show: {missing[0]!r} is not scored; there are {', '.join(metrics)}")
     wanted = summary["show"] or metrics
-    cells = {
+    columns = {
         source: {metric: _with_bounds(by[metric][convention]) for metric in wanted if metric in by}
         for source, by in summary["scores"].items()
     }
-    if len(cells) > 1:
+    if len(columns) > 1:
         means = summary["mean over sources"]
-        cells["mean of sources"] = {metric: _with_bounds({"value": means[metric][convention]}) for metric in wanted}
+        columns["mean of sources"] = {metric: _with_bounds({"value": means[metric][convention]}) for metric in wanted}
+    rows = [[metric, *(column.get(metric, "") for column in columns.values())] for metric in wanted]
     head = [summary["name"]] + [text for key in ("oracle", "checkpoint") if (text := summary.get(key))]
     about = f"dB over {tracks} track{'s' * (tracks != 1)}, {convention}: {CONVENTIONS[convention]} [95 % interval]"
-    lines = [", ".join(head), pd.DataFrame(cells).to_string(), about]
+    lines = [", ".join(head), terminal.table(["", *columns], rows, width), about]
     if summary["model_rate"] is not None and summary["rates"] != [summary["model_rate"]]:
         rates = " and ".join(map(str, summary["rates"]))
         lines.append(f"resampled to the model's {summary['model_rate']} Hz and back, scored at {rates} Hz")

@@ -8,35 +8,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.results import read_table
+from tasnet_attn.evaluation.command import named
+from tasnet_attn.evaluation.results import read_summary, read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.reporting import tables
 from tasnet_attn.reporting.listening import Listening, has_audio
 from tasnet_attn.reporting.tables import System
 
 TEMPLATES = Path(__file__).parent / "templates"
-SUMMARY = {
-    "name",
-    "tracks",
-    "seconds",
-    "window",
-    "backend",
-    "sample_rate",
-    "version",
-    "conventions",
-    "scores",
-    "silence",
-}
 
 
-def report(folders: Iterable[Path], out: Path | None = None, *, seconds: float = 10.0, players: int = 8) -> Path:
+def report(
+    folders: Iterable[Path],
+    out: Path | None = None,
+    *,
+    seconds: float = 10.0,
+    players: int = 8,
+    audio: Literal["mp3", "flac"] = "mp3",
+) -> Path:
     """Write the page.
 
     Args:
@@ -44,6 +40,7 @@ def report(folders: Iterable[Path], out: Path | None = None, *, seconds: float =
         out: the file; None: `report.html` in the first folder.
         seconds: of audio for each track.
         players: tracks to listen to, at most: from the worst to the best, evenly.
+        audio: of the page: "mp3", which every browser plays; "flac": 16 bits, exact, about eight times as large.
 
     Returns:
         The file.
@@ -52,7 +49,7 @@ def report(folders: Iterable[Path], out: Path | None = None, *, seconds: float =
         UserError: no folder, or one without scores.
     """
     systems = _systems([Path(folder) for folder in folders])
-    listening = Listening(seconds)
+    listening = Listening(seconds, audio)
     sections = _players(systems, listening, players)
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = pages.get_template("report.html").render(
@@ -71,6 +68,7 @@ def report(folders: Iterable[Path], out: Path | None = None, *, seconds: float =
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
     )
+    page = page.encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of letters
     return write_text(systems[0].folder / "report.html" if out is None else Path(out), page)
 
 
@@ -82,22 +80,17 @@ def _systems(folders: Sequence[Path]) -> list[System]:
         folder = folder / "evaluation" if (folder / "evaluation" / "scores.csv").is_file() else folder
         below = sorted(path.parent for path in folder.glob("baselines/*/scores.csv"))
         for each in (folder, *below):
-            scores, summary = read_table(each), _summary(each / "summary.json")
+            scores, summary = read_table(each), read_summary(each)
             name = summary["name"] if each == folder else f"{summary['name']} (baseline)"
-            while name in {system.name for system in found}:
+            if name == "evaluation":  # as earlier versions called every run
+                name = named(each)
+            taken = {system.name for system in found}
+            if name in taken:
+                name += f" ({each.name})"
+            while name in taken:
                 name += "'"
             found.append(System(name, f"c{len(found) % tables.COLOURS}", each, summary, scores))
     return found
-
-
-def _summary(file: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read: {error}; evaluate again") from error
-    if not isinstance(summary, dict) or not SUMMARY <= summary.keys():
-        raise UserError(f"{file}: not a summary of `tasnet-attn evaluate`; evaluate again")
-    return summary
 
 
 def _players(systems: Sequence[System], listening: Listening, count: int) -> list[dict[str, Any]]:

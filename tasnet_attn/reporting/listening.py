@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tasnet_attn.audio import audio_info, read_audio
-from tasnet_attn.audio.writing import flac_bytes
+from tasnet_attn.audio.writing import excerpt_bytes
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.results import file_name, signal_names
 
@@ -25,13 +25,14 @@ class Listening:
 
     Args:
         seconds: of an excerpt; the part where the quietest source is loudest is taken.
+        format: "mp3" or "flac".
 
     Attributes:
-        audio: {key: {"rate", "flac" (base64)}}.
+        audio: {key: {"rate", "data" (base64)}}.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, format: str) -> None:
+        self.seconds, self.format = seconds, format
         self.audio: dict[str, dict[str, Any]] = {}
 
     def player(self, track: str, folders: dict[str, Path], sources: Sequence[str]) -> dict[str, Any]:
@@ -59,10 +60,8 @@ class Listening:
         shown = []
         for label, signal in signals.items():
             key, part = str(len(self.audio)), signal[start:stop] / peak
-            self.audio[key] = {
-                "rate": rate,
-                "flac": base64.b64encode(flac_bytes(torch.from_numpy(part).T, rate)).decode(),
-            }
+            data, written = excerpt_bytes(torch.from_numpy(part).T, rate, self.format)
+            self.audio[key] = {"rate": written, "data": base64.b64encode(data).decode()}
             shown.append({"key": key, "label": label, "picture": _spectrogram(part)})
         about = f"{start / rate:.1f} to {stop / rate:.1f} s; spectrogram 0 to {rate / 2000:g} kHz, dark is {FLOOR:g} dB"
         about += f"; turned down by {20 * np.log10(peak):.1f} dB, so that nothing clips" if peak > 1 else ""
@@ -105,7 +104,7 @@ def _read(files: dict[str, Path]) -> tuple[int, dict[str, np.ndarray]]:
 
 
 def _spectrogram(signal: np.ndarray) -> str:
-    """The channels' mean of [T, C] as a PNG in base64: dB, the lowest frequency at the bottom."""
+    """The channels' mean of [T, C] as a JPEG in base64: dB, the lowest frequency at the bottom."""
     from matplotlib.image import imsave
 
     n_fft = 1024
@@ -116,5 +115,5 @@ def _spectrogram(signal: np.ndarray) -> str:
     pixels = torch.nn.functional.adaptive_max_pool2d(spectrum[None], (HEIGHT, min(WIDTH, spectrum.shape[-1])))[0]
     decibels = 20 * torch.log10(pixels / window.sum() * 2 + 1e-9)
     file = io.BytesIO()
-    imsave(file, decibels.flip(0).numpy(), cmap="magma", vmin=FLOOR, vmax=0.0, format="png")
+    imsave(file, decibels.flip(0).numpy(), cmap="magma", vmin=FLOOR, vmax=0.0, format="jpg", pil_kwargs={"quality": 80})
     return base64.b64encode(file.getvalue()).decode()

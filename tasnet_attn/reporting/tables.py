@@ -74,12 +74,12 @@ def conventions(systems: Sequence[System]) -> list[tuple[str, Table]]:
         rows: list[list[Any]] = []
         for source, system in itertools.product(_sources(systems), systems):
             if values := system.summary["scores"].get(source, {}).get(metric):
-                rows.append([source, system.label, *(_with_interval(values[name]) for name in names)])
+                rows.append([source, system.label, *(_with_interval(values.get(name)) for name in names)])
         for system in systems:
             means = system.summary["mean over sources"].get(metric)
             if means and len(system.summary["scores"]) > 1:
                 mean = Markup("<em>mean of sources</em>")
-                rows.append([mean, system.label, *(_number(means[name]) for name in names)])
+                rows.append([mean, system.label, *(_number(means.get(name)) for name in names)])
         found.append((metric, Table(["source", "system", *names], rows, range(2, 2 + len(names)))))
     return found
 
@@ -171,7 +171,7 @@ def silence(systems: Sequence[System]) -> Table:
         "infinite": "infinite scores",
     }
     rows = [
-        [system.label, source, *(counts[key] for key in keys)]
+        [system.label, source, *(counts.get(key, "") for key in keys)]
         for system in systems
         for source, counts in system.summary["silence"].items()
     ]
@@ -194,8 +194,10 @@ def _number(value: float | None) -> str:
     return "no score" if value is None else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
-def _with_interval(found: dict[str, Any]) -> str | Markup:
+def _with_interval(found: dict[str, Any] | None) -> str | Markup:
+    if found is None:  # a convention that the other system's version did not know
+        return ""
     number = _number(found["value"])
-    if found["low"] is None:
+    if found["low"] is None or found["high"] is None:
         return number
     return Markup("{} <small>[{}, {}]</small>").format(number, f"{found['low']:.2f}", f"{found['high']:.2f}")

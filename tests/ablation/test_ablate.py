@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -208,7 +209,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(tmp_path, cap
     sweep = write_sweep(tmp_path, cells={"good": {}, "bad": bad, "diverged": {"task.optimizer.lr": 1e30}}, **changes)
     arguments = ["ablate", str(sweep), "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "bad, seed 0: failed: UserError:" in printed and "no such folder" in printed
     assert "diverged, seed 0: failed: Diverged: " in printed  # training itself says it, in one line
     rows = {row["cell"]: row for row in cells_of(tmp_path / "out")}
@@ -338,34 +339,48 @@ def test_a_user_s_separator_goes_through_a_sweep(own_module, capsys):
     assert type(model.separator).__module__ == "dprnn_of_mine"
 
 
-def test_the_display_shows_counts_and_the_best_so_far(unbroken, tmp_path):
+def on_screen(written):
+    """What a terminal shows of it."""
+    lines = [""]
+    for part in re.split(r"(\x1b\[\d+F\x1b\[J|\n)", written):
+        if part.startswith("\x1b"):
+            lines = [*lines[: len(lines) - 1 - int(part[2:].partition("F")[0])], ""]
+        elif part == "\n":
+            lines.append("")
+        else:
+            lines[-1] += part
+    return lines[:-1]
+
+
+def test_the_display_is_a_live_table_or_a_line_for_each_end(unbroken, tmp_path, monkeypatch):
     runs = {run.name: run for run in read(unbroken[0]).runs(tmp_path)}
     names = list(runs)
     statuses = {name: Status() for name in names}
+    screen, plain = io.StringIO(), io.StringIO()
+    shows = Display(screen, live=True), Display(plain, live=False)
+    for show in shows:
+        show(runs, statuses)
     epochs = [{"epoch": 1, "step": 6, "valid_loss": -1.5, "valid_si_snr": 1.5}]
     epochs.append({"epoch": 2, "step": 12, "valid_loss": -1.25, "valid_si_snr": 1.25})
     statuses[names[0]] = Status("finished", epochs, seconds=30, new=True)
     statuses[names[1]] = Status("running", [{"epoch": 1, "step": 6, "valid_loss": math.nan}], new=True)
     statuses[names[2]] = Status("failed", error="RuntimeError: out of memory", new=True)
+    for show in (*shows, *shows):
+        show(runs, statuses)
+    failure = f"[2/4] {names[2]}: failed: RuntimeError: out of memory"
+    lines = on_screen(screen.getvalue())
+    assert lines[0] == failure and lines[1].split() == ["run", "state", "epochs", "best", "time"]
+    assert [line.removeprefix(name).split() for name, line in zip(names, lines[2:6], strict=True)] == [
+        ["finished", "2", "1.50", "dB", "30", "s"], ["running", "1"], ["failed"], ["waiting"],
+    ]  # fmt: skip
+    assert lines[6].startswith(f"2 of 4 runs done, 1 running, 1 failed, best 1.50 dB ({names[0]})") and len(lines) == 7
+    assert plain.getvalue().splitlines() == [f"[2/4] {names[0]}: finished, 1.50 dB, in 30 s", failure]
 
-    screen = io.StringIO()
-    show = Display(screen, live=True)
-    show(runs, statuses)
-    show(runs, statuses)
-    show.close()
-    assert screen.getvalue().count("failed: RuntimeError: out of memory") == 1
-    last = screen.getvalue().rstrip().rpartition("\r")[2]
-    assert "2/4" in last and f"1 running, 1 failed, best 1.50 dB ({names[0]})" in last
-
-    plain = io.StringIO()
-    show = Display(plain, live=False)
-    show(runs, statuses)
-    show(runs, statuses)
-    assert plain.getvalue().splitlines() == [
-        f"[2/4] {names[0]}: finished, 1.50 dB, in 30 s",
-        f"[2/4] {names[1]}: running",
-        f"[2/4] {names[2]}: failed: RuntimeError: out of memory",
-    ]
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "6")
+    shows[0](runs, statuses)
+    low = on_screen(screen.getvalue())
+    assert len(low) == 5 and max(map(len, low[1:])) < 40 and "running" in low[2] and "failed" in low[3]
 
 
 CLUSTER = """

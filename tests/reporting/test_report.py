@@ -1,19 +1,28 @@
 """The page: what it says, and that it works in a browser (headless Chromium, where there is one)."""
 
+import base64
+import csv
+import io
 import json
 import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
+import soxr
 import torch
 from browser import CHROMIUM, Browser
 
+from tasnet_attn.audio.writing import excerpt_bytes
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.oracles import OracleMask
-from tasnet_attn.reporting.command import report
+from tasnet_attn.reporting.command import TEMPLATES, report
 
 RATE = 8000
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: the page is not tried in a browser")
@@ -46,7 +55,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folders, tmp_path_factory):
-    return report(folders, tmp_path_factory.mktemp("page") / "page.html", seconds=2.0)
+    return report(folders, tmp_path_factory.mktemp("page") / "page.html", seconds=2.0, audio="flac")
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +99,10 @@ def test_the_tables_show_the_saved_scores(page, folders):
 
 @pytest.mark.parametrize("file", ["scores.csv", "summary.json"])
 def test_a_changed_score_changes_the_page(folders, tmp_path, file):
-    import shutil
-
     copy = tmp_path / "ratio"
     shutil.copytree(folders[0], copy)
-    before = report([copy]).read_text()
-    assert report([copy]).read_text() == before
+    before = report([copy], players=0).read_text()
+    assert report([copy], players=0).read_text() == before
     text = (copy / file).read_text()
     summary = json.loads((folders[0] / "summary.json").read_text())
     if file == "scores.csv":
@@ -103,22 +110,135 @@ def test_a_changed_score_changes_the_page(folders, tmp_path, file):
     else:
         old = repr(summary["scores"]["vocals"]["SDR"]["median of medians"]["value"])
     (copy / file).write_text(text.replace(old, "12.3456"))
-    after = report([copy]).read_text()
+    after = report([copy], players=0).read_text()
     assert "12.35" not in before and "12.35" in after
 
 
-def test_texts_of_a_foreign_summary_are_escaped(folders, tmp_path):
-    evil = "<img src=x onerror=alert(1)>"
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{ 7*7 }}"
+
+
+def leaves(value, path=()):
+    """Where the leaves and keys of plain data are: (path, whether it is the key itself)."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield (*path, key), True
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path, False
+
+
+def changed(value, path, key, new):
+    """A copy with `new` in the place of a leaf or of a key."""
+    if not path:
+        return new
+    if isinstance(value, list):
+        return [changed(x, path[1:], key, new) if i == path[0] else x for i, x in enumerate(value)]
+    if key and len(path) == 1:
+        return {new if k == path[0] else k: x for k, x in value.items()}
+    return {k: changed(x, path[1:], key, new) if k == path[0] else x for k, x in value.items()}
+
+
+def scripts(page):
+    """Elements that a parser finds, by name; and attributes that run something."""
+    found = Counter()
+
+    class Elements(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            found[tag] += 1
+            found.update(name for name, _ in attributes if name.startswith("on"))
+
+    Elements().feed(page.read_text())
+    return {name: count for name, count in found.items() if name in ("script", "iframe") or name.startswith("on")}
+
+
+def foreign(folders, tmp_path, summary=None, table=None):
+    """A folder without audio whose files somebody else wrote."""
+    if table is not None or not (tmp_path / "scores.csv").exists():
+        (tmp_path / "scores.csv").write_text(table or (folders[0] / "scores.csv").read_text())
+    if not isinstance(summary, str):
+        summary = json.dumps(summary or json.loads((folders[0] / "summary.json").read_text()))
+    (tmp_path / "summary.json").write_text(summary)
+    return tmp_path
+
+
+def test_hostile_text_in_any_field_is_escaped_or_refused_in_one_line(folders, tmp_path):
+    """Every key and value of summary.json, kind by kind; every column of scores.csv; all that may be text at once."""
     summary = json.loads((folders[0] / "summary.json").read_text())
-    summary |= {key: evil for key in ("name", "backend", "version", "sample_rate")}
-    summary["scores"][evil] = summary["scores"].pop("vocals")
-    summary["silence"][evil] = summary["silence"].pop("vocals")
-    summary["conventions"] = {name: evil for name in summary["conventions"]}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    table = (folders[0] / "scores.csv").read_text().replace("vocals", evil).replace("a song", evil)
-    (tmp_path / "scores.csv").write_text(table.replace("SI-SNRi", evil))
-    text = report([tmp_path]).read_text()
-    assert evil not in text and text.count("&lt;img src=x onerror=alert(1)&gt;") > 20
+    plain = scripts(report([foreign(folders, tmp_path)]))
+    assert plain == {"script": 2}
+    kinds, refused = {}, 0
+    for path, key in leaves(summary):
+        kinds.setdefault((len(path), path[0], path[-1] if not key else "", key), (path, key))
+    rows = list(csv.reader((folders[0] / "scores.csv").open()))
+    tries = [(changed(summary, path, key, EVIL), rows) for path, key in kinds.values()]
+    tries += [(summary, [rows[0], *([*r[:i], EVIL, *r[i + 1 :]] for r in rows[1:])]) for i in range(len(rows[0]))]
+    everywhere = json.loads(json.dumps(summary).replace("vocals", "EVIL").replace("a song", "EVIL"))
+    everywhere |= {key: "EVIL" for key in ("name", "backend", "version")}
+    everywhere["conventions"] = dict.fromkeys(summary["conventions"], "EVIL")
+    everywhere = json.loads(json.dumps(everywhere).replace("EVIL", json.dumps(EVIL)[1:-1]))
+    names = {"vocals": EVIL, "a song": EVIL, "SI-SNRi": EVIL}
+    tries.append((everywhere, [[names.get(cell, cell) for cell in row] for row in rows]))
+    for found, cells in tries:
+        table = io.StringIO()
+        csv.writer(table).writerows(cells)
+        folder = foreign(folders, tmp_path, found, table.getvalue())
+        try:
+            page = report([folder])
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
+            continue
+        text = page.read_text()
+        assert scripts(page) == plain and "<script>alert" not in text and "<img src=x" not in text
+    assert 10 < refused < len(tries) - 10
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") > 20 and "49" not in text.partition("<body>")[2][:200]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{", "[]", "null", '"x"', "[" * 100_000, '{"name": NaN}', "{}",
+        {"sample_rate": "8000"}, {"tracks": {}}, {"tracks": [1]}, {"scores": []}, {"scores": {"vocals": {"SDR": {}}}},
+        {"scores": {"vocals": None}}, {"seconds": float("nan")}, {"seconds": 10**400}, {"window": "<b>"},
+        {"conventions": {"a": 1}}, {"silence": {"vocals": {"windows": "x"}}}, {"mean over sources": 3}, {"name": None},
+    ],
+)  # fmt: skip
+def test_a_damaged_summary_is_one_line(folders, tmp_path, damage):
+    summary = json.loads((folders[0] / "summary.json").read_text())
+    folder = foreign(folders, tmp_path, damage if isinstance(damage, str) else summary | damage)
+    with pytest.raises(UserError, match="summary.json: ") as caught:
+        report([folder])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(",SDR,", ",SDR2,"), (r",SDR,[-\d.]+", ",SDR,inf"), ("SI-SNRi", "SI-SNR"), (r"\n.*", ""), (",3.0\n", ",x\n")],
+)
+def test_a_damaged_table_is_one_line(folders, tmp_path, old, new):
+    text = re.sub(old, new, (folders[0] / "scores.csv").read_text(), flags=0)
+    with pytest.raises(UserError, match="scores.csv: not a table") as caught:
+        report([foreign(folders, tmp_path, table=text)])
+    assert "\n" not in str(caught.value)
+
+
+def test_half_letters_and_other_conventions(folders, tmp_path):
+    summary = json.loads((folders[0] / "summary.json").read_text())
+    summary |= {"name": "\ud800", "conventions": {"mean of means": "x"}}
+    text = report([folders[1], foreign(folders, tmp_path, summary)], tmp_path / "page.html", players=0).read_text()
+    assert "ud800" in text
+
+
+def test_systems_are_called_by_their_runs(folders, tmp_path):
+    for run in ("one", "two"):
+        shutil.copytree(folders[1], tmp_path / run / "evaluation")
+        summary = json.loads((folders[1] / "summary.json").read_text()) | {"name": "evaluation"}  # of version 0.1
+        (tmp_path / run / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    text = report([tmp_path / "one", tmp_path / "two"], players=0).read_text()
+    assert "</span>one</td>" in text and "</span>two</td>" in text and "</span>evaluation" not in text
 
 
 def test_few_players_go_from_the_worst_to_the_best(folders, tmp_path):
@@ -179,6 +299,28 @@ def test_audio_decodes_to_the_stems_samples(browser, folders):
             starts = range(0, len(samples) - 2 * RATE + 1, RATE // 2)
             start = min(starts, key=lambda s: abs(samples[s : s + 2 * RATE] * 32768 - found).max())
         assert abs(samples[start : start + 2 * RATE] * 32768 - found).max() <= 0.51, label
+
+
+@in_browser
+@pytest.mark.parametrize("rate", [8000, pytest.param(44100, marks=pytest.mark.slow)])
+def test_compressed_audio_plays_in_step(rate, tmp_path):
+    """MP3 as the page has it, decoded by the browser: the same length as the excerpt, and no later."""
+    generator = np.random.default_rng(0)
+    signal = 0.3 * scipy.signal.lfilter([1], [1, -1.8, 0.9], generator.normal(size=(2, 2 * rate)))
+    signal /= 1.1 * abs(signal).max()
+    data, written = excerpt_bytes(torch.from_numpy(signal).float(), rate, "mp3")
+    page = tmp_path / "page.html"
+    audio = json.dumps({"0": {"rate": written, "data": base64.b64encode(data).decode()}})
+    script = (TEMPLATES / "report.js").read_text()
+    page.write_text(f'<script type="application/json" id="audio">{audio}</script><script>{script}</script>')
+    with Browser(tmp_path / "profile") as opened:
+        opened.open(page)
+        expression = "report.decode('0').then(b => [0, 1].map(c => [...b.getChannelData(c)]))"
+        found = np.array(opened.run(expression))
+        assert opened.complaints() == []
+    expected = soxr.resample(signal.T, rate, written).T
+    assert found.shape == expected.shape
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
 
 
 @in_browser

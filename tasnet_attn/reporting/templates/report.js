@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // Players: one signal sounds at a time; another choice goes on at the same position.
 const audio = JSON.parse(document.getElementById("audio").textContent);
 async function decode(id) {
-  const bytes = Uint8Array.from(atob(audio[id].flac), letter => letter.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(audio[id].data), letter => letter.charCodeAt(0));
   return new OfflineAudioContext(1, 1, audio[id].rate).decodeAudioData(bytes.buffer);  // at the file's own rate
 }
 let sounding = null;
