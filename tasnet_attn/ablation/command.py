@@ -59,11 +59,12 @@ def ablate(
     checked = sweeps.read(sweep)
     out = out or Path("exp") / f"{sweep.absolute().parent.name}_{sweep.stem}"
     cells = checked.chosen(only) if only else checked.cells
-    _print_cells(checked, print if dry_run else terminal.say)
     if dry_run:
+        _print_cells(checked, print)
         plan(checked, checked.runs(out), cells)
         return 0
     with _held(out), terminal.log(out / terminal.LOG):
+        _print_cells(checked, terminal.say)
         runs = checked.runs(out)
         threads = checked.settings.threads
         pool = RayPool(ray, threads, gpus) if ray else LocalPool(jobs, threads)
