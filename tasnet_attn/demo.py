@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from tasnet_attn import terminal
 from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
-from tasnet_attn.evaluation.results import score_table
+from tasnet_attn.evaluation.results import table_of
 from tasnet_attn.inference.segments import separate
 from tasnet_attn.options import recipe
 from tasnet_attn.reporting.command import report
@@ -50,9 +51,10 @@ def demo(out: Path, steps: int | None = None) -> Path:
     # the last weights, not the best on "valid": those excerpts are to stay unseen
     model = load(run / "checkpoints" / "last.ckpt")
     data = from_config(run, model.sources, model.sample_rate)
+    how: dict[str, Any] = {"audio": "wav", "show": ("SDR", "SI-SNRi"), "convention": "mean of medians"}
     with terminal.log(out / terminal.LOG):
         found = {
-            split: evaluate(model, data.tracks(split), out / split, audio="wav", name=about)
+            split: evaluate(model, data.tracks(split), out / split, name=f"{about} ({split})", **how)
             for split, about in UNSEEN.items()
         }
     track = data.tracks("test")[0]
@@ -64,8 +66,8 @@ def demo(out: Path, steps: int | None = None) -> Path:
     figure = spectrograms(signals, track.sample_rate, out / "spectrograms.png")
     page = report([out / split for split in UNSEEN], out / "index.html")
 
-    for split, about in UNSEEN.items():
-        print(f"\n{about} ({split})\n{score_table(found[split], ('SDR', 'SI-SNRi'), 'mean of medians')}")
+    for summary in found.values():
+        print(f"\n{table_of(summary, terminal.columns())}")
     print(f"\nstems      {out}/valid/audio, {out}/test/audio\nfigure     {figure}\npage       {page}")
     print(f"model      {run}\n           tasnet-attn separate YOUR.wav --model {run}")
     print(f"\n{time.time() - started:.0f} s")
