@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_SEPARATORS
 from filelock import FileLock
 from lookalikes import write_stem_folders
 from tiny import DPRNN, ONE, UNCOUNTABLE, write_sweep
@@ -223,6 +224,31 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(tmp_path, cap
     rows = {row["cell"]: row for row in cells_of(tmp_path / "out")}
     assert rows["bad"]["state"] == "finished" and rows["bad"]["error"] == ""
     assert (tmp_path / "out" / rows["good"]["folder"] / "result.json").stat().st_mtime_ns == before
+
+
+SPECTROGRAM = {"n_fft": 64, "hop": 32, "drop": "nyquist"}
+AUDIOSLOTS = {
+    "model.encoder": {"class_path": "STFTEncoder", "init_args": {**SPECTROGRAM, "power": 0.3}},
+    "model.decoder": {"class_path": "STFTDecoder", "init_args": SPECTROGRAM},
+    "model.separator": {"class_path": "AudioSlots", "init_args": SMALL_SEPARATORS["AudioSlots"]},
+    "model.head": {"class_path": "Magnitude", "init_args": {"power": 0.3}},
+    "model.segment": 0.128,
+    "data.segment": 0.128,
+    "task.loss": "Spectral",
+}
+
+
+@pytest.mark.slow
+def test_systems_with_different_losses_share_a_metric(tmp_path, capsys):
+    """AudioSlots compares spectrograms, TasNet waveforms; both are validated in dB, source by source."""
+    changes = {"axes": None, "claims": None, "seeds": [0], "evaluate": None, "metric": "valid_si_snr:guitar"}
+    cells = {"TasNet": {"model.separator": "TasNet"}, "AudioSlots": AUDIOSLOTS}
+    assert main(["ablate", str(write_sweep(tmp_path, cells=cells, **changes)), "--out", str(tmp_path / "out")]) == 0
+    slots, tasnet = sorted(cells_of(tmp_path / "out"), key=lambda row: row["cell"])
+    assert float(slots["valid_loss"]) > 0 and float(slots["macs_per_second"]) > 1e5
+    for row in (slots, tasnet):
+        of_sources = [float(row[f"valid_si_snr:{source}"]) for source in ("guitar", "backing")]
+        assert float(row["valid_si_snr"]) == pytest.approx(np.mean(of_sources), abs=1e-5)
 
 
 @pytest.mark.slow

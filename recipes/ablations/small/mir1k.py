@@ -9,11 +9,11 @@ recipes train on, the song of `test` is another singer.
 import sys
 from pathlib import Path
 
+import soundfile
 import torch
 
 from tasnet_attn.audio import read_audio
 from tasnet_attn.audio.resampling import resample
-from tasnet_attn.audio.writing import Encoding, write_signals
 from tasnet_attn.data.stem_folders import SONGS
 
 RATE, SECONDS, CLIPS = 16_000, 4, 4
@@ -28,9 +28,8 @@ def main() -> None:
         for number, (singer, song) in enumerate(zip(singers, sorted((SONGS / split).iterdir()), strict=True), start=1):
             stems = [read_audio(song / f"{stem}.ogg") for stem in ("backing", "guitar")]
             channels = torch.stack([resample(stem, 44_100, RATE).mean(0) for stem in stems])
-            clips = channels[:, : CLIPS * SECONDS * RATE].unflatten(1, (CLIPS, -1)).unbind(1)
-            named = {f"{singer}_{number}_{clip:02}": sound for clip, sound in enumerate(clips, start=1)}
-            write_signals(folder, named, RATE, Encoding("wav"))
+            for clip, part in enumerate(channels.split(SECONDS * RATE, dim=1)[:CLIPS], start=1):
+                soundfile.write(folder / f"{singer}_{number}_{clip:02}.wav", part.T.numpy(), RATE)
 
 
 if __name__ == "__main__":
