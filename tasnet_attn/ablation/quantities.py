@@ -11,7 +11,7 @@ from tasnet_attn import config
 from tasnet_attn.data.track import Split
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
-from tasnet_attn.evaluation.scores import FRAMES, V3, WHOLE
+from tasnet_attn.evaluation.scores import V3, offered
 
 # column of cells.csv: (what figures and tables call it, whether more is better)
 QUANTITIES = {
@@ -54,7 +54,7 @@ def in_decibels(quantity: str) -> bool:
 
 def needs_v3(quantities: Sequence[str]) -> bool:
     """Whether one of them is computed by BSSEval v3."""
-    return any(quantity.split(":")[1:2] == [metric] for quantity in quantities for metric in V3)
+    return any(f"{quantity}:".split(":")[1].startswith(V3) for quantity in quantities)
 
 
 def check(name: str, where: str, splits: Sequence[str], full: dict[str, Any]) -> None:
@@ -95,4 +95,11 @@ def score_names(section: dict[str, Any]) -> list[str]:
     annotation = config.settings(evaluate)["metrics"].annotation
     own = config.build(section.get("metrics") or [], annotation, "evaluation.metrics")
     noise = torch.randn(3, 2, 1, 8000, generator=torch.Generator().manual_seed(0)).double()
-    return [*FRAMES, *WHOLE, *(name for metric in own for name in metric(noise[0, 0], noise[1], noise[2], 8000))]
+    names = [*offered(True, section.get("beside") or ())]
+    names += [name for metric in own for name in metric(noise[0, 0], noise[1], noise[2], 8000)]
+    return names + [of_masks(name, mask) for mask in (section.get("mask") or [])[1:] for name in names]
+
+
+def of_masks(metric: str, mask: str) -> str:
+    """A score by other masks than the first that an evaluation takes."""
+    return f"{metric}, {mask} masks"

@@ -15,7 +15,7 @@ from tasnet_attn.ablation.pools import LocalPool, RayPool, Task
 from tasnet_attn.ablation.sweep import Cell, Run, Sweep
 from tasnet_attn.ablation.worker import LOG, RESULT, read_epochs
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.command import evaluate
+from tasnet_attn.evaluation import command as evaluation
 
 LOOK = 0.5  # seconds between two looks at what the workers do
 
@@ -95,8 +95,8 @@ def _done(run: Run, wanted: dict[str, dict[str, Any]]) -> bool:
 
 def _departures(how: dict[str, Any]) -> dict[str, Any]:
     """What an evaluation does not do anyway: a new version has new settings."""
-    defaults = {key: setting.default for key, setting in config.settings(evaluate).items()}
-    return {key: value for key, value in how.items() if value != defaults.get(key) and (value or defaults.get(key))}
+    defaults = evaluation.complete({})
+    return {key: value for key, value in how.items() if value != defaults.get(key)}
 
 
 def _task(run: Run, sweep: Sweep) -> Task:

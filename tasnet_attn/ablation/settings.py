@@ -16,9 +16,9 @@ from typing import Any, Literal
 from tasnet_attn import config
 from tasnet_attn.ablation.quantities import in_decibels, more_is_better
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.summary import Convention
 
 PERCENT = re.compile(r"([-+]?\d+(?:\.\d+)?) ?%")
-Average = Literal["mean of medians", "median of medians", "mean of means", "length-weighted"]
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Settings:
     seeds: list[int] = field(default_factory=lambda: [0])
     metric: str = "valid_si_snr"
     scores: list[str] = field(default_factory=lambda: ["SI-SNRi", "SDR"])
-    average: Average = "mean of medians"
+    average: Convention = "mean of medians"
     baseline: str | None = None
     evaluate: list[Literal["train", "valid", "test"]] = field(default_factory=list)
     threads: int = 1

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tasnet_attn.ablation import statistics as stats
-from tasnet_attn.ablation.quantities import EXACT, TIMES, is_of_a_source, label, more_is_better
+from tasnet_attn.ablation.quantities import EXACT, TIMES, is_of_a_source, label, more_is_better, of_masks
 from tasnet_attn.ablation.runner import Status, read_result
 from tasnet_attn.ablation.settings import Claim
 from tasnet_attn.ablation.statistics import Comparison, Estimate, compare, estimate
@@ -110,13 +110,22 @@ def collect(
             row |= _measures(known)
             epochs.append(known.assign(**place))
             for split in sweep.settings.evaluate:
-                tables.append(read_table(run.folder / split).assign(split=split, **place))
+                tables += [each.assign(split=split, **place) for each in _scores(run.folder / split)]
         rows.append(row)
     tracks = _with_means(pd.concat(tables))
     averages = _averages(tracks, sweep.settings.average)
     rows = [row | averages.get((row["cell"], row["seed"]), {}) for row in rows]
     frame = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside rows that have none
     return Found(sweep, frame, pd.concat(epochs), tracks, speeds)
+
+
+def _scores(folder: Path) -> list[pd.DataFrame]:
+    """The tables of an evaluation: its own, and those of further masks, which name their metrics by them."""
+    tables = [read_table(folder)]
+    for below in sorted(folder.glob("masks/*/")):
+        table = read_table(below)
+        tables.append(table.assign(metric=[of_masks(metric, below.name) for metric in table["metric"]]))
+    return tables
 
 
 def _measures(epochs: pd.DataFrame) -> dict[str, Any]:
