@@ -49,18 +49,24 @@ def detail(line: str) -> None:
         _print(line)
 
 
+def result(line: str) -> None:
+    """What became of one of several inputs: to standard output, above a bar where there is one."""
+    if _level > QUIET:
+        _print(line, sys.stdout)
+
+
 def warn(line: str) -> None:
     """A warning of ours: something that the user should know and may want to change. `--quiet` does not hide it."""
     _print(f"tasnet-attn: warning: {line}")
 
 
-def _print(line: str) -> None:
-    tqdm = sys.modules.get("tqdm")
+def _print(line: str, stream: Any = None) -> None:
+    stream, tqdm = stream or sys.stderr, sys.modules.get("tqdm")
     if tqdm is not None:
-        tqdm.tqdm.write(printable(line), sys.stderr)
-        sys.stderr.flush()
+        tqdm.tqdm.write(printable(line), stream)
+        stream.flush()
     else:
-        print(printable(line), file=sys.stderr, flush=True)
+        print(printable(line), file=stream, flush=True)
 
 
 def live() -> bool:
@@ -121,7 +127,7 @@ class _Lines:
     def update(self, n: float = 1) -> None:
         self.n += n
         now = time.monotonic()
-        if now - self.said >= EVERY and self.n < self.total:
+        if now - self.said >= EVERY and 0 < self.n < self.total:
             self.said = now
             left = (now - self.began) / self.n * (self.total - self.n)
             say(f"{self.about}: {self.n:.0f} of {self.total:.0f} {self.unit}, {duration(left)} left{self.more}")

@@ -95,6 +95,11 @@ def test_separate(model, song, tmp_path, capsys):
         "song/backing.wav"
     ]
     assert "backing.wav" in capsys.readouterr().out
+    arguments = ["separate", str(song), "-m", model, "-d", "cpu", "-o", str(tmp_path / "again")]
+    assert main([*arguments, "-q"]) == 0
+    assert capsys.readouterr() == ("", "") and (tmp_path / "again" / "song" / "guitar.wav").is_file()
+    assert main([*arguments, "--verbose"]) == 0
+    assert f"{song}: " in capsys.readouterr().err
 
 
 def test_a_bad_input_does_not_stop_the_rest(model, song, tmp_path, capsys):

@@ -11,8 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import get_args
 
-from tqdm import tqdm
-
+from tasnet_attn import terminal
 from tasnet_attn.checking.configure import configured
 from tasnet_attn.checking.overlap import overlaps
 from tasnet_attn.checking.track import Finding, Look, look
@@ -116,7 +115,12 @@ def _look_at(data: SegmentedData, tracks: dict[Split, list[Track]], quick: bool)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         looks = pool.map(lambda one: look(data, *one), todo)
-        return list(tqdm(looks, total=len(todo), unit=" tracks", disable=None, leave=False))
+        found = []
+        with terminal.bar(len(todo), "tracks", "check-data") as bar:
+            for one in looks:
+                found.append(one)
+                bar.update()
+        return found
     finally:
         pool.shutdown(cancel_futures=True)
 

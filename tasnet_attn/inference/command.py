@@ -8,16 +8,17 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from tasnet_attn import terminal
 from tasnet_attn.audio.names import find_audio
 from tasnet_attn.config import IMPORTED, import_modules
 from tasnet_attn.errors import UserError, printable
@@ -67,13 +68,14 @@ def separate_files(
     if skip_existing:
         tracks = {track: path for track, path in tracks.items() if not all(f.is_file() for f in planned[track])}
         if done := len(planned) - len(tracks):
-            print(f"{done} of {len(planned)} files are separated already")
+            terminal.result(f"{done} of {len(planned)} files are separated already")
     failed = list(found.failed)
     single = len(found.sounds) == 1 and not failed and shard is None and not inputs[0].is_dir()
     results = _in_processes(tracks, model, out, options, jobs) if jobs > 1 else _here(tracks, network, out, options)
-    with tqdm(total=len(tracks), unit="file", disable=len(tracks) < 2 or not sys.stderr.isatty()) as bar:
+    with terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext() as bar:
         for track, result in results:
-            bar.update()
+            if bar is not None:
+                bar.update()
             if isinstance(result, UserError):
                 if single:
                     raise result
@@ -81,7 +83,7 @@ def separate_files(
                 continue
             names = ", ".join(file.name for file in result.files)
             line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
-            bar.write(_line(line), file=sys.stdout)
+            terminal.result(_line(line))
     for error in failed:
         print(f"tasnet-attn: failed: {_line(error)}", file=sys.stderr)
     if found.others:
@@ -111,25 +113,24 @@ def _here(tracks: dict[str, Path], network: Any, out: Path, options: Options) ->
 
 
 def _attempt(network: Any, path: Path, out: Path, track: str, options: Options) -> Separated | UserError:
+    began = time.perf_counter()
     try:
-        with touching(path), _seconds(path) as progress:
+        with touching(path), _progress(path) as progress:
             return separate_to(network, path, out, track, options, progress)
     except UserError as error:
         return error
+    finally:
+        terminal.detail(f"{path}: {time.perf_counter() - began:.1f} s")
 
 
-class _seconds:
-    """A bar over the seconds of one file, on a terminal."""
-
-    def __init__(self, path: Path) -> None:
-        shown = sys.stderr.isatty() and multiprocessing.parent_process() is None
-        self.bar = tqdm(desc=_line(path.name), unit="%", total=100, leave=False, disable=not shown)
-
-    def __enter__(self) -> Any:
-        return lambda done, length: self.bar.update(int(100 * done / length) - self.bar.n)
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.close()
+@contextmanager
+def _progress(path: Path) -> Iterator[Callable[[float, float], None]]:
+    """A bar over one file; processes that work for another one draw none."""
+    if multiprocessing.parent_process() is not None:
+        yield lambda done, length: None
+        return
+    with terminal.bar(100, "%", _line(path.name)) as bar:
+        yield lambda done, length: bar.update(int(100 * done / length) - bar.n)
 
 
 # ---- several processes ----------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def _piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> i
         if out == PIPE:
             _send(result.files[0])
         else:
-            print(printable(f"- -> {out}: {', '.join(file.name for file in result.files)}"))
+            terminal.result(printable(f"- -> {out}: {', '.join(file.name for file in result.files)}"))
         if result.said:
             print(printable(f"tasnet-attn: {result.said}"), file=sys.stderr)
     return 0
