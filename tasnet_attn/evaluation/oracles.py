@@ -5,6 +5,7 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -13,9 +14,11 @@ from torch.nn.functional import pad
 
 from tasnet_attn.filterbanks import Decoder, Encoded, STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Magnitude
+from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.model import SourceSeparator, segment_samples
 
 MaskKind = Literal["binary", "ratio", "wiener"]
+BLOCK = 1 << 18  # samples at once
 
 
 class Mixture:
@@ -25,7 +28,11 @@ class Mixture:
 
     def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
         """Mixture [C, T], references [S, C, T] -> [S, C, T]."""
-        return mixture.expand_as(references).clone()
+        return mixture.expand(len(references), -1, -1).clone()
+
+    def blocks(self, mixture: Signals, references: Signals) -> Iterator[Tensor]:
+        """As the call, in blocks."""
+        return (self(piece, references.read(0, 1)) for piece in mixture.pieces())
 
     def __repr__(self) -> str:
         return "Mixture()"
@@ -91,6 +98,19 @@ class OracleMask(MaskOracle):
 
     def __init__(self, mask: MaskKind, n_fft: int = 2048, hop: int = 512) -> None:
         super().__init__(STFTEncoder(n_fft, hop), STFTDecoder(n_fft, hop), mask)
+
+    @torch.inference_mode()
+    def blocks(self, mixture: Signals, references: Signals) -> Iterator[Tensor]:
+        """As the call, in blocks: a sample asks for the frames around it, no others."""
+        if type(self).__call__ is not MaskOracle.__call__:  # a subclass's own may ask for more
+            yield self(mixture.read(), references.read())
+            return
+        hop = self.encoder.hop
+        margin, step = hop * -(-self.encoder.n_fft // hop), hop * -(-BLOCK // hop)
+        for start in range(0, mixture.length, step):
+            first = max(0, start - margin)
+            cuts = (signals.read(first, start + step + margin) for signals in (mixture, references))
+            yield self(*cuts)[..., start - first : start - first + step]
 
 
 class ModelOracle(MaskOracle):

@@ -89,6 +89,8 @@ class System:
             stream = Stream(self.model, sample_rate, *self.options, str(self.device))
             known = references if self.order_by_references else None
             return stream.run(mixture.pieces, mixture.length, known)
+        if hasattr(self.model, "blocks"):
+            return self.model.blocks(mixture, references)
         return iter([self.model(mixture.read(), references.read())])
 
 

@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from tasnet_attn.data.stem_folders import StemTrack
+from tasnet_attn.evaluation.oracles import BASELINES
 from tasnet_attn.evaluation.scores import best_order, score
 from tasnet_attn.evaluation.spool import Spool
 from tasnet_attn.metrics.si_snr import si_snr, si_snr_by_pieces
@@ -72,6 +73,15 @@ def test_pieces_score_like_the_whole(tmp_path):
     by_pieces = si_snr_by_pieces(Signals.of(references), Signals.of(estimates), floor=0.0)
     torch.testing.assert_close(by_pieces, exact, rtol=0, atol=1e-9)
     assert best_order(spools[2].signals(), spools[1].signals()) == [1, 0]
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_baselines_in_blocks_are_those_of_the_whole(name, monkeypatch):
+    monkeypatch.setattr("tasnet_attn.evaluation.oracles.BLOCK", 9000)
+    references = torch.randn(2, 2, 30_011)
+    whole = BASELINES[name](references.sum(0), references)
+    blocks = BASELINES[name].blocks(*map(Signals.of, (references.sum(0), references)))
+    torch.testing.assert_close(torch.cat(list(blocks), dim=-1), whole, rtol=0, atol=1e-5)
 
 
 def test_a_track_in_blocks_is_the_track(tmp_path, monkeypatch):
