@@ -5,13 +5,19 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two busy cores otherwise wait for each other
 
 import importlib.util
+import io
 import sys
+import tempfile
 from collections import Counter
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import av
 import hypothesis
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from tasnet_attn.config import IMPORTED
@@ -108,6 +114,34 @@ SMALL_SEPARATORS = {  # what makes each kind of network small
 def model(request):
     """Every kind of small time-domain model in turn."""
     return SMALL[request.param]()
+
+
+def encoded_bytes(samples, codec, container, rate=44_100, options=None, source_rate=44_100):
+    """Bytes of a file that FFmpeg writes of [T, C] at `source_rate` Hz."""
+    with tempfile.NamedTemporaryFile() as file:
+        with av.open(file.name, "w", format=container, options=options or {}) as out:
+            layout = "mono" if samples.shape[1] == 1 else "stereo"
+            stream = out.add_stream(codec, rate=rate, layout=layout)
+            stream.bit_rate = 192_000
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = source_rate, 0, Fraction(1, source_rate)
+            context = stream.codec_context
+            fitting = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or None)
+            for piece in [*fitting.resample(frame), *fitting.resample(None), None]:
+                for packet in stream.encode(piece):
+                    out.mux(packet)
+        return Path(file.name).read_bytes()
+
+
+def audio_bytes(samples, container, subtype="PCM_16", rate=44_100):
+    """Bytes of a file of [T, C] that libsndfile writes; FFmpeg where the container's name is one of its, in small."""
+    if container.islower():
+        return encoded_bytes(samples, subtype, container, rate, source_rate=rate)
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", rate, samples.shape[1], subtype, format=container) as out:
+        for start in range(0, len(samples), 1 << 14):
+            out.write(samples[start : start + (1 << 14)])
+    return file.getvalue()
 
 
 def train_until(model, loss, batch, reached, steps, lr, every=10):

@@ -3,17 +3,13 @@
 import io
 import os
 import struct
-import tempfile
-from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from conftest import audio_bytes, encoded_bytes
 from scipy.signal import correlate
 
 from tasnet_attn.audio import Sound, audio_info, read_audio
@@ -33,31 +29,6 @@ def music():
     return np.repeat(samples, 2, axis=1)[:, :2].copy()
 
 
-def encoded(samples, codec, container, rate=RATE, options=None):
-    """Bytes of a file that FFmpeg writes."""
-    with tempfile.NamedTemporaryFile() as file:
-        with av.open(file.name, "w", format=container, options=options or {}) as out:
-            stream = out.add_stream(codec, rate=rate, layout="stereo")
-            stream.bit_rate = 192_000
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-            context = stream.codec_context
-            fitting = av.AudioResampler(context.format, "stereo", rate, frame_size=context.frame_size or None)
-            for piece in [*fitting.resample(frame), *fitting.resample(None), None]:
-                for packet in stream.encode(piece):
-                    out.mux(packet)
-        return Path(file.name).read_bytes()
-
-
-def written(samples, container, subtype="PCM_16", rate=RATE):
-    """Bytes of a file that libsndfile writes."""
-    file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", rate, samples.shape[1], subtype, format=container) as out:
-        for start in range(0, len(samples), 1 << 14):
-            out.write(samples[start : start + (1 << 14)])
-    return file.getvalue()
-
-
 def sound(tmp_path, data, name="x", **settings):
     (tmp_path / name).write_bytes(data)
     opened = Sound(tmp_path / name, **settings)
@@ -74,7 +45,7 @@ def lag(samples, reference):
 
 @pytest.mark.parametrize("container", EXACT)
 def test_what_libsndfile_reads_is_read_to_the_bit_whatever_it_is_called(tmp_path, music, container):
-    opened, samples = sound(tmp_path, written(music, container), "song.txt")
+    opened, samples = sound(tmp_path, audio_bytes(music, container), "song.txt")
     expected = np.round(music.astype(float) * 32767).clip(-32768, 32767) / 32768
     assert (opened.sample_rate, opened.channels, opened.hint) == (RATE, 2, LENGTH)
     np.testing.assert_allclose(samples, expected, atol=1.1 / 32768)
@@ -92,7 +63,7 @@ COMPRESSED = [  # codec, container, exact number of samples, error against the w
 
 @pytest.mark.parametrize(("codec", "container", "exact", "ratio"), COMPRESSED)
 def test_compressed_files_line_up_with_the_wav_to_the_sample(tmp_path, music, codec, container, exact, ratio):
-    _, samples = sound(tmp_path, encoded(music, codec, container))
+    _, samples = sound(tmp_path, encoded_bytes(music, codec, container))
     assert lag(samples, music) == 0
     slack = {"ipod": 45, "mp4": 45}.get(container, 0)  # an edit list counts in milliseconds
     assert abs(len(samples) - LENGTH) <= slack if exact else LENGTH <= len(samples) < LENGTH + 2048
@@ -102,15 +73,15 @@ def test_compressed_files_line_up_with_the_wav_to_the_sample(tmp_path, music, co
 
 @pytest.mark.parametrize("container", ["ogg", "matroska", "webm"])
 def test_opus_in_any_container_is_one_sound(tmp_path, music, container):
-    _, samples = sound(tmp_path, encoded(music, "libopus", container, 48000))
+    _, samples = sound(tmp_path, encoded_bytes(music, "libopus", container, 48000))
     assert len(samples) == pytest.approx(LENGTH * 48000 / RATE, abs=960)
-    _, plain = sound(tmp_path, encoded(music, "libopus", "ogg", 48000))
+    _, plain = sound(tmp_path, encoded_bytes(music, "libopus", "ogg", 48000))
     np.testing.assert_allclose(samples[: len(plain)], plain[: len(samples)], atol=1e-4)
 
 
 @pytest.mark.parametrize(("codec", "container"), [("wmav2", "asf"), ("ac3", "ac3"), ("aac", "adts"), ("mp2", "mpegts")])
 def test_formats_without_a_length_give_what_decodes(tmp_path, music, codec, container):
-    opened, samples = sound(tmp_path, encoded(music, codec, container))
+    opened, samples = sound(tmp_path, encoded_bytes(music, codec, container))
     assert opened.promised is None and abs(len(samples) - LENGTH) < 4096
     assert abs(lag(samples, music)) < 4096
 
@@ -141,7 +112,7 @@ def test_an_audio_track_of_several(tmp_path, music):
 
 @pytest.mark.parametrize("container", EXACT)
 def test_a_file_cut_in_the_middle_is_an_error_and_partial_takes_what_is_there(tmp_path, music, container):
-    data = written(music, container)
+    data = audio_bytes(music, container)
     with pytest.raises(UserError, match="samples are missing|damaged or cut"):
         sound(tmp_path, data[: len(data) // 2])
     opened, samples = sound(tmp_path, data[: len(data) // 2], partial=True)
@@ -153,7 +124,7 @@ def test_a_file_cut_in_the_middle_is_an_error_and_partial_takes_what_is_there(tm
 
 @pytest.mark.parametrize(("codec", "container"), [("libmp3lame", "mp3"), ("libopus", "ogg"), ("wavpack", "wv")])
 def test_compressed_files_cut_in_the_middle(tmp_path, music, codec, container):
-    data = encoded(music, codec, container, 48000 if codec == "libopus" else RATE)
+    data = encoded_bytes(music, codec, container, 48000 if codec == "libopus" else RATE)
     with pytest.raises(UserError, match="ends before its header says.*--partial"):
         sound(tmp_path, data[: len(data) // 2])
     _, samples = sound(tmp_path, data[: len(data) // 2], partial=True)
@@ -163,7 +134,7 @@ def test_compressed_files_cut_in_the_middle(tmp_path, music, codec, container):
 
 
 def test_an_mp4_cut_behind_its_index(tmp_path, music):
-    data = encoded(music, "aac", "mp4", options={"movflags": "+faststart"})
+    data = encoded_bytes(music, "aac", "mp4", options={"movflags": "+faststart"})
     with pytest.raises(UserError, match="ends before its header says"):
         sound(tmp_path, data[: len(data) // 2])
     assert 0.2 * LENGTH < len(sound(tmp_path, data[: len(data) // 2], partial=True)[1]) < 0.8 * LENGTH
@@ -171,29 +142,29 @@ def test_an_mp4_cut_behind_its_index(tmp_path, music):
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000])
 def test_a_wav_from_a_pipe_lasts_until_its_end(tmp_path, music, size):
-    data = bytearray(written(music, "WAV"))
+    data = bytearray(audio_bytes(music, "WAV"))
     data[4:8] = data[40:44] = struct.pack("<I", size)
     _, samples = sound(tmp_path, bytes(data))
-    assert np.array_equal(samples, sound(tmp_path, written(music, "WAV"))[1])
+    assert np.array_equal(samples, sound(tmp_path, audio_bytes(music, "WAV"))[1])
 
 
 def test_flac_from_a_pipe(tmp_path, music):
-    data = bytearray(written(music, "FLAC"))
+    data = bytearray(audio_bytes(music, "FLAC"))
     data[21] &= 0xF0
     data[22:26] = bytes(4)
     opened, samples = sound(tmp_path, bytes(data))
-    assert opened.promised is None and np.array_equal(samples, sound(tmp_path, written(music, "FLAC"))[1])
+    assert opened.promised is None and np.array_equal(samples, sound(tmp_path, audio_bytes(music, "FLAC"))[1])
 
 
 def test_mp3_without_a_xing_frame_gives_exactly_what_decodes(tmp_path, music):
-    data = encoded(music, "libmp3lame", "mp3", options={"write_xing": "0", "id3v2_version": "0"})
+    data = encoded_bytes(music, "libmp3lame", "mp3", options={"write_xing": "0", "id3v2_version": "0"})
     _, samples = sound(tmp_path, data)
     assert len(samples) % 1152 == 0 and LENGTH <= len(samples) < LENGTH + 4 * 1152
     assert len(sound(tmp_path, data + data)[1]) == pytest.approx(2 * len(samples), abs=1152)
 
 
 def test_ogg_files_one_behind_the_other(tmp_path, music):
-    data = written(music, "OGG", "VORBIS")
+    data = audio_bytes(music, "OGG", "VORBIS")
     _, samples = sound(tmp_path, data + data)
     _, one = sound(tmp_path, data)
     assert np.array_equal(samples, np.concatenate([one, one]))
@@ -201,7 +172,7 @@ def test_ogg_files_one_behind_the_other(tmp_path, music):
 
 def test_a_wav_that_is_cut_between_two_passes(tmp_path, music):
     file = tmp_path / "x.wav"
-    file.write_bytes(written(music, "WAV"))
+    file.write_bytes(audio_bytes(music, "WAV"))
     opened = Sound(file)
     list(opened.blocks())
     os.truncate(file, 20_000)
@@ -256,68 +227,15 @@ def test_what_is_no_file_is_one_line(tmp_path):
 
 def test_names_that_are_no_text_and_values_that_are_no_sound(tmp_path, music):
     odd = tmp_path / os.fsdecode(b"latin1-\xe9.wav")
-    odd.write_bytes(written(music, "WAV"))
+    odd.write_bytes(audio_bytes(music, "WAV"))
     assert audio_info(odd).length == LENGTH
     bad = music.copy()
     bad[70_000, 1] = np.nan
     with pytest.raises(UserError, match="NaN or infinite value at sample 70000"):
-        sound(tmp_path, written(bad, "WAV", "FLOAT"))
+        sound(tmp_path, audio_bytes(bad, "WAV", "FLOAT"))
 
 
 def test_twelve_channels_at_an_odd_rate(tmp_path):
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (777, 12)).astype("float32")
-    opened, read = sound(tmp_path, written(samples, "WAV", "FLOAT", 37_123))
+    opened, read = sound(tmp_path, audio_bytes(samples, "WAV", "FLOAT", 37_123))
     assert opened.sample_rate == 37_123 and np.array_equal(read, samples)
-
-
-# ---- files at random ------------------------------------------------------------------------------------------------
-
-KINDS = [(c, s) for c in EXACT for s in ("PCM_16", "PCM_24")] + [("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("AU", "FLOAT")]
-
-
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    kind=st.sampled_from(KINDS),
-    rate=st.sampled_from([8000, 11_025, 22_050, 44_100, 48_000, 96_000]),
-    channels=st.integers(1, 8),
-    length=st.integers(1, 5000),
-    seed=st.integers(0, 2**16),
-)
-def test_whole_files_at_random(tmp_path, kind, rate, channels, length, seed):
-    samples = np.random.default_rng(seed).uniform(-0.9, 0.9, (length, channels)).astype("float32")
-    opened, read = sound(tmp_path, written(samples, *kind, rate))
-    assert (opened.sample_rate, read.shape) == (rate, samples.shape)
-    np.testing.assert_allclose(read, samples, atol=1e-4)
-
-
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    kind=st.sampled_from([(c, "PCM_16") for c in EXACT] + [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]),
-    seed=st.integers(0, 2**16),
-    damage=st.sampled_from(["cut", "flip", "zero", "junk in front", "junk behind"]),
-    place=st.floats(0, 1),
-    partial=st.booleans(),
-)
-def test_damaged_files_at_random_are_read_or_one_line(tmp_path, kind, seed, damage, place, partial):
-    rng = np.random.default_rng(seed)
-    samples = rng.uniform(-0.9, 0.9, (4000, 2)).astype("float32")
-    data = bytearray(written(samples, *kind))
-    at = int(place * len(data))
-    if damage == "cut":
-        data = data[:at]
-    elif damage == "flip":
-        data[min(at, len(data) - 1)] ^= int(rng.integers(1, 256))
-    elif damage == "zero":
-        data[at : at + 64] = bytes(len(data[at : at + 64]))
-    elif damage == "junk in front":
-        data = bytearray(rng.bytes(100)) + data
-    else:
-        data += rng.bytes(300)
-    try:
-        opened, read = sound(tmp_path, bytes(data), partial=partial)
-    except UserError as error:
-        assert "\n" not in str(error)
-        return
-    assert np.isfinite(read).all() and read.shape[1] == opened.channels
-    if damage == "cut" and kind[0] not in ("MP3", "OGG") and not partial:
-        assert len(read) >= len(samples) - 30  # a header's worth may pass for a header counted in
