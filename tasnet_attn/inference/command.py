@@ -5,25 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tasnet_attn import terminal
 from tasnet_attn.audio.names import find_audio
-from tasnet_attn.config import IMPORTED, import_modules
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.files import clear, touching, workspace
 from tasnet_attn.inference.files import Options, Separated, separate_to
+from tasnet_attn.inference.record import Record
+from tasnet_attn.inference.workers import in_processes
 from tasnet_attn.storage import load
 
 PIPE = Path("-")
@@ -45,7 +40,7 @@ def separate_files(
         model: what `load` takes.
         out: the folder; "-": one stem to standard output.
         options: how.
-        skip_existing: pass over files whose stems are all there.
+        skip_existing: pass over files whose stems are all there, and not known to be another file's.
         jobs: processes.
         shard: "K/N": the K-th of N equal parts of the inputs, for arrays of jobs.
 
@@ -65,14 +60,18 @@ def separate_files(
     planned = {track: options.files(network, out, track) for track in tracks}  # refuses what concerns all
     if len({file for files in planned.values() for file in files}) < sum(map(len, planned.values())):
         raise UserError(f"--name {options.name!r}: several inputs would share a file; put {{track}} in it")
+    record = Record(out)
     if skip_existing:
-        tracks = {track: path for track, path in tracks.items() if not all(f.is_file() for f in planned[track])}
+        tracks = {track: path for track, path in tracks.items() if not record.made_of(path, planned[track])}
         if done := len(planned) - len(tracks):
             terminal.result(f"{done} of {len(planned)} files are separated already")
     failed = list(found.failed)
     single = len(found.sounds) == 1 and not failed and shard is None and not inputs[0].is_dir()
-    results = _in_processes(tracks, model, out, options, jobs) if jobs > 1 else _here(tracks, network, out, options)
-    with terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext() as bar:
+    tasks = {track: (path, out, track, options) for track, path in tracks.items()}
+    results = in_processes(_attempt, tasks, model, jobs) if jobs > 1 else _here(tasks, network)
+    drawn = terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext()
+    with _cleared(out, jobs), closing(results), drawn as bar:
+        record.forget([file for track in tracks for file in planned[track]])
         for track, result in results:
             if bar is not None:
                 bar.update()
@@ -81,6 +80,10 @@ def separate_files(
                     raise result
                 failed.append(result)
                 continue
+            try:
+                record.add(result.input, result.files)
+            except UserError as lacking:  # the stems are whole
+                failed.append(lacking)
             names = ", ".join(file.name for file in result.files)
             line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
             terminal.result(_line(line))
@@ -107,9 +110,20 @@ def _sharded(sounds: dict[str, Path], shard: str | None) -> dict[str, Path]:
     return {name: sounds[name] for name in sorted(sounds)[int(number) - 1 :: int(count)]}
 
 
-def _here(tracks: dict[str, Path], network: Any, out: Path, options: Options) -> Iterator[tuple[str, Any]]:
-    for track, path in tracks.items():
-        yield track, _attempt(network, path, out, track, options)
+@contextmanager
+def _cleared(out: Path, jobs: int) -> Iterator[None]:
+    """What processes that were ended had in work goes."""
+    try:
+        yield
+    finally:
+        if jobs > 1:
+            with touching(out):
+                clear(out, age=0)
+
+
+def _here(tasks: dict[str, tuple[Any, ...]], network: Any) -> Generator[tuple[str, Any]]:
+    for track, arguments in tasks.items():
+        yield track, _attempt(network, *arguments)
 
 
 def _attempt(network: Any, path: Path, out: Path, track: str, options: Options) -> Separated | UserError:
@@ -131,58 +145,6 @@ def _progress(path: Path) -> Iterator[Callable[[float, float], None]]:
         return
     with terminal.bar(100, "%", _line(path.name)) as bar:
         yield lambda done, length: bar.update(int(100 * done / length) - bar.n)
-
-
-# ---- several processes ----------------------------------------------------------------------------------------------
-
-_network: Any = None  # of a worker process
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _begin(model: str, modules: list[str], threads: int) -> None:
-    global _network
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=[parent], daemon=True).start()  # no orphans
-    torch.set_num_threads(threads)
-    import_modules(modules)
-    _network = load(model)
-
-
-def _work(path: Path, out: Path, track: str, options: Options) -> Separated | UserError:
-    return _attempt(_network, path, out, track, options)
-
-
-def _in_processes(
-    tracks: dict[str, Path], model: str, out: Path, options: Options, jobs: int
-) -> Iterator[tuple[str, Any]]:
-    """As `_here`, `jobs` files at a time, in the order in which they are done."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    # spawn: a forked process would hang in the parent's OpenMP threads
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (model, list(IMPORTED), threads))
-    try:
-        waiting = {pool.submit(_work, path, out, track, options): track for track, path in tracks.items()}
-        for future in as_completed(waiting):
-            track = waiting[future]
-            try:
-                yield track, future.result()
-            except BrokenProcessPool:
-                lack = "its process ended unexpectedly, perhaps for want of memory; fewer --jobs"
-                yield track, UserError(f"{tracks[track]}: {lack}", status=1)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        ended = multiprocessing.active_children()
-        for process in ended:
-            process.terminate()
-        for process in ended:
-            process.join()
-        with touching(out):
-            clear(out, age=0)
 
 
 # ---- pipes ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tasnet_attn.audio.reading import Sound
 from tasnet_attn.audio.writing import Encoding, Stems
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import workspace
+from tasnet_attn.inference.record import identity
 from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Choice, Stream
 from tasnet_attn.model import Separates
@@ -71,10 +72,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Separated:
-    """What became of a file: its stems, and what is to be said about them."""
+    """What became of a file: its stems, what is to be said about them, and the identity of the file."""
 
     files: list[Path]
     said: str
+    input: str
 
 
 def separate_file(
@@ -135,7 +137,7 @@ def separate_to(
     sound = Sound(path, options.track, options.partial)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
     options.encoding.check(path, sound.channels)
-    length = _length(sound)
+    length, input = _length(sound), identity(path)
     choice = options.choice(model)
     with workspace(out) as work:
         stems = Stems(work, files, sound.sample_rate, sound.channels, options.encoding)
@@ -157,7 +159,9 @@ def separate_to(
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
     seams = verify_seams(model, sound, options.segment, options.overlap, options.device) if options.verify_seams else ""
     before = f"{replaced} files of the same names were replaced" if replaced else ""
-    return Separated(files, "; ".join(each for each in (several, lacks, level, stream.said, seams, before) if each))
+    return Separated(
+        files, "; ".join(each for each in (several, lacks, level, stream.said, seams, before) if each), input
+    )
 
 
 def _beside(estimates: Iterable[Tensor], mixture: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

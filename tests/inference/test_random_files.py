@@ -22,7 +22,7 @@ from tasnet_attn.separators import TasNet
 EXACT = ("WAV", "AIFF", "AU", "W64", "RF64", "CAF", "FLAC")
 KINDS = [(c, s) for c in EXACT for s in ("PCM_16", "PCM_24")]
 KINDS += [(c, s) for c in ("WAV", "AU", "RF64") for s in ("FLOAT", "DOUBLE")] + [("WAV", "PCM_U8"), ("AU", "ULAW")]
-LOSSY = [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("ipod", "aac"), ("mp4", "aac"), ("mp3", "libmp3lame")]
+LOSSY = [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("ipod", "aac"), ("mp4", "aac")]
 ERROR = {"PCM_16": 1e-4, "PCM_24": 1e-5, "FLOAT": 2e-6, "DOUBLE": 2e-6, "PCM_U8": 9e-3, "ULAW": 4e-2}
 SAMPLES = {
     "noise": lambda rng, shape: rng.uniform(-0.9, 0.9, shape),

@@ -20,6 +20,8 @@ from tasnet_attn import load, save, separate, separate_blocks, separate_file
 from tasnet_attn.cli import main
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
+from tasnet_attn.inference import workers
+from tasnet_attn.inference.record import RECORD
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import TasNet
 
@@ -63,7 +65,9 @@ def mixed(folder, dtype="float32"):
 
 
 def tree(folder):
-    return sorted(os.fsdecode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All files but the record of their inputs."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RECORD]
+    return sorted(os.fsdecode(path.relative_to(folder)) for path in files)
 
 
 # ---- what is written ------------------------------------------------------------------------------------------------
@@ -236,6 +240,35 @@ def test_skip_existing_takes_complete_outputs_only(command, tmp_path):
     assert (tmp_path / "out/b/voice.wav").is_file() and (tmp_path / "out/a/voice.wav").stat().st_mtime_ns == before
 
 
+def test_skip_existing_does_not_take_another_song_s_stems(command, tmp_path):
+    first, second = song(tmp_path / "p/song.wav", seed=1), song(tmp_path / "q/song.wav", seed=2)
+    for name, samples in (("p", first), ("q", second), ("q", second), ("p", first)):
+        assert command(tmp_path / name / "song.wav", "--skip-existing")[0] == 0
+        np.testing.assert_allclose(mixed(tmp_path / "out/song"), samples, atol=2e-6)
+    (tmp_path / "p").rename(tmp_path / "moved")
+    assert "1 of 1 files" in command(tmp_path / "moved/song.wav", "--skip-existing")[1]
+    lines = (tmp_path / "out" / RECORD).read_text()
+    (tmp_path / "out" / RECORD).write_text(lines + '{"input": "half')  # a run was killed while it wrote
+    assert "1 of 1 files" in command(tmp_path / "moved/song.wav", "--skip-existing")[1]
+    (tmp_path / "out" / RECORD).unlink()  # stems of earlier versions have no record
+    assert "1 of 1 files" in command(tmp_path / "q/song.wav", "--skip-existing")[1]
+
+
+def attempt_or_die(network, path, *rest):
+    """As a process that is killed for memory."""
+    if path.name == "b.wav":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_only_its_file_with_it(model, tmp_path):
+    tasks = {name: (tmp_path / f"{name}.wav",) for name in "abcdef"}
+    found = dict(workers.in_processes(attempt_or_die, tasks, model, 2))
+    assert {name: found.pop(name) for name in "acdef"} == {name: f"{name}.wav" for name in "acdef"}
+    assert "b.wav: its process ended unexpectedly" in str(found["b"]) and found["b"].status == 1
+
+
 def test_shards_are_a_partition(command, tmp_path):
     for number in range(7):
         song(tmp_path / "f" / f"{number}.wav", 300)
@@ -375,7 +408,7 @@ def test_two_at_once_into_one_folder(model, tmp_path):
     assert [process.returncode for process in both] == [0, 0], ended
     for name, expected in samples.items():
         np.testing.assert_allclose(mixed(tmp_path / "out" / name), expected, atol=2e-6)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == list(samples)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RECORD, *samples]
 
 
 ENDINGS = [
@@ -418,7 +451,7 @@ def test_what_a_killed_run_left_is_cleared_but_not_a_living_one_s(command, model
     process.communicate()
     assert held[0].exists()
     assert command(tmp_path / "x.wav")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RECORD, "x"]
 
 
 # ---- what the operating system refuses ------------------------------------------------------------------------------

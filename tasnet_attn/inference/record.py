@@ -1,0 +1,65 @@
+"""Which inputs stems were made of: so that another song of the same name is not passed over."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasnet_attn.files import digest, touching
+
+RECORD = ".separated"  # a line a song: {"input": identity, "files": [...]}
+SAMPLES, SAMPLE = 16, 4096  # pieces of a file, and their bytes
+
+
+def identity(path: Path) -> str:
+    """What tells a file from others wherever it lies: its size, and pieces of its content."""
+    with touching(path), path.open("rb") as file:
+        size = file.seek(0, 2)
+        places = [i * max(0, size - SAMPLE) // (SAMPLES - 1) for i in range(SAMPLES)]
+        return digest([str(size), *(file.read(SAMPLE) for place in places if file.seek(place) >= 0)])
+
+
+class Record:
+    """The record of an output folder; runs beside each other add to it line by line.
+
+    Args:
+        out: the folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.inputs = out, dict[str, str]()
+        file = out / RECORD
+        if file.is_file():
+            with touching(file):
+                lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            for line in lines:
+                try:
+                    found = json.loads(line)
+                    self.inputs.update(dict.fromkeys(found["files"], found["input"]))
+                except (ValueError, LookupError, TypeError):  # a run was killed while it wrote
+                    continue
+
+    def made_of(self, path: Path, files: Sequence[Path]) -> bool:
+        """Whether all files are there, and none is known to be another input's."""
+        if not all(file.is_file() for file in files):
+            return False
+        known = {self.inputs[name] for name in self._names(files) if name in self.inputs}
+        return not known or known == {identity(path)}
+
+    def forget(self, files: Sequence[Path]) -> None:
+        """From now on nobody knows whose files these are, of which there is a record: they are about to be replaced."""
+        if names := [name for name in self._names(files) if self.inputs.get(name)]:
+            self._append("", names)
+
+    def add(self, input: str, files: Sequence[Path]) -> None:
+        """The files are made of the input of this identity."""
+        self._append(input, self._names(files))
+
+    def _append(self, input: str, names: list[str]) -> None:
+        with touching(self.out / RECORD), (self.out / RECORD).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"input": input, "files": names}) + "\n")
+
+    def _names(self, files: Sequence[Path]) -> list[str]:
+        return [os.path.relpath(file, self.out) for file in files]
