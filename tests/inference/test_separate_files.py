@@ -376,7 +376,7 @@ def test_names_that_the_terminal_cannot_show(model, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     song(tmp_path / "🎸.wav", 300)
     process = started(tmp_path / "🎸.wav", "--model", model, "--out", tmp_path / "out")
-    said, error = process.communicate(timeout=60)
+    said, error = process.communicate(timeout=240)
     assert process.returncode == 0 and "\\U0001f3b8" in said and error == ""
 
 
@@ -404,7 +404,7 @@ def started(*arguments):
 def test_two_at_once_into_one_folder(model, tmp_path):
     samples = {name: song(tmp_path / "f" / f"{name}.wav", 1000, seed=i) for i, name in enumerate("abcdef")}
     both = [started(tmp_path / "f", "--model", model, "--out", tmp_path / "out") for _ in range(2)]
-    ended = [process.communicate(timeout=120) for process in both]
+    ended = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
     for name, expected in samples.items():
         np.testing.assert_allclose(mixed(tmp_path / "out" / name), expected, atol=2e-6)
@@ -425,12 +425,12 @@ def test_a_run_that_is_ended_leaves_nothing_behind(model, tmp_path, number, stat
     process = started(
         tmp_path / "f", "--model", model, "--out", tmp_path / "out", "--segment", "0.05", "--jobs", str(jobs)
     )
-    waited = time.monotonic() + 60
+    waited = time.monotonic() + 240
     while not list((tmp_path / "out").glob(".work-*/*.f32")):
         assert time.monotonic() < waited and process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=240)
     assert process.returncode == status and "Traceback" not in error
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -440,7 +440,7 @@ def test_what_a_killed_run_left_is_cleared_but_not_a_living_one_s(command, model
     song(tmp_path / "long.wav", 3_000_000)
     song(tmp_path / "x.wav", 300)
     process = started(tmp_path / "long.wav", "--model", model, "--out", tmp_path / "out", "--segment", "0.05")
-    waited = time.monotonic() + 60
+    waited = time.monotonic() + 240
     while not (held := list((tmp_path / "out").glob(".work-*/*.f32"))):
         assert time.monotonic() < waited and process.poll() is None
         time.sleep(0.05)
