@@ -3,6 +3,7 @@
 What is drawn is written by libsndfile or FFmpeg; what comes out is compared with what was drawn, not with our reader.
 """
 
+import io
 import shutil
 from functools import partial
 
@@ -92,7 +93,10 @@ def whole(model, folder, kind, rate, channels, length, values, seed, inside):
     samples = SAMPLES[values](rng, (length, channels)).astype("float32")
     if (lossy or inside) and values != "silence":  # what codecs and lower rates keep
         samples = sweep(length, 0.3 * np.pi * min(1, (inside or rate) / rate), channels)
-    found = through(model, folder, audio_bytes(samples, *kind, rate), inside or rate)
+    data = audio_bytes(samples, *kind, rate)
+    found = through(model, folder, data, inside or rate)
+    if kind in (("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")):  # what codecs lose is not ours: as libsndfile decodes
+        np.testing.assert_allclose(found, soundfile.read(io.BytesIO(data), always_2d=True)[0], atol=1e-5)
     if not lossy and not inside:
         assert found.shape == samples.shape
         np.testing.assert_allclose(found, samples, atol=ERROR[kind[1]])
@@ -103,7 +107,8 @@ def whole(model, folder, kind, rate, channels, length, values, seed, inside):
     if not samples.any():
         assert np.abs(found).max() < 1e-3
         return
-    assert abs(10 * np.log10(np.square(found).sum() / np.square(samples).sum())) < 0.1
+    level = 10 * np.log10(np.square(found).sum() / np.square(samples).sum())
+    assert abs(level) < (0.5 if lossy else 0.1)
     matches = [found[3:-3] @ samples[3 + shift : len(samples) - 3 + shift] for shift in range(-3, 4)]
     assert np.argmax(matches) == 3
 
