@@ -4,6 +4,8 @@ Every sound is drawn from its own name (split, track, source): no two are alike,
 """
 
 import csv
+import sys
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -163,3 +165,7 @@ def write_everything(root):
         stems = ("vocals", "drums", "bass", "other")
         write_stem_folders(data / "synthsong", [2 * second], split, second, suffix="flac", sources=stems)
     return root
+
+
+if __name__ == "__main__":
+    write_everything(Path(sys.argv[1]))
