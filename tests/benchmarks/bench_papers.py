@@ -1,6 +1,6 @@
 """Prints what docs/papers.md shows of the look-alikes: every recipe's last table, after 24 steps of a tiny network.
 
-    python tests/benchmarks/bench_papers.py [RECIPE ...]      # some, like mir1k/hourglass_park; table1 is AudioSlots'
+python tests/benchmarks/bench_papers.py [RECIPE ...]      # some, like mir1k/hourglass_park; table1 is AudioSlots'
 """
 
 import subprocess

@@ -24,7 +24,7 @@ def test_every_recipe_and_sweep_of_a_paper_has_its_command():
     assert len(COMMANDS) > 20
     sweeps = {path.name for path in (RECIPES / "ablations").glob("*.yml")}
     ours = {"attention.yml", "n_transformer_layers.yml"}  # no table of the paper's
-    assert {sweep for sweep in sweeps if sweep in PAGE} == sweeps - ours
+    assert {sweep for sweep in sweeps if f"ablations/{sweep}" in PAGE} == sweeps - ours
 
 
 @pytest.mark.parametrize("command", COMMANDS)
