@@ -7,6 +7,7 @@ the mean of its items' losses, so it does not matter how a batch is dealt out to
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -64,6 +65,7 @@ class SISNR(Loss):
     """
 
     scale_free = True
+    least = {"cap": -math.inf}
 
     def __init__(self, cap: float | None = None) -> None:
         self.cap = cap

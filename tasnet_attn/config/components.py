@@ -36,12 +36,14 @@ class Configurable:
             model, a data set's `sources` and `sample_rate` too.
         fixed: settings of its base that a class decides itself, though its constructor hands others on by `**`.
         abstract: true in the body of a base class, which cannot be named itself.
+        least: what numbers must be at least, where not 1 for a size (0, if that is the default) and 0 for other numbers.
         former: settings that a model file written before they existed lacks, and what it stands for then.
     """
 
     given: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[tuple[str, ...]] = ()
     abstract: ClassVar[bool] = True
+    least: ClassVar[dict[str, float]] = {}
     former: ClassVar[dict[str, Any]] = {}
     _arguments: dict[str, Any]
 

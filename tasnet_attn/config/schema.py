@@ -25,9 +25,10 @@ from tasnet_attn.config.components import (
     settings,
     shown,
 )
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
 
 REQUIRED = inspect.Parameter.empty
+MOST = 10**12  # no number of a model or of its data is larger
 
 
 def build(value: Any, annotation: Any, path: str, classes: Iterable[type] = (), **given: Any) -> Any:
@@ -74,8 +75,8 @@ def _construct(cls: type, arguments: dict[str, Any], path: str) -> Any:
     except (TypeError, ValueError, AssertionError, ArithmeticError) as error:
         cls, path = _culprit(error, cls, arguments, path)
         if is_ours(cls):
-            raise UserError(f"{path}: {cls.__name__}: {error}") from error
-        raise UserError(f"{path}: {type(error).__name__}: {error}{place(error, cls.__module__)}") from error
+            raise UserError(f"{path}: {cls.__name__}: {first_line(error)}") from error
+        raise UserError(f"{path}: {type(error).__name__}: {first_line(error)}{place(error, cls.__module__)}") from error
 
 
 def _culprit(error: BaseException, cls: type, arguments: dict[str, Any], path: str) -> tuple[type, str]:
@@ -164,11 +165,30 @@ def complete_arguments(
     for name, setting in allowed.items():
         if name in arguments:
             filled[name] = complete(arguments[name], setting.annotation, f"{path}.{name}", classes)
+            if inspect.isclass(function) and issubclass(function, Configurable) and is_ours(function):
+                _check_range(filled[name], _least(function, name, setting.default), f"{path}.{name}")
         elif setting.default is REQUIRED:
             raise UserError(f"{path}.{name}: {owner} needs it; set it")
         elif not is_dataclass(function):
             filled[name] = describe(setting.default)
     return filled
+
+
+def _least(cls: type[Configurable], name: str, default: Any) -> float:
+    """What a number of a class of ours must be at least: a size 1, or 0 where that is the default."""
+    return cls.least.get(name, 0 if default == 0 and default is not False else 1)
+
+
+def _check_range(value: Any, least: float, path: str) -> None:
+    """Refuse sizes that are too small, or larger than any machine; no other number of ours is negative."""
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_range(item, min(least, 0), f"{path}[{i}]")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    least = least if isinstance(value, int) else min(least, 0)
+    if not least <= value <= MOST:
+        raise UserError(f"{path}: {value} must be " + (f"at most {MOST:,}" if value > MOST else f"at least {least}"))
 
 
 # ---- annotations ----------------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ def _constructor(network: Callable[..., nn.Module], unused: tuple[str, ...]) -> 
 class TDConvNet(Masker):
     """Conv-TasNet's dilated convolutions. Source: Luo & Mesgarani 2019, arXiv 1809.07454."""
 
+    least = {"skip_chan": 0}  # none
+
     network = masknn.TDConvNet
 
 

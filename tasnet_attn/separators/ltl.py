@@ -40,6 +40,8 @@ class LTL(Separator):
     and dropout.
     """
 
+    least = {"lstm_before": 0, "transformer_layers": 0}
+
     def __init__(
         self,
         n_features: int,

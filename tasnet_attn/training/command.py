@@ -33,6 +33,7 @@ from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
+from tasnet_attn.training import ranges
 from tasnet_attn.training.amending import misfit
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
 from tasnet_attn.training.folder import FINISHED, holding
@@ -215,6 +216,7 @@ def _full(ours: dict[str, Any], dumped: str) -> dict[str, Any]:
     theirs = config.parse_yaml(dumped)
     for key in ("config", "ckpt_path"):
         theirs.pop(key, None)
+    ranges.check({key: value for key, value in theirs.items() if key not in ("out", "evaluation")})
     model = config.complete_arguments(ours.get("model", {}), SourceSeparator, "model")
     given = {"sources": model["sources"], "sample_rate": model["sample_rate"], "seed": theirs["seed_everything"]}
     if "data" not in ours:
