@@ -36,7 +36,7 @@ class Configurable:
             model, a data set's `sources` and `sample_rate` too.
         fixed: settings of its base that a class decides itself, though its constructor hands others on by `**`.
         abstract: true in the body of a base class, which cannot be named itself.
-        least: what numbers must be at least, where not 1 for a size (0, if that is the default) and 0 for other numbers.
+        least: what numbers must be at least, where not 1 for a size (0 if that is the default), 0 for other numbers.
         former: settings that a model file written before they existed lacks, and what it stands for then.
     """
 
