@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +248,18 @@ def log(file: Path) -> Iterator[None]:
     finally:
         _apart.write()
         _apart.file = None
+
+
+def log_file() -> Path | None:
+    """Where what libraries say goes now; None: nowhere."""
+    return None if _apart is None else _apart.file
+
+
+_kept = ExitStack()
+
+
+def serve(file: Path | None) -> None:
+    """Of a process that works for a command, until it ends: what libraries say goes where the command's does."""
+    _kept.enter_context(libraries_apart())
+    if file is not None:
+        _kept.enter_context(log(file))

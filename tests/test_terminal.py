@@ -4,6 +4,8 @@ import io
 import logging
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -77,6 +79,18 @@ def test_what_libraries_say_goes_to_the_log(tmp_path, capsys):
     text = (tmp_path / "log.txt").read_text()
     assert all(word in text for word in ("early", "think of it", "late")) and not (tmp_path / "inner.txt").exists()
     logger.removeHandler(handler)
+
+
+def warn_elsewhere():
+    warnings.warn("from another process", stacklevel=1)
+
+
+def test_processes_that_work_for_a_command_write_its_log(tmp_path, capfd):
+    with terminal.libraries_apart(), terminal.log(tmp_path / "log.txt"):
+        given = (terminal.log_file(),)
+        with ProcessPoolExecutor(1, get_context("spawn"), initializer=terminal.serve, initargs=given) as pool:
+            pool.submit(warn_elsewhere).result()
+    assert "from another process" in (tmp_path / "log.txt").read_text() and capfd.readouterr().err == ""
 
 
 def test_a_table_fits_the_terminal():

@@ -322,10 +322,12 @@ def _executor(jobs: int) -> Executor:
     if jobs == 1:
         return _Here()
     # spawn: a forked process would hang in the parent's OpenMP and CUDA
-    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=(list(config.IMPORTED),))
+    given = (list(config.IMPORTED), terminal.log_file())
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=given)
 
 
-def _prepare(modules: list[str]) -> None:
+def _prepare(modules: list[str], log: Path | None) -> None:
     """A new process that scores: one thread, and the modules that have the user's metrics."""
+    terminal.serve(log)
     torch.set_num_threads(1)
     config.import_modules(modules)
