@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tasnet_attn import terminal
 from tasnet_attn.config import IMPORTED, import_modules
 from tasnet_attn.errors import UserError
 from tasnet_attn.storage import load
@@ -31,6 +32,7 @@ def _begin(model: str, modules: list[str], threads: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent], daemon=True).start()  # no orphans
+    terminal.serve(None)
     torch.set_num_threads(threads)
     import_modules(modules)
     _network = load(model)
