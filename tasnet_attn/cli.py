@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import signal
 import sys
@@ -15,6 +16,8 @@ from tasnet_attn import options as given
 from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.extras import advice
+
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # even a look at whether such a file exists is refused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
         return error.status
+    except OSError as error:
+        if error.errno not in NO_NAME:  # others are caught where files are touched
+            raise
+        print(f"tasnet-attn: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         lacks = advice(error)
         if lacks is None:

@@ -72,6 +72,15 @@ def test_sound_files_are_opened_by_the_audio_room_alone():
         assert not opened or room(path) == "audio", f"{module(path)} imports {', '.join(opened)}"
 
 
+def test_recipes_open_sound_by_that_room_too():
+    """But voices2mix, which is built without this package."""
+    scripts = [path for path in (PACKAGE.parent / "recipes").rglob("*.py") if "voices2mix" not in path.parts]
+    assert len(scripts) >= 6
+    for path in scripts:
+        opened = {name.split(".")[0] for name in imported(path)} & {"soundfile", "av", "soxr"}
+        assert not opened, f"{path} imports {', '.join(opened)}"
+
+
 def test_no_circles_within_a_room():
     graph = {m: {n for n in imported(path) if n in MODULES and n != m} for m, path in MODULES.items()}
     done, open_ = set(), []

@@ -159,7 +159,7 @@ class Stems:
             file.close()
 
     def _encode(self, number: int, part: Path, factor: float) -> None:
-        with _refusals(self.files[number]):
+        with refusals(self.files[number]):
             self._write(number, part, factor)
 
     def _write(self, number: int, part: Path, factor: float) -> None:
@@ -189,7 +189,7 @@ class Stems:
 
 
 @contextmanager
-def _refusals(file: Path) -> Iterator[None]:
+def refusals(file: Path) -> Iterator[None]:
     """What libsndfile and FFmpeg could not write is one line: a full disk, most often."""
     import soundfile
 

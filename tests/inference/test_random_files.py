@@ -131,7 +131,7 @@ def damaged(model, folder, kind, seed, damage, place, partially):
         case "junk behind":
             data += rng.bytes(300)
         case _:
-            data += data
+            data = data + data
     try:
         found = through(model, folder, bytes(data), 44_100, partial=partially)
     except UserError:

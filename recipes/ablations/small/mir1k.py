@@ -9,10 +9,10 @@ recipes train on, the song of `test` is another singer.
 import sys
 from pathlib import Path
 
-import soundfile
 import torch
 
 from tasnet_attn.audio import read_audio
+from tasnet_attn.audio.corpora import write_pcm
 from tasnet_attn.audio.resampling import resample
 from tasnet_attn.data.stem_folders import SONGS
 
@@ -29,7 +29,7 @@ def main() -> None:
             stems = [read_audio(song / f"{stem}.ogg") for stem in ("backing", "guitar")]
             channels = torch.stack([resample(stem, 44_100, RATE).mean(0) for stem in stems])
             for clip, part in enumerate(channels.split(SECONDS * RATE, dim=1)[:CLIPS], start=1):
-                soundfile.write(folder / f"{singer}_{number}_{clip:02}.wav", part.T.numpy(), RATE)
+                write_pcm(folder / f"{singer}_{number}_{clip:02}.wav", part.T.numpy(), RATE)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import io
 import re
 import shutil
 import sys
@@ -21,10 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
+import torch
 from deb import Deb
 
+from tasnet_attn.audio import corpora
+from tasnet_attn.audio.resampling import resample
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
 
 RATE = 8000
 SUBSETS = {"train": 2000, "dev": 200, "test": 300, "test-speakers": 300}  # mixtures of each, unless said otherwise
@@ -90,21 +92,13 @@ def decode(content: bytes, path: str) -> np.ndarray:
     Raises:
         UserError: damaged; names the file.
     """
-    import av
-    import soxr
-
+    headless = path.rpartition(".")[2] if path.endswith((".g722", ".gsm")) else None
     try:
-        if path.endswith((".g722", ".gsm")):  # without a header: libsndfile does not read them
-            with av.open(io.BytesIO(content), "r", format=path.rpartition(".")[2]) as container:
-                frames: list[Any] = list(container.decode(audio=0))
-            rate, samples = frames[0].sample_rate, np.concatenate([frame.to_ndarray()[0] for frame in frames])
-            samples = samples.astype(np.float32) / 32768
-        else:
-            samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-            samples = samples.mean(1)
-    except (av.FFmpegError, soundfile.SoundFileError) as error:
-        raise UserError(f"{path}: cannot be decoded: {error}; fetch its package anew") from error
-    return soxr.resample(samples, rate, RATE) if rate != RATE else samples
+        samples, rate = corpora.decode(content, path, headless)
+    except UserError as error:
+        raise UserError(f"{error}; fetch its package anew") from error
+    mono = samples[:, 0] if headless else samples.mean(1)
+    return resample(torch.from_numpy(mono)[None], rate, RATE)[0].numpy() if rate != RATE else mono
 
 
 def active(samples: np.ndarray) -> np.ndarray:
@@ -205,7 +199,7 @@ def write_subset(root: Path, subset: str, prompts: Sequence[Prompt], count: int,
         for column, (part, samples) in parts.items():
             row[column] = f"wav8k/min/{subset}/{part}/{row['mixture_ID']}.wav"
             (root / row[column]).parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(root / row[column], samples, RATE, "PCM_16")
+            corpora.write_pcm(root / row[column], samples, RATE)
         rows.append(row | {"length": sources.shape[1]})
     table = root / f"wav8k/min/metadata/mixture_{subset}_mix_clean.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -314,13 +308,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     sizes = {subset: options[subset.replace("-", "_")] for subset in SUBSETS}
     try:
-        if options["check"]:
-            digest = check(options["out"])
-        else:
-            digest = build(options["packages"], options["out"], options["seed"], sizes)
+        with touching(options["out"]):
+            if options["check"]:
+                digest = check(options["out"])
+            else:
+                digest = build(options["packages"], options["out"], options["seed"], sizes)
     except UserError as error:
         print(f"debian2mix: {error}", file=sys.stderr)
-        return 2
+        return error.status
     same = "as tested" if digest == TESTED else "not that of the tested package versions, sizes and seed"
     print(f"{options['out']}: {digest}, {same}")
     return 0

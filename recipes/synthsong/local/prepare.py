@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import oaconvolve
 from songs import BAR, SPLITS, STEMS, Part, Song, compose
 
+from tasnet_attn.audio.corpora import decode, write_pcm
+from tasnet_attn.audio.resampling import resample
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import write_text
+from tasnet_attn.files import touching, write_text
 
 RATE = 44_100
 TAIL = 1.5  # seconds in which the last notes ring
@@ -123,8 +124,8 @@ def _play(parts: Sequence[Part], song: Song) -> Stereo:
     score.write(midi)
     soundfont = Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
     wav = midirenderer.render_wave_from(soundfont.read_bytes(), midi.getvalue())
-    sound, rate = soundfile.read(io.BytesIO(wav), always_2d=True)
-    return soxr.resample(sound, rate, RATE)
+    sound, rate = decode(wav, "midirenderer", dtype="float64")
+    return resample(torch.from_numpy(sound.T), rate, RATE).T.numpy()
 
 
 def _sing(song: Song) -> Stereo:
@@ -149,7 +150,8 @@ def _sing(song: Song) -> Stereo:
         singer.setAlpha(song.alpha)
         singer.loadScoreFromMusicXML(str(score))
         sung, rate = singer.synthesize()
-    voice_only = soxr.resample(sung / 32768, rate * ratio, RATE)[round(song.seconds(BAR) * RATE) :]
+    alone = resample(torch.from_numpy(sung / 32768)[None], rate * ratio, RATE)[0].numpy()
+    voice_only = alone[round(song.seconds(BAR) * RATE) :]
     gate = np.zeros(len(voice_only))
     for note in song.melody:
         begin, end = song.seconds(note.start) - 0.1, song.seconds(note.start + note.length) + 0.1
@@ -220,9 +222,7 @@ def write_song(song: Song, folder: Path, facts: dict[str, Any]) -> dict[str, Any
     sums = {}
     for stem, samples in render(song).items():
         file = part / f"{stem}.flac"
-        with soundfile.SoundFile(file, "w", RATE, 2, "PCM_16") as opened:
-            opened.title, opened.comment = f"{song.name}: {stem}", LABEL
-            opened.write(samples)
+        write_pcm(file, samples, RATE, title=f"{song.name}: {stem}", comment=LABEL)
         sums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     about = {"name": song.name, "synthetic": True, "about": LABEL, **facts}
     about |= {
@@ -296,10 +296,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started = time.perf_counter()
     try:
-        manifest = build(options.out, options.songs, options.seed, options.bars)
+        with touching(options.out):
+            manifest = build(options.out, options.songs, options.seed, options.bars)
     except UserError as error:
         print(f"synthsong: {error}", file=sys.stderr)
-        return 2
+        return error.status
     tracks = [about for listed in json.loads(manifest.read_text())["tracks"].values() for about in listed]
     minutes = sum(about["samples"] for about in tracks) / RATE / 60
     print(f"{len(tracks)} synthetic songs, {minutes:.1f} min, in {time.perf_counter() - started:.0f} s; {manifest}")

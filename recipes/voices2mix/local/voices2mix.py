@@ -166,6 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BuildError as error:
         print(f"voices2mix: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # all that a build does is files
+        print(f"voices2mix: {error.filename or out}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("voices2mix: stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -1,0 +1,68 @@
+"""What a corpus's builder needs of sound: files that lie in a package's memory, and samples written as they are.
+
+The bits decide: a corpus is told by its checksum, so that nothing is dithered, resampled or turned down here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasnet_attn.audio.writing import refusals
+from tasnet_attn.errors import UserError
+
+
+def decode(content: bytes, name: str, headless: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], int]:
+    """The samples [T, C] of a file in memory, and their rate.
+
+    Args:
+        content: the file.
+        name: for messages.
+        headless: FFmpeg's name of a coding of 16 bits without a header, "g722" or "gsm" (float32, mono).
+        dtype: "float32" or "float64".
+
+    Raises:
+        UserError: damaged.
+    """
+    import av
+    import soundfile
+
+    try:
+        if headless is None:
+            return soundfile.read(io.BytesIO(content), dtype=dtype, always_2d=True)
+        with av.open(io.BytesIO(content), "r", format=headless) as container:
+            frames: list[Any] = list(container.decode(audio=0))
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+        return samples.astype(np.float32)[:, None] / 32768, frames[0].sample_rate
+    except (av.FFmpegError, soundfile.SoundFileError) as error:
+        raise UserError(f"{name}: cannot be decoded: {error}") from error
+
+
+def write_pcm(file: Path, samples: NDArray[Any], sample_rate: int, **tags: str) -> None:
+    """Write [T] or [T, C] in 16 bits, as libsndfile rounds them; the container is the name's.
+
+    Args:
+        file: .wav or .flac.
+        samples: integers of 16 bits, or floats within full scale.
+        sample_rate: Hz.
+        tags: title, comment: what the file says of itself.
+
+    Raises:
+        UserError: cannot be written.
+    """
+    import soundfile
+
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    form = file.suffix.removeprefix(".").upper()
+    with (
+        refusals(file),
+        soundfile.SoundFile(os.fsencode(file), "w", sample_rate, channels, "PCM_16", format=form) as out,
+    ):
+        for tag, text in tags.items():
+            setattr(out, tag, text)
+        out.write(samples)
