@@ -256,7 +256,8 @@ def table_of(summary: dict[str, Any], width: int = 1000) -> str:
         columns["mean of sources"] = {metric: _with_bounds({"value": means[metric][convention]}) for metric in wanted}
     rows = [[metric, *(column.get(metric, "") for column in columns.values())] for metric in wanted]
     head = [summary["name"]] + [text for key in ("oracle", "checkpoint") if (text := summary.get(key))]
-    about = f"dB over {tracks} track{'s' * (tracks != 1)}, {convention}: {CONVENTIONS[convention]} [95 % interval]"
+    about = f"dB over {tracks} track{'s' * (tracks != 1)}, {convention}: {CONVENTIONS[convention]}"
+    about += " [95 % interval]" if tracks > 1 else ""
     lines = [", ".join(head), terminal.table(["", *columns], rows, width), about]
     if summary["model_rate"] is not None and summary["rates"] != [summary["model_rate"]]:
         rates = " and ".join(map(str, summary["rates"]))
