@@ -39,7 +39,12 @@ def label(quantity: str) -> str:
 
 def is_of_a_source(quantity: str) -> bool:
     """Whether it ends in a source's name; else it is the mean over the sources, or of none."""
-    return quantity.count(":") == 1 + (quantity.partition(":")[0] not in QUANTITIES)
+    return quantity.count(":") == 1 + is_of_tracks(quantity)
+
+
+def is_of_tracks(quantity: str) -> bool:
+    """Whether it is a score of whole tracks."""
+    return quantity.partition(":")[0] not in QUANTITIES
 
 
 def more_is_better(quantity: str) -> bool:

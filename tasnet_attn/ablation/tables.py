@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tasnet_attn.ablation import statistics as stats
-from tasnet_attn.ablation.quantities import EXACT, TIMES, is_of_a_source, label, more_is_better, of_masks
+from tasnet_attn.ablation.quantities import EXACT, TIMES, is_of_a_source, is_of_tracks, label, more_is_better, of_masks
 from tasnet_attn.ablation.runner import Status, read_result
 from tasnet_attn.ablation.settings import Claim
 from tasnet_attn.ablation.statistics import Comparison, Estimate, compare, estimate
@@ -48,7 +48,7 @@ class Found:
             return dict.fromkeys((0, 1), float(rows[quantity].iloc[0])), "counts"
         if quantity == "real_time_factor":
             return dict(enumerate(self.speeds.get(cell, []))), "repeats"
-        if len(self.sweep.settings.seeds) == 1 and ":" in quantity:
+        if len(self.sweep.settings.seeds) == 1 and is_of_tracks(quantity):
             tracks = self.tracks[(self.tracks["cell"] == cell) & (self.tracks["quantity"] == quantity)]
             over_windows = "score" if self.sweep.settings.average.endswith("medians") else "mean"
             return dict(zip(tracks["track"], tracks[over_windows], strict=True)), "tracks"

@@ -245,6 +245,8 @@ def test_systems_with_different_losses_share_a_metric(tmp_path, capsys):
     cells = {"TasNet": {"model.separator": "TasNet"}, "AudioSlots": AUDIOSLOTS}
     assert main(["ablate", str(write_sweep(tmp_path, cells=cells, **changes)), "--out", str(tmp_path / "out")]) == 0
     slots, tasnet = sorted(cells_of(tmp_path / "out"), key=lambda row: row["cell"])
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert all(f" {float(row['valid_si_snr:guitar']):.2f} |" in table for row in (slots, tasnet))
     assert float(slots["valid_loss"]) > 0 and float(slots["macs_per_second"]) > 1e5
     for row in (slots, tasnet):
         of_sources = [float(row[f"valid_si_snr:{source}"]) for source in ("guitar", "backing")]
