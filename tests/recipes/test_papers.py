@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_recipes import RECIPES, arguments
+from conftest import recipe_script
+from lookalikes import write_librimix
+from test_recipes import RECIPES, arguments, options
 
 from tasnet_attn.options import parser
 from tasnet_attn.training.command import parse
@@ -44,3 +46,25 @@ def test_a_command_of_the_page_parses(command):
         if "--tag" in words:
             del words[words.index("--tag") : words.index("--tag") + 2]
         parse([*arguments(script.parent / "conf.yml"), *words])
+
+
+@pytest.mark.slow
+def test_audioslots_table_1_by_one_command(tmp_path, monkeypatch, capsys):
+    """Every system with both masks; what is trained is not trained again."""
+    root = write_librimix(tmp_path / "data", rate=16_000, lengths=[8000, 12_000])
+    settings = [x for x in options(RECIPES / "librimix/audioslots/conf.yml") if "slots=QueryTransformer" not in x]
+    command = ["--out", "table", "--seconds", "0.5", *settings, "--trainer.max_steps=2", f"--data.root={root}"]
+    monkeypatch.chdir(tmp_path)
+    table1 = recipe_script("librimix/local/table1.py")
+    assert table1.main(command) == 0
+    text = (tmp_path / "table" / "table.md").read_text()
+    assert capsys.readouterr().out.endswith(text)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| 0.5 s")]
+    assert [row[1] for row in rows] == list(table1.SYSTEMS)
+    scores = {row[1]: [float(cell.partition(" ")[0]) for cell in row[2:]] for row in rows}
+    for row in list(scores)[1:]:
+        assert scores["oracle masks"][3] > scores[row][3]
+    assert "0.18 +- 0.01 dB" in text and text.count("autoencoder minus AudioSlots, ") == 4
+    runs = {file: file.stat().st_mtime_ns for file in (tmp_path / "table").rglob("finished")}
+    assert len(runs) == 4 and table1.main(command) == 0
+    assert runs == {file: file.stat().st_mtime_ns for file in runs}

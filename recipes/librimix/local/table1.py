@@ -1,4 +1,4 @@
-"""AudioSlots' table 1: trains what is not trained, scores oracle, autoencoder and AudioSlots with both masks, prints it.
+"""AudioSlots' table 1: trains what is missing, scores oracle, autoencoder and AudioSlots by both masks, prints it.
 
     python recipes/librimix/local/table1.py --out exp/table1 [--config FILE ...] [--key value ...]
 
@@ -24,7 +24,7 @@ from tasnet_attn.training import train
 RECIPES = Path(__file__).parents[1]
 SLOT_ATTENTION = "--model.separator.slots=SlotAttention"
 SYSTEMS = {  # row: recipe, options of its training, settings of its evaluation
-    "oracle masks": ("audioslots", [], {"oracle": "masks", "order_by_references": False}),
+    "oracle masks": ("audioslots", [], {"oracle": "masks"}),
     "autoencoder, transformer": ("audioslots_autoencoder", [], {}),
     "autoencoder, Slot Attention": ("audioslots_autoencoder", [SLOT_ATTENTION], {}),
     "AudioSlots, transformer": ("audioslots", [], {}),
