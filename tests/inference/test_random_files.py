@@ -10,11 +10,15 @@ from functools import partial
 import numpy as np
 import pytest
 import soundfile
-from conftest import audio_bytes
+import torch
+from conftest import audio_bytes, encoded_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.signal import correlate
 
 from tasnet_attn import separate_file
+from tasnet_attn.audio.resampling import resample
+from tasnet_attn.data.stem_folders import SONGS
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.model import SourceSeparator
@@ -173,3 +177,32 @@ def test_whole_files(model, tmp_path, **drawn):
 @given(**DAMAGED)
 def test_damaged_files(model, tmp_path, **drawn):
     damaged(model, tmp_path, **drawn)
+
+
+KINDS_OF_A_SONG = [("libmp3lame", "mp3"), ("aac", "ipod"), ("libopus", "ogg"), ("aac", "matroska"), ("aac", "mp4")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "container"), KINDS_OF_A_SONG)
+def test_stems_of_a_song_in_other_kinds_are_the_wav_s(tmp_path, codec, container):
+    """Within the codec's error, to the sample in time."""
+    song = next(iter(sorted((SONGS / "test").iterdir())))
+    samples = np.repeat(soundfile.read(song / "guitar.ogg", 66_150, 44_100, dtype="float32", always_2d=True)[0], 2, 1)
+    samples = samples[:, :2]
+    rate = 48_000 if codec == "libopus" else 44_100
+    network = partial(TasNet, hidden=8, n_layers=1)
+    model = SourceSeparator(["a", "b"], rate, STFTEncoder(512, 256), network, STFTDecoder(512, 256))
+    plain = resample(torch.from_numpy(samples.T.copy()), 44_100, rate).T.numpy()
+    stems = []
+    datas = audio_bytes(plain, "WAV", "FLOAT", rate), encoded_bytes(samples, codec, container, rate)
+    for name, data in zip(("wav", "x"), datas, strict=True):
+        (tmp_path / name).write_bytes(data)
+        files = separate_file(model, tmp_path / name, tmp_path / "out", track=name)
+        stems.append([soundfile.read(file, dtype="float32", always_2d=True)[0][:, 0] for file in files])
+    for expected, found in zip(*stems, strict=True):
+        size = min(len(expected), len(found))
+        assert abs(len(found) - len(expected)) <= {"matroska": 2048, "ogg": 960}.get(container, 50)
+        matches = correlate(found[:size], expected[:size], "full", method="fft")
+        assert int(matches.argmax()) == size - 1
+        error = np.square(found[:size] - expected[:size]).sum()
+        assert 10 * np.log10(np.square(expected[:size]).sum() / error) > 10
