@@ -78,10 +78,10 @@ def _systems(folders: Sequence[Path]) -> list[System]:
     found: list[System] = []
     for folder in folders:
         folder = folder / "evaluation" if (folder / "evaluation" / "scores.csv").is_file() else folder
-        below = sorted(path.parent for path in folder.glob("baselines/*/scores.csv"))
+        below = [path.parent for part in ("masks", "baselines") for path in sorted(folder.glob(f"{part}/*/scores.csv"))]
         for each in (folder, *below):
             scores, summary = read_table(each), read_summary(each)
-            name = summary["name"] if each == folder else f"{summary['name']} (baseline)"
+            name = f"{summary['name']} (baseline)" if each.parent.name == "baselines" else summary["name"]
             if name == "evaluation":  # as earlier versions called every run
                 name = named(each)
             taken = {system.name for system in found}

@@ -26,6 +26,7 @@ from tasnet_attn.heads import Magnitude, Mask
 from tasnet_attn.inference.segments import separate
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.reporting.command import report
 from tasnet_attn.separators import AudioSlots, QueryTransformer, ResNet, TasNet
 from tasnet_attn.storage import load, save
 
@@ -208,6 +209,8 @@ def test_masks_are_chosen_at_evaluation(speakers, tmp_path):
         assert whole(tmp_path / mask, "SI-SNR") == whole(folder / "evaluation" / below, "SI-SNR")
     summary = json.loads((folder / "evaluation" / "masks" / "binary" / "summary.json").read_text())
     assert summary["mask"] == "binary" and "binary masks" in summary["name"]
+    page = report([folder]).read_text()
+    assert "run, wiener masks" in page and "run, binary masks" in page
     model = learned(["a", "b"])
     assert isinstance(model.head, Mask)
     save(model, tmp_path / "mask.safetensors")
