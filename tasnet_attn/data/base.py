@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import mode
@@ -292,17 +292,20 @@ class SegmentedData(Configurable, LightningDataModule):
             UserError: none there, or one that does not fit or is damaged; names the file.
         """
         if own_rate:
-            return self._opened(split, self._check, own_rate)
+            return self._opened(split, own_rate)
         if split not in self.cached:
-            self.cached[split] = self._opened(split, self.check)
+            self.cached[split] = self._opened(split)
         return self.cached[split]
 
-    def _opened(self, split: Split, check: Callable[[Track], None], own_rate: bool = False) -> list[Track]:
+    def _opened(self, split: Split, own_rate: bool = False) -> list[Track]:
         tracks = self.list_tracks(split)
         if not tracks:
             raise UserError(f"{type(self).__name__}: lists no tracks of the {split} split")
         for track in tracks:
-            check(track)
+            if own_rate and track.sample_rate != self.sample_rate:
+                self._check(track)
+            else:
+                self.check(track)
             if own_rate and track.parts:
                 track.sample_rate = track.file_rate
         if tracks[0].parts:
