@@ -79,7 +79,7 @@ def curves(found: Found, path: Path, title: str, panels: Panels) -> Path:
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("validation loss: −SI-SNR, mean of the sources (dB)", fontsize=10)
     count = len(found.sweep.settings.seeds)
-    figure.suptitle(title + (f" (thin: runs; bold: mean of {count} seeds)" if count > 1 else ""), fontsize=11)
+    figure.suptitle(title + (" (thin: runs; bold: their mean)" if count > 1 else ""), fontsize=11)
     figure.legend(lines.values(), lines, loc="outside right upper", fontsize=8)
     return _save(figure, path)
 
