@@ -17,11 +17,12 @@ from tasnet_attn.config.components import (
     with_former,
 )
 from tasnet_attn.config.documents import parse_yaml, read_yaml, write_yaml
-from tasnet_attn.config.layers import Layers, moved, read
+from tasnet_attn.config.layers import SECTIONS, Layers, moved, read
 from tasnet_attn.config.schema import build, complete, complete_arguments
 
 __all__ = [
     "IMPORTED",
+    "SECTIONS",
     "Configurable",
     "Layers",
     "build",

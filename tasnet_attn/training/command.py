@@ -7,6 +7,7 @@ precision and resuming: docs/scaling.md.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import re
@@ -317,7 +318,23 @@ def _start(arguments: Sequence[str]) -> TrainCLI:
             parser_kwargs={"exit_on_error": False, "prog": "tasnet-attn train"},
         )
     except (ArgumentError, ValueError, MisconfigurationException) as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_misspelt(str(error)) or _explain(error)) from error
+
+
+def _misspelt(text: str) -> str:
+    """One line for a key that does not exist, with the nearest that does; empty: something else is wrong."""
+    for pattern in (r"unrecognized arguments: --([\w.]+)", r"Group '(.*)' does not accept option '(.*)'",
+                    r"Option '([\w.]+)' is not accepted$"):  # fmt: skip
+        if found := re.search(pattern, text):
+            key = ".".join(found.groups())
+            known = {action.dest for action in _start([]).parser._actions}
+            known |= {dest.partition(".")[0] for dest in known} | set(config.SECTIONS)
+            parts = key.split(".")
+            top = difflib.get_close_matches(parts[0], [name for name in known if "." not in name], n=1)
+            close = difflib.get_close_matches(key, known, n=1) if parts[0] in known else top
+            guess = f"; did you mean {close[0]}?" if close else "; --help-all lists every setting"
+            return f"{key if parts[0] in known else parts[0]}: no such setting{guess}"
+    return ""
 
 
 def _listed(setting: Any) -> list[Any]:

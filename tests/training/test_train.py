@@ -293,7 +293,10 @@ def test_mixed_precision_is_configuration(config, tmp_path):
         ),
         ("--data.bach_size=3", "data.bach_size: StemFolders has no such setting; did you mean 'batch_size'?"),
         ("--model.sample_rate=fast", "model.sample_rate: 'fast' is not a whole number"),
-        ("--mdel.sources=x", "--mdel.sources"),
+        ("--modle.separator=x", "modle: no such setting; did you mean model?"),
+        ("--config={modle: {separator: x}}", "modle: no such setting; did you mean model?"),
+        ("--trainer.max_stepz=3", "trainer.max_stepz: no such setting; did you mean trainer.max_steps?"),
+        ("--config={trainer: {max_stepz: 3}}", "trainer.max_stepz: no such setting; did you mean trainer.max_steps?"),
         ("--config=nowhere.yml", "nowhere.yml"),
         ("--model.separator.heads=3", "heads 3 must divide the width 8"),
         ("--ckpt_path=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
@@ -302,6 +305,9 @@ def test_mixed_precision_is_configuration(config, tmp_path):
     ],
 )
 def test_a_mistake_is_one_clear_line(config, tmp_path, argument, said):
+    if argument.startswith("--config={"):
+        (tmp_path / "more.yml").write_text(argument.removeprefix("--config="))
+        argument = f"--config={tmp_path / 'more.yml'}"
     with pytest.raises(UserError) as caught:
         train(["--config", str(config), "--out", str(tmp_path / "run"), argument])
     assert said in str(caught.value) and "\n" not in str(caught.value)
