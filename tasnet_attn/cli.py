@@ -164,7 +164,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.check is not None:
         print(shown(check(options.model, options.to, options.check)))
         return
-    print(shown(export(options.model, options.to, options.out, options.half, options.licence)))
+    print(shown(export(options.model, options.to, options.out, options.half, options.licence, options.int8)))
 
 
 COMMANDS = {

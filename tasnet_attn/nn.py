@@ -115,20 +115,26 @@ def attend_further(
     if window is None:
         cache = torch.cat([cache, torch.stack([k, v])], dim=-2)
         return attend(q, cache[0], cache[1], causal=True), cache
+    if window == 1:
+        return attend(q, k, v, causal=True, window=1), cache
     outputs, slots = [], torch.arange(window - 1, device=q.device)
-    for queries, keys, values in zip(*(each.split(BLOCK, dim=-2) for each in (q, k, v)), strict=True):
+    blocks = zip(*(each.split(BLOCK, dim=-2) for each in (q, k, v)), strict=True)
+    for queries, keys, values in [(q, k, v)] if exporting() else blocks:  # blocks would fix their number
         now = frame + torch.arange(queries.shape[-2], device=q.device)
-        held = frame - 1 - torch.remainder(frame - 1 - slots, max(1, window - 1))  # the frame in each slot
-        seen = torch.cat([held, now])
+        seen = torch.cat([_latest(frame, slots), now])  # the frames in order of their places in `everything`
+        everything = torch.cat([cache, torch.stack([keys, values])], dim=-2)
         age = now[:, None] - seen
         mask = (age >= 0) & (age < window) & (seen >= 0)
-        both = torch.stack([keys, values])
-        everything = torch.cat([cache, both], dim=-2)
         outputs.append(F.scaled_dot_product_attention(queries, everything[0], everything[1], attn_mask=mask))
-        kept = now[-(window - 1) :] if window > 1 else now[:0]
-        cache = cache.index_copy(-2, kept % max(1, window - 1), both[..., both.shape[-2] - len(kept) :, :])
-        frame = frame + len(now)
+        kept = _latest(frame + queries.shape[-2], slots)
+        place = torch.where(kept >= frame, kept - frame + len(slots), slots)
+        cache, frame = everything.index_select(-2, place), frame + queries.shape[-2]
     return torch.cat(outputs, dim=-2), cache
+
+
+def _latest(frame: Tensor, slots: Tensor) -> Tensor:
+    """The last frame before `frame` that falls into each slot of a ring; negative: none has."""
+    return frame - 1 - torch.remainder(frame - 1 - slots, len(slots))
 
 
 class TransformerLayer(nn.Module):

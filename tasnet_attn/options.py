@@ -321,10 +321,11 @@ def _check_data(check: argparse.ArgumentParser) -> None:
 def _export(export: argparse.ArgumentParser) -> None:
     add = export.add_argument
     add("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
-    help = "safetensors (default), asteroid, torchscript, torch-export, onnx, huggingface, or one of your own"
+    help = "safetensors (default), asteroid, torchscript, torch-export, onnx, onnx-step, huggingface, or your own"
     add("--to", metavar="FORMAT", default="safetensors", help=help)
     add("-o", "--out", type=Path, metavar="FILE", help="the file (default: model.<ending> in the run folder)")
     add("--half", action="store_true", help="store the weights as float16 (safetensors, huggingface)")
+    add("--int8", action="store_true", help="multiply 8-bit integers (onnx-step); prints what it costs")
     add("--licence", help="of the weights; goes into the file, and into the model card")
     help = "write nothing: run this file in a fresh process and compare it with MODEL (only files you trust)"
     add("--check", type=Path, metavar="FILE", help=help)

@@ -21,20 +21,28 @@ from tasnet_attn.storage.hub import write_folder
 from tasnet_attn.storage.tensors import read_safetensors
 
 HUGGINGFACE = "huggingface"
+VARIANTS = {"safetensors": "safetensors-half", "onnx-step": "onnx-step-int8"}  # by --half and --int8
 
 
 def export(
-    model: str, to: str = "safetensors", out: Path | None = None, half: bool = False, licence: str | None = None
+    model: str,
+    to: str = "safetensors",
+    out: Path | None = None,
+    half: bool = False,
+    licence: str | None = None,
+    int8: bool = False,
 ) -> dict[str, Any]:
     """Write a model to one file, run the file in a fresh process, and keep it only if it computes what the model does.
 
     Args:
         model: what `load` takes.
-        to: "safetensors", "asteroid", "torchscript", "torch-export", "onnx", or "huggingface" (a folder).
+        to: "safetensors", "asteroid", "torchscript", "torch-export", "onnx", "onnx-step" (for streaming), or
+            "huggingface" (a folder).
         out: the file; None: `model` with the format's ending in the run folder, or beside the file. The proof is
             written beside it, `<file>.parity.json`.
         half: store the weights as float16 ("safetensors" and "huggingface").
         licence: of the weights, for the file's header and the model card.
+        int8: multiply 8-bit integers ("onnx-step").
 
     Returns:
         The proof, as `exporting.parity.prove` returns it, with "path".
@@ -43,7 +51,7 @@ def export(
         UserError: the file would be its own source, the exporter refuses the model, or the file computes something
             else.
     """
-    names = [name for name in (*FORMATS, HUGGINGFACE) if name != "safetensors-half"]
+    names = [name for name in (*FORMATS, HUGGINGFACE) if name not in VARIANTS.values()]
     if to not in names:
         own = "for a format of your own add --import with its module"
         raise UserError(f"--to {to!r} is none of {', '.join(names)}; {own}")
@@ -54,12 +62,14 @@ def export(
         raise UserError(f"{source}: is Asteroid's own {name}; only this library's models are exported")
     if half and to not in ("safetensors", HUGGINGFACE):
         raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
+    if int8 and to != "onnx-step":
+        raise UserError("--int8 is for onnx-step")
     facts = facts_of(source, licence)
     from_hub = str(model).startswith(HUB)  # whose cache is no place for new files
     home = Path() if from_hub else Path(model) if Path(model).is_dir() else source.parent
     if to == HUGGINGFACE:
         return _export_folder(original, out or home / "huggingface", facts, half)
-    kind = "safetensors-half" if half else to
+    kind = VARIANTS[to] if half or int8 else to
     require(*FORMATS[kind].needs)
     file = out or home / f"model{FORMATS[kind].suffix}"
     if file.exists() and file.samefile(source):
@@ -69,6 +79,8 @@ def export(
     with whole(file, FORMATS[kind].suffix) as part:
         FORMATS[kind].write(original, part, facts)
         report = _proven(original, part, kind, file)
+    if side_car := FORMATS[kind].side_car:
+        write_text(file.with_suffix(".json"), json.dumps(side_car(original, facts), indent=1) + "\n")
     return _keep(report, file)
 
 
@@ -95,6 +107,9 @@ def _proven(model: SourceSeparator, part: Path, kind: str, file: Path) -> dict[s
 
 def _differs(report: dict[str, Any]) -> str:
     worst = max((row for row in report["cases"] if not row["passed"]), key=lambda row: row["difference"])
+    lowest = FORMATS[report["format"]].lowest_snr
+    if lowest is not None and worst["SNR"] is not None:
+        return f"is {worst['SNR']:.1f} dB from what the model computes on {worst['case']!r}; {lowest:g} are the least"
     return (
         f"does not compute what the model computes: {worst['difference']:.1e} apart on {worst['case']!r}, where "
         f"{report['format']} allows {report['tolerance']:g} of {worst['largest']:.2g}"

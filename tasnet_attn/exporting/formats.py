@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.graph import graph
 from tasnet_attn.exporting.lstm import restore, to_onnx
 from tasnet_attn.exporting.refusals import explained
+from tasnet_attn.exporting.step import State, about_step, step_program
 from tasnet_attn.model import SourceSeparator, segment_samples
 from tasnet_attn.storage import asteroid, save
 from tasnet_attn.storage.tensors import HEADER, header
@@ -34,6 +37,8 @@ class Format(NamedTuple):
     `tolerance`: how far an output may be from the model's, as a part of the largest output of the same input.
     `needs`: modules, of an extra, that write the file or run it for the proof.
     `run`: of a user's format: from a file to a function, mixtures [N, T] -> estimates [N, S, T], of NumPy.
+    `side_car`: what is also written beside the file, as JSON: for runtimes that cannot read what is inside.
+    `lowest_snr`: of formats that are not exact: dB against the model that decide instead of `tolerance`.
     """
 
     suffix: str
@@ -41,6 +46,8 @@ class Format(NamedTuple):
     write: Callable[[SourceSeparator, Path, dict[str, Any]], None]
     needs: tuple[str, ...] = ()
     run: Callable[[str], Callable[[np.ndarray], np.ndarray]] | None = None
+    side_car: Callable[[SourceSeparator, dict[str, Any]], dict[str, Any]] | None = None
+    lowest_snr: float | None = None
 
 
 def lengths(model: SourceSeparator) -> dict[str, int | None]:
@@ -105,35 +112,73 @@ def _write_torch_export(model: SourceSeparator, file: Path, facts: dict[str, Any
 
 
 def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    _fits_onnx(model)
+    with explained("onnx", model), torch.no_grad():
+        _save_onnx(_program(model), ["mixture"], ["estimates"], graph_header(model, facts), file)
+
+
+def _write_onnx_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    _fits_onnx(model)
+    with explained("onnx-step", model), torch.no_grad():
+        program, state = step_program(model)
+        outputs = ["estimates", *(f"next.{name}" for name in state.names)]
+        _save_onnx(program, ["samples", *state.names], outputs, step_header(model, facts), file)
+
+
+def _write_int8_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / "step.onnx"
+        _write_onnx_step(model, exact, facts)
+        logging.disable(logging.WARNING)  # it advises to prepare a graph that is prepared
+        try:
+            quantize_dynamic(exact, file, weight_type=QuantType.QUInt8)  # signed ones saturate on AVX2 without VNNI
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def step_header(model: SourceSeparator, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a step says of itself, in the file and in the side-car beside it."""
+    return {**header(model, facts), "config": model.config, "step": about_step(model, State(model))}
+
+
+def _fits_onnx(model: SourceSeparator) -> None:
     if sum(weight.nbytes for weight in model.state_dict().values()) > ONNX_LIMIT:
         raise UserError(f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}")
+
+
+def _save_onnx(
+    program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], about: dict[str, Any], file: Path
+) -> None:
     from onnxscript import optimizer
 
-    with explained("onnx", model), torch.no_grad():
-        written = torch.onnx.export(
-            _program(model), dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
-            input_names=["mixture"], output_names=["estimates"], verbose=False,
-            optimize=False,  # it takes the epsilons of our divisions (1e-16, 1e-8) for zeros: NaN on silence
-        )  # fmt: skip
-        assert written is not None
-        optimizer.fold_constants(written.model, input_size_limit=ONNX_LIMIT, output_size_limit=ONNX_LIMIT)
-        optimizer.remove_unused_nodes(written.model)
-        about = graph_header(model, facts)
-        written.model.metadata_props[HEADER] = json.dumps(about)
-        written.model.metadata_props.update(  # what a reader without this library looks for first
-            sources=",".join(model.sources), sample_rate=str(model.sample_rate), licence=str(about.get("licence"))
-        )
+    written = torch.onnx.export(
+        program, dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
+        input_names=inputs, output_names=outputs, verbose=False,
+        optimize=False,  # it takes the epsilons of our divisions (1e-16, 1e-8) for zeros: NaN on silence
+    )  # fmt: skip
+    assert written is not None
+    optimizer.fold_constants(written.model, input_size_limit=ONNX_LIMIT, output_size_limit=ONNX_LIMIT)
+    optimizer.remove_unused_nodes(written.model)
+    written.model.metadata_props[HEADER] = json.dumps(about)
+    written.model.metadata_props.update(  # what a reader without this library looks for first
+        sources=",".join(about["sources"]), sample_rate=str(about["sample_rate"]), licence=str(about.get("licence"))
+    )
     written.save(file, external_data=False)
 
 
 # What no exporter can do, in its own words; the command says the same line. A combination that is not here is possible.
 IMPOSSIBLE = {"onnx": "its weights exceed 2 GB, and protobuf, ONNX's container, holds no more in one file"}
 
+ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
     "safetensors": Format(".safetensors", 1e-6, _write_safetensors),
     "safetensors-half": Format(".half.safetensors", 2e-2, _write_half),
     "asteroid": Format(".pth", 1e-6, asteroid.write, ("asteroid",)),
     "torchscript": Format(".ts", 3e-5, _write_torchscript),
     "torch-export": Format(".pt2", 3e-5, _write_torch_export),
-    "onnx": Format(".onnx", 3e-5, _write_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "onnx": Format(".onnx", 3e-5, _write_onnx, ONNX),
+    "onnx-step": Format(".step.onnx", 3e-5, _write_onnx_step, ONNX, side_car=step_header),
+    "onnx-step-int8": Format(".step.int8.onnx", 3e-5, _write_int8_step, ONNX, side_car=step_header, lowest_snr=40.0),
 }

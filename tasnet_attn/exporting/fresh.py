@@ -35,6 +35,46 @@ def _onnx(file: str, threads: int) -> Run:
     return lambda mixture: session.run(None, {"mixture": mixture})[0]
 
 
+def _onnx_step(file: str, threads: int) -> Run:
+    """Block by block, of 1 to 5 strides, as a stream would come."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["tasnet_attn"])["step"]
+    stride, lead = about["stride"], about["lead"]
+
+    def run(mixture: np.ndarray) -> np.ndarray:
+        channels, length = mixture.shape
+        state = {}
+        for each in about["states"]:
+            sizes = [size * (channels if i == each["channels"] else 1) for i, size in enumerate(each["shape"])]
+            state[each["name"]] = np.zeros(sizes, each["type"])
+        frames = max(1, (length + about["trail"]) // stride)
+        padded = np.zeros((channels, lead + frames * stride), np.float32)
+        padded[:, : min(length, padded.shape[1])] = mixture[:, : padded.shape[1]]
+        if lead:  # the first samples complete what lies before the first step
+            held = state["encoder"]
+            state["encoder"] = np.concatenate([held[:, : held.shape[1] - lead], padded[:, :lead]], axis=1)
+        outputs, start, strides = [], lead, 1
+        while start < padded.shape[1]:
+            block = padded[:, start : start + strides * stride]
+            estimates, *after = session.run(None, {"samples": block, **state})
+            outputs.append(estimates)
+            state = dict(zip(state, after, strict=True))
+            start, strides = start + block.shape[1], strides % 5 + 1
+        if about["rest"]:
+            waveform, weights = (state[name] for name in about["rest"])
+            rest = about["gain"] * waveform / np.maximum(weights, about["floor"])
+            outputs.append(rest.reshape(channels, -1, waveform.shape[-1]))
+        whole = np.concatenate(outputs, axis=-1)[..., about["delay"] :][..., :length]
+        return np.pad(whole, [(0, 0), (0, 0), (0, length - whole.shape[-1])])
+
+    return run
+
+
 def _torchscript(file: str) -> Run:
     import warnings
 
@@ -84,7 +124,8 @@ def _runner(to: str) -> Callable[[str], Run]:
     return run
 
 
-GRAPHS = ("torchscript", "torch-export", "onnx")  # run without this library
+ONNX = {"onnx": _onnx, "onnx-step": _onnx_step, "onnx-step-int8": _onnx_step}
+GRAPHS = ("torchscript", "torch-export", *ONNX)  # run without this library
 
 
 def main(jobs: list[dict[str, Any]], threads: int, imports: list[str]) -> None:
@@ -92,7 +133,7 @@ def main(jobs: list[dict[str, Any]], threads: int, imports: list[str]) -> None:
 
     `imports`: the user's modules; a graph needs none of them.
     """
-    if any(job["format"] != "onnx" for job in jobs):
+    if any(job["format"] not in ONNX for job in jobs):
         import torch
 
         torch.set_num_threads(threads)
@@ -101,7 +142,8 @@ def main(jobs: list[dict[str, Any]], threads: int, imports: list[str]) -> None:
 
         import_modules(imports)
     for job in jobs:
-        run = _onnx(job["file"], threads) if job["format"] == "onnx" else _runner(job["format"])(job["file"])
+        to, file = job["format"], job["file"]
+        run = ONNX[to](file, threads) if to in ONNX else _runner(to)(file)
         with np.load(job["inputs"]) as mixtures:
             np.savez(job["outputs"], **{name: run(mixtures[name]) for name in mixtures.files})  # type: ignore[arg-type]
 

@@ -6,27 +6,29 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+Result = tuple[Tensor, Tensor, Tensor]
+
 
 @torch.library.custom_op("tasnet_attn::lstm", mutates_args=())
-def lstm(x: Tensor, state: Tensor, weights: list[Tensor], layers: int, directions: int) -> Tensor:
-    """[N, L, D] and the first state [layers * directions, N, H] -> [N, L, directions * H]."""
+def lstm(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], layers: int, directions: int) -> Result:
+    """[N, L, D] and the state, twice [layers * directions, N, H] -> [N, L, directions * H] and the state after it."""
     with torch.autocast("cpu", enabled=False):
-        return torch.lstm(x, (state, state), weights, True, layers, 0.0, False, directions == 2, True)[0]
+        y, h, c = torch.lstm(x, (h, c), weights, True, layers, 0.0, False, directions == 2, True)
+        return y, h.clone(), c.clone()
 
 
 @lstm.register_fake
-def _(x: Tensor, state: Tensor, weights: list[Tensor], layers: int, directions: int) -> Tensor:
-    return x.new_empty(x.shape[0], x.shape[1], directions * state.shape[-1])
+def _(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], layers: int, directions: int) -> Result:
+    return x.new_empty(x.shape[0], x.shape[1], directions * h.shape[-1]), torch.empty_like(h), torch.empty_like(c)
 
 
 class GraphLSTM(nn.Module):
-    """Stands in for an `nn.LSTM`, ours or a user's, while a graph is captured; whole signals only: no state goes in."""
+    """Stands in for an `nn.LSTM`, ours or a user's, while a graph is captured."""
 
     def __init__(self, original: nn.LSTM) -> None:
         super().__init__()
@@ -37,12 +39,12 @@ class GraphLSTM(nn.Module):
     def flatten_parameters(self) -> None:
         """Nothing: some modules call it before the layer."""
 
-    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """[N, L, D] -> [N, L, directions * H], or with N and L exchanged."""
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """[N, L, D] -> [N, L, directions * H], or with N and L exchanged; and the state carried out."""
         x = x if self.batch_first else x.transpose(0, 1)
-        start = x.new_zeros(self.layers * self.directions, x.shape[0], self.hidden)
-        y = lstm(x, start, list(self.weights), self.layers, self.directions)
-        return (y if self.batch_first else y.transpose(0, 1)), None
+        zeros = x.new_zeros(self.layers * self.directions, x.shape[0], self.hidden)
+        y, h, c = lstm(x, *(state or (zeros, zeros)), list(self.weights), self.layers, self.directions)
+        return (y if self.batch_first else y.transpose(0, 1)), (h, c)
 
 
 def restore(program: torch.export.ExportedProgram) -> None:
@@ -50,14 +52,12 @@ def restore(program: torch.export.ExportedProgram) -> None:
     graph = program.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.tasnet_attn.lstm.default:
-            x, state, weights, layers, directions = node.args
+            x, h, c, weights, layers, directions = node.args
             with graph.inserting_before(node):
-                arguments = (x, [state, state], weights, True, layers, 0.0, False, directions == 2, True)
+                arguments = (x, [h, c], weights, True, layers, 0.0, False, directions == 2, True)
                 whole = graph.call_function(torch.ops.aten.lstm.input, arguments)
-                output = graph.call_function(operator.getitem, (whole, 0))
-            whole.meta["val"] = (node.meta["val"], state.meta["val"], state.meta["val"])
-            output.meta["val"] = node.meta["val"]
-            node.replace_all_uses_with(output)
+            whole.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(whole)
             graph.erase_node(node)
     graph.lint()
     program.graph_module.recompile()
@@ -77,18 +77,23 @@ def to_onnx() -> dict[Any, Any]:
         axes: Any = op.Constant(value_ints=[0])
         return op.Unsqueeze(op.Gather(weight, order, axis=0), axes)
 
-    def translate(x, state, weights, layers: int, directions: int):
+    def translate(x, h, c, weights, layers: int, directions: int):
         way = "bidirectional" if directions == 2 else "forward"
         x = op.Transpose(x, perm=[1, 0, 2])  # ONNX Runtime has time first only
+        after: list[Any] = []
         for layer in range(layers):
             first = 4 * directions * layer
             ways = [[ordered(w) for w in weights[first + 4 * d : first + 4 * d + 4]] for d in range(directions)]
             w, r = (op.Concat(*(way[i] for way in ways), axis=0) for i in (0, 1))
             b = op.Concat(*(op.Concat(way[2], way[3], axis=1) for way in ways), axis=0)
             hidden = weights[first + 1].shape[-1]
-            y, _, _ = op.LSTM(x, w, r, b, hidden_size=hidden, direction=way)  # [L, directions, N, H]
+            ends: list[Any] = [op.Constant(value_ints=[directions * place]) for place in (layer, layer + 1)]
+            state = (op.Slice(each, *ends) for each in (h, c))  # of axis 0
+            y, *carried = op.LSTM(x, w, r, b, None, *state, hidden_size=hidden, direction=way)  # [L, directions, N, H]
+            after.append(carried)
             shape: Any = op.Constant(value_ints=[0, 0, -1])
             x = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), shape)
-        return op.Transpose(x, perm=[1, 0, 2])
+        h, c = (op.Concat(*each, axis=0) for each in zip(*after, strict=True))
+        return op.Transpose(x, perm=[1, 0, 2]), h, c
 
     return {torch.ops.tasnet_attn.lstm.default: translate}

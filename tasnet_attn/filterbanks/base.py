@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 class Encoder(Configurable, nn.Module):
     """From waveform [N, T] to `Encoded`.
 
-    To stream, an encoder states `stride` and writes `n_frames`, `initial_state` and `step`.
+    To stream, an encoder states `stride`, `lead` and `trail`, and writes `initial_state` and `step`.
 
     Attributes:
         n_features: F.
@@ -40,6 +40,7 @@ class Encoder(Configurable, nn.Module):
         framed: the clip's frames are centred on multiples of a hop, so that windows of frames can be joined.
         stride: samples between frames.
         lead: samples that the first step takes beside whole strides.
+        trail: zeros that are read behind the end: there are (T + trail) // stride frames, at least one.
     """
 
     abstract = True
@@ -49,6 +50,7 @@ class Encoder(Configurable, nn.Module):
     framed = False
     stride: int
     lead = 0
+    trail: int
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         """Encode; `scale` given: divide by it instead of measuring one."""
@@ -63,7 +65,7 @@ class Encoder(Configurable, nn.Module):
 
     def n_frames(self, length: int) -> int:
         """Frames of a waveform of `length` samples."""
-        raise NotImplementedError
+        return max(1, (length + self.trail) // self.stride)
 
     def initial_state(self, batch: int) -> Tensor:
         """The samples before the first, zeros [N, t]."""
@@ -126,5 +128,7 @@ def overlap_further(segments: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         before: what the last ones left, [M, t].
     """
     held = before.shape[-1]
+    if held == 0:
+        return segments, before
     waveform = torch.cat([segments[:, :held] + before, segments[:, held:]], dim=-1)
     return waveform[:, : waveform.shape[-1] - held], waveform[:, waveform.shape[-1] - held :]

@@ -42,14 +42,11 @@ class FrameEncoder(Encoder):
         at_least(1, n_filters=n_filters, kernel_size=kernel_size)
         self.n_features, self.kernel_size = n_filters, kernel_size
         self.stride = _stride(kernel_size, stride)
-        self.latency = kernel_size - 1
+        self.latency = self.trail = kernel_size - 1
 
     @classmethod
     def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments | {"stride": _stride(arguments["kernel_size"], arguments["stride"])}
-
-    def n_frames(self, length: int) -> int:
-        return (length + self.kernel_size - 1) // self.stride
 
     def forward(self, waveform: Tensor, scale: Tensor | None = None) -> Encoded:
         return self._encoded(pad_to_frames(waveform, self.kernel_size, self.stride), scale)
@@ -58,6 +55,8 @@ class FrameEncoder(Encoder):
         return next(itertools.chain(self.parameters(), self.buffers())).new_zeros(batch, self.kernel_size - self.stride)
 
     def step(self, samples: Tensor, state: Tensor) -> tuple[Encoded, Tensor]:
+        if self.kernel_size == self.stride:
+            return self._encoded(samples, None), state
         samples = torch.cat([state, samples], dim=-1)
         return self._encoded(samples, None), samples[..., samples.shape[-1] - state.shape[-1] :]
 

@@ -54,14 +54,10 @@ class STFTEncoder(Encoder):
         self.last_frame = last_frame
         self.n_features = n_fft // 2 + 1 - (drop is not None)
         self.clip_scaled, self.framed = normalise == "max", True
-        self.stride, self.lead = hop, n_fft // 2 - hop
+        self.stride, self.lead, self.trail = hop, n_fft // 2 - hop, hop * last_frame
         self.latency = n_fft - 1 if self.lead >= 0 and not self.clip_scaled else None
         self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)
-
-    def n_frames(self, length: int) -> int:
-        """Frames of a waveform of `length` samples."""
-        return max(1, length // self.hop + self.last_frame)
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor:
         """The largest magnitude of every channel of a clip in blocks [C, t]: [C, 1, 1]."""
@@ -89,7 +85,7 @@ class STFTEncoder(Encoder):
 
     def step(self, samples: Tensor, state: Tensor) -> tuple[Encoded, Tensor]:
         samples = torch.cat([state, samples], dim=-1)
-        carrier = torch.view_as_real(self._frames(samples)[..., self._bins, :]).movedim(-1, 1)
+        carrier = torch.view_as_real(self._frames(samples)).movedim(-1, 1)[..., self._bins, :]  # real first: for ONNX
         return self._encoded(carrier, None), samples[..., samples.shape[-1] - (self.n_fft - self.hop) :]
 
     def _encoded(self, carrier: Tensor, scale: Tensor | None) -> Encoded:
