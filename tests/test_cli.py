@@ -109,7 +109,7 @@ def test_a_bad_input_does_not_stop_the_rest(model, song, tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and "bad.wav" in errors[0] and "missing.wav" in errors[1]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["song"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".separated", "song"]
 
 
 def nan_file(tmp_path):

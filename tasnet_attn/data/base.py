@@ -348,7 +348,7 @@ class SegmentedData(Configurable, LightningDataModule):
         segments = self.segments(split)
         rank, world, same = 0, 1, False
         if self.trainer:
-            rank, world, same = self.trainer.global_rank, self.trainer.world_size, self.trainer.overfit_batches > 0
+            rank, world, same = self.trainer.global_rank, self.trainer.world_size, self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if len(segments) < world:
             raise UserError(f"{split}: {len(segments)} segment(s) for {world} processes; each needs at least one")
         # training leaves out the last size % world, so that every batch of all processes is full

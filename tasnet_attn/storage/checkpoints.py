@@ -67,7 +67,8 @@ def _check_size(file: Path, opened: BinaryIO) -> None:
         _, _, _, operations = ([*pickletools.genops(opened)] for _ in range(4))
     except ValueError as error:
         raise UserError(f"{file}: not a checkpoint that can be read safely: not a whole file of torch.save") from error
-    stated, last = 0, [None] * 3
+    stated = 0
+    last: list[int | str | None] = [None] * 3
     for operation, value, _ in operations:
         if operation.name == "BINPERSID":  # ("storage", type, key, place, number, None)
             number = last[0] if isinstance(last[0], int) and last[1:] == ["NONE", "TUPLE"] else size + 1

@@ -61,7 +61,7 @@ class LastCheckpoint(ModelCheckpoint):
             raise self.stop.error(self._file.parent.parent, trainer.global_step)
         if self._ends(trainer):
             self.within = True
-            if not trainer.fast_dev_run:
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 trainer.save_checkpoint(self._file)
             return
         if self.due:
@@ -171,7 +171,7 @@ class StoreConfig(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it; the user's loggers get it too."""
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
             warn(f"{self.out}: the data changed since this run began: {change}")

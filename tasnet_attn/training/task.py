@@ -136,7 +136,7 @@ class SeparationTask(LightningModule):
             self.model.gain *= common / energy
         for config in self.trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and self.trainer.is_last_batch:
-                config.scheduler.step(loss)
+                config.scheduler.step(loss)  # type: ignore[arg-type]
 
     def _log_measured(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Log a split's loss and SI-SNR over all processes; returns the gain's two sums, and the loss.
@@ -174,8 +174,8 @@ class SeparationTask(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval, "monitor": "valid_loss"}
-        schedule["strict"] = False  # without a validation a plateau's rate stays
+        schedule: dict[str, Any] = {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval}
+        schedule |= {"monitor": "valid_loss", "strict": False}  # without a validation a plateau's rate stays
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     @classmethod

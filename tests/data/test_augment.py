@@ -124,5 +124,5 @@ def test_values_that_make_no_sense(tmp_path, setting, value):
         MUSDB18(["vocals"], 8000, **{setting: value})
     file = tmp_path / "base.yml"
     file.write_text(f"data: {{class_path: StemFolders, init_args: {{{setting}: {value}}}}}\n")
-    with pytest.raises(UserError, match=f"base.yml: data: StemFolders: {setting} {value}"):
+    with pytest.raises(UserError, match=f"base.yml: data[.:].*{setting}:? {value}"):
         from_config(file, SOURCES, 8000)

@@ -281,8 +281,9 @@ def test_scores_by_pairs_of_speakers(tmp_path, capsys):
     lines = ["track,source,metric,score,mean,windows,unscored,seconds"]
     for number in range(12):
         for source, score in (("speaker1", number), ("speaker2", number + 2)):
-            lines.append(f"paola-0-{number}_allison-0-{number},{source},SI-SNRi,{score},{score},1,0,3.0")
-    lines.append("kdehu-0-0000_paola-0-0099,speaker1,SI-SNRi,20,20,1,0,3.0")
+            for metric in ("SDR", "SI-SNRi"):
+                lines.append(f"paola-0-{number}_allison-0-{number},{source},{metric},{score},{score},1,0,3.0")
+    lines += [f"kdehu-0-0000_paola-0-0099,speaker1,{metric},20,20,1,0,3.0" for metric in ("SDR", "SI-SNRi")]
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
     pairs.main([str(tmp_path)])
     once = capsys.readouterr().out

@@ -219,7 +219,7 @@ def test_a_step_in_other_precisions(name):
     [
         (["--trainer.accelerator=gpu", "--trainer.devices=2"], "gpu"),
         (["--trainer.precision=bf16-mixd"], "trainer.precision"),
-        (["--ema=1.5"], "decay"),
+        (["--ema=1.5"], "ema: 1.5 must be at most 1"),
         (["--trainer.strategy=dpd"], "dpd"),
     ],
 )
