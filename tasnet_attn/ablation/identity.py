@@ -102,11 +102,8 @@ def kept(runs: Path, wanted: set[str]) -> dict[str, Path]:
         else:
             others.append(folder)
     for folder in others if len(found) < len(wanted) else ():
-        try:
-            full = config.read_yaml(folder)
-            found.setdefault(f"{identity(full)}-s{full.get('seed_everything')}", folder)
-        except UserError:
-            continue  # no run yet, or one of classes that this sweep does not know
+        if name := _own_name(folder):
+            found.setdefault(name, folder)
     return found
 
 
@@ -115,9 +112,18 @@ def trained_elsewhere(out: Path, wanted: set[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for marker in sorted(out.absolute().parent.glob(f"*/runs/*/{FINISHED}")):
         name = _run_name(marker.parent)
-        if name in wanted and marker.parents[2] != out.absolute():
+        if name in wanted and marker.parents[2] != out.absolute() and _own_name(marker.parent) == name:
             found.setdefault(name, marker.parent)
     return found
+
+
+def _own_name(folder: Path) -> str | None:
+    """KEY-sSEED by the configuration in a folder; None: no run yet, or one of classes that this sweep does not know."""
+    try:
+        full = config.read_yaml(folder)
+        return f"{identity(full)}-s{full.get('seed_everything')}"
+    except UserError:
+        return None
 
 
 def _run_name(folder: Path) -> str:

@@ -321,6 +321,8 @@ def _stream(path: Path, container: Any, track: int) -> Any:
         raise UserError(f"{path}: holds no audio track")
     if not 1 <= track <= len(streams):
         raise UserError(f"{path}: has no audio track {track}; it has {len(streams)}")
+    if streams[track - 1].codec_context is None:
+        raise UserError(f"{path}: damaged: its header does not say how the audio is coded")
     return streams[track - 1]
 
 

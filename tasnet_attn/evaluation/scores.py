@@ -83,8 +83,11 @@ def score(
         _add(whole, metric, found, count)
     size = references.length if window is None else min(window, references.length)
     starts = range(0, references.length - size + 1, hop or size)
-    mute = [torch.stack([silent(x.cut(start, start + size)) for start in starts], -1) for x in (references, estimates)]
-    return TrackScores(frames, whole, torch.stack(mute))
+    mute = torch.zeros(2, count, len(starts), dtype=torch.bool)
+    for row, signals in zip(mute, (references, estimates), strict=True):
+        for number, start in enumerate(starts):
+            row[:, number] = silent(signals.cut(start, start + size))
+    return TrackScores(frames, whole, mute)
 
 
 def _whole(

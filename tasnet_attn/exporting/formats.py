@@ -114,7 +114,8 @@ def _write_torch_export(model: SourceSeparator, file: Path, facts: dict[str, Any
 def _write_onnx(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
     _fits_onnx(model)
     with explained("onnx", model), torch.no_grad():
-        _save_onnx(_program(model), ["mixture"], ["estimates"], graph_header(model, facts), file)
+        written = _onnx(_program(model), ["mixture"], ["estimates"], graph_header(model, facts))
+    written.save(file, external_data=False)
 
 
 def _write_onnx_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
@@ -122,7 +123,8 @@ def _write_onnx_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) 
     with explained("onnx-step", model), torch.no_grad():
         program, state = step_program(model)
         outputs = ["estimates", *(f"next.{name}" for name in state.names)]
-        _save_onnx(program, ["samples", *state.names], outputs, step_header(model, facts), file)
+        written = _onnx(program, ["samples", *state.names], outputs, step_header(model, facts))
+    written.save(file, external_data=False)
 
 
 def _write_int8_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
@@ -148,9 +150,9 @@ def _fits_onnx(model: SourceSeparator) -> None:
         raise UserError(f"onnx: not possible for this model: {IMPOSSIBLE['onnx']}")
 
 
-def _save_onnx(
-    program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], about: dict[str, Any], file: Path
-) -> None:
+def _onnx(
+    program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], about: dict[str, Any]
+) -> torch.onnx.ONNXProgram:
     from onnxscript import optimizer
 
     written = torch.onnx.export(
@@ -165,7 +167,7 @@ def _save_onnx(
     written.model.metadata_props.update(  # what a reader without this library looks for first
         sources=",".join(about["sources"]), sample_rate=str(about["sample_rate"]), licence=str(about.get("licence"))
     )
-    written.save(file, external_data=False)
+    return written
 
 
 # What no exporter can do, in its own words; the command says the same line. A combination that is not here is possible.

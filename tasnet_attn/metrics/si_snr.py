@@ -58,20 +58,27 @@ def si_snr_by_pieces(references: Signals, estimates: Signals, floor: float = FLO
         floor: see `si_snr`.
     """
     tiny, count = TINY if floor else 0.0, references.length
-    means = [torch.stack([p.double().sum(-1) for p in x.pieces()]).sum(0) / count for x in (references, estimates)]
+    # sums in place: small tensors that are kept between large ones that are freed make the heap grow with the length
+    means = [torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device) for x in (references, estimates)]
+    for x, mean in zip((references, estimates), means, strict=True):
+        for piece in x.pieces():
+            mean += piece.double().sum(-1) / count
 
     def centred() -> Iterator[tuple[Tensor, Tensor]]:
         for pair in zip(references.pieces(), estimates.pieces(), strict=True):
             reference, estimate = (x.double() - mean.unsqueeze(-1) for x, mean in zip(pair, means, strict=True))
             yield reference, estimate
 
-    dot = power = energy = signal = noise = torch.zeros(())
+    shape = torch.broadcast_shapes(*(mean.shape for mean in means))
+    dot, power, energy, signal, noise = means[0].new_zeros(5, *shape)
     for reference, estimate in centred():
-        dot, power = dot + (estimate * reference).sum(-1), power + reference.square().sum(-1)
-        energy = energy + estimate.square().sum(-1)
+        dot += (estimate * reference).sum(-1)
+        power += reference.square().sum(-1)
+        energy += estimate.square().sum(-1)
     scale = (dot / (power + tiny)).unsqueeze(-1)
     for reference, estimate in centred():
         target = scale * reference
-        signal, noise = signal + target.square().sum(-1), noise + (estimate - target).square().sum(-1)
+        signal += target.square().sum(-1)
+        noise += (estimate - target).square().sum(-1)
     added = floor * energy + tiny
     return 10 * torch.log10((signal + added) / (noise + added))

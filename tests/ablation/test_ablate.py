@@ -433,11 +433,11 @@ def test_ray_gives_the_same_table(unbroken, tmp_path):
     with subprocess.Popen([sys.executable, "-W", "ignore", "-c", CLUSTER], **quiet) as cluster:
         try:
             address = cluster.stdout.readline().strip()
-            arguments = ["--out", str(tmp_path), "--ray", address]
+            arguments = ["--out", str(tmp_path / "out"), "--ray", address]
             greedy = subprocess.run([*command, *arguments, "--gpus", "0.5"], capture_output=True, **settings)
             ran = subprocess.run([*command, *arguments], capture_output=True, **settings)
         finally:
             cluster.communicate("\n")
     assert greedy.returncode == 2 and "a cell needs 1 CPUs and 0.5 GPUs, the cluster has 2 CPUs" in greedy.stderr
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert (tmp_path / "table.md").read_text() == (whole / "table.md").read_text()
+    assert (tmp_path / "out" / "table.md").read_text() == (whole / "table.md").read_text()

@@ -19,7 +19,6 @@ from tasnet_attn.cli import main
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting import export
 from tasnet_attn.exporting.formats import FORMATS
-from tasnet_attn.filterbanks import GammatoneEncoder
 from tasnet_attn.heads import Mask
 from tasnet_attn.separators import LTL, TasNet
 
@@ -28,9 +27,7 @@ CODED = partial(WINDOWED, lstm_before=0, lstm_after=2, positional="sinusoidal")
 MODELS = {
     "LTL": lambda: tasnet_model(WINDOWED),
     "TasNet, overlapping": lambda: tasnet_model(partial(TasNet, hidden=8), kernel_size=20, stride=7),
-    "gammatone": lambda: tasnet_model(CODED, GammatoneEncoder(24, 16, 8000, 8, n_centres=6), stride=8),
     "STFT": lambda: spectrogram_model(CODED, Mask("sigmoid"), None, drop="nyquist", last_frame=False),
-    "LTL that sees one frame": lambda: tasnet_model(partial(WINDOWED, window=1)),
 }
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(MODELS)[1:]]
 
