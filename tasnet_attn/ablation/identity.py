@@ -102,8 +102,8 @@ def kept(runs: Path, wanted: set[str]) -> dict[str, Path]:
         else:
             others.append(folder)
     for folder in others if len(found) < len(wanted) else ():
-        if name := _own_name(folder):
-            found.setdefault(name, folder)
+        if own := _own_name(folder):
+            found.setdefault(own, folder)
     return found
 
 
