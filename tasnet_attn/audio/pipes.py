@@ -66,14 +66,17 @@ def blocks(pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"") -> It
     kind = TYPES[layout.coding]
     width = kind.itemsize * layout.channels
     while True:
-        data = before + _exactly(pipe, size * width - len(before))
+        wanted = (
+            max(size, -(-len(before) // width)) * width
+        )  # whole samples, also where a block is shorter than `before`
+        data = before + _exactly(pipe, wanted - len(before))
         before = b""
         samples = np.frombuffer(data, kind, len(data) // width * layout.channels).astype(np.float32)
         if kind.kind == "i":
             samples /= 2.0 ** (8 * kind.itemsize - 1)
         if len(samples):
             yield torch.from_numpy(samples.reshape(-1, layout.channels).T.copy())
-        if len(data) < size * width:
+        if len(data) < wanted:
             return
 
 

@@ -38,7 +38,6 @@ class StreamingSeparator:
         model: a causal model whose memory is bounded: LTL with a window, TasNet, a causal one of your own. It is used
             as it is: put it into evaluation mode before.
         channels: of the mixture.
-        step: what runs the model in its place, an exported step for example; arguments as `model_step`'s.
 
     Attributes:
         latency: samples that an output sample waits for at most, beyond its own; `process` delays by as many.
@@ -48,14 +47,14 @@ class StreamingSeparator:
         UserError: a model that cannot stream; says which part of it.
     """
 
-    def __init__(self, model: SourceSeparator, channels: int = 1, step: Step | None = None) -> None:
+    def __init__(self, model: SourceSeparator, channels: int = 1) -> None:
         at_least(1, channels=channels)
         if why := cannot_stream(model):
             raise UserError(f"this model cannot stream: {why}")
         assert model.latency is not None
         self.model, self.channels, self.latency = model, channels, model.latency
         self.device = next(model.parameters()).device
-        self.step = step or model_step(model)
+        self.step = model_step(model)
         self.reset()
 
     def reset(self) -> None:

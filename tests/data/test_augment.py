@@ -124,5 +124,8 @@ def test_values_that_make_no_sense(tmp_path, setting, value):
         MUSDB18(["vocals"], 8000, **{setting: value})
     file = tmp_path / "base.yml"
     file.write_text(f"data: {{class_path: StemFolders, init_args: {{{setting}: {value}}}}}\n")
-    with pytest.raises(UserError, match=f"base.yml: data[.:].*{setting}:? {value}"):
+    range_or_class = (
+        f"data.{setting}: {value} must be at least 0" if value < 0 else f"data: StemFolders: {setting} {value}"
+    )
+    with pytest.raises(UserError, match=f"base.yml: {range_or_class}"):
         from_config(file, SOURCES, 8000)

@@ -110,6 +110,14 @@ def test_samples_survive_a_pipe(coding, wav):
     torch.testing.assert_close(torch.cat(list(blocks(pipe, found, 10, before)), dim=-1), audio, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_blocks_shorter_than_a_header_lose_no_byte(channels):
+    layout, audio = Layout(8000, channels), torch.rand(channels, 23)
+    pipe = Trickle(coded(audio, layout)[0])
+    found, before = opened(pipe, layout)
+    assert torch.equal(torch.cat(list(blocks(pipe, found, 1, before)), dim=-1), audio)
+
+
 def test_integers_are_cut_to_full_scale_and_counted():
     data, cut = coded(torch.tensor([[0.5, 1.5, -2.0]]), Layout(8000, 1, "s16"))
     assert list(np.frombuffer(data, "<i2")) == [16384, 32767, -32768] and cut == 2
