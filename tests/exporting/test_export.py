@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_names_rate_licence_and_training_are_inside(to, written):
     assert about["sources"] == ["guitar", "backing"] and about["sample_rate"] == 8000
     assert about["licence"] == "MIT" and about["training"]["global_step"] == 7
     assert about["config"] == json.loads(json.dumps(kind("SamsNet").config))
-    assert about["versions"]["torch"] == torch.__version__
+    assert about["versions"]["torch"] == version("torch")  # torch itself may add its build
     if to in GRAPHS:
         assert about["graph"]["window"] == about["graph"]["minimum"] == 400
 
