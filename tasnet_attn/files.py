@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -105,6 +105,36 @@ def clear(folder: Path, age: float = 0.2) -> None:
             shutil.rmtree(left, ignore_errors=True)
         except (Timeout, FileNotFoundError):
             continue
+
+
+@contextmanager
+def holding(folder: Path, lock: str, busy: str) -> Iterator[None]:
+    """Hold a folder, made if need be, from the first moment on; the process's end releases it, however it ends.
+
+    The lock's file goes with the block, and so does a folder in which nothing came to be.
+
+    Args:
+        folder: what one process at a time works in.
+        lock: the name of a file in it.
+        busy: what to say where another process holds it.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    with touching(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / lock)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            raise UserError(busy) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / lock).unlink()
+            folder.rmdir()  # if nothing came to be in it
+        held.release()
 
 
 def terminated(number: int, frame: object) -> None:

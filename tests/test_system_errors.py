@@ -1,5 +1,6 @@
 """What the operating system refuses is one line that names path and reason, status 1, in every command."""
 
+import re
 import resource
 import shutil
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, SMALL_SEPARATORS, recipe_script, tasnet_model
+from filelock import FileLock
 
 from tasnet_attn import config, save
 from tasnet_attn.cli import main
@@ -15,6 +17,7 @@ from tasnet_attn.data import Track
 from tasnet_attn.demo import recipe
 from tasnet_attn.evaluation import evaluate
 from tasnet_attn.evaluation.oracles import OracleMask
+from tasnet_attn.files import digest
 
 BASE = str(recipe("demo") / "base.yml")
 SWEEP = str(ROOT / "recipes/ablations/small/attention.yml")
@@ -63,11 +66,11 @@ def command(tmp_path, capsys, evaluated):
         "LOCKED": "locked/below",
     }
 
-    def run(*words):
+    def run(*words, expected=1):
         status = main([str(tmp_path / names[word]) if word in names else word for word in words])
         error = capsys.readouterr().err
         said = [line for line in error.splitlines() if line.startswith("tasnet-attn: ")]
-        assert status == 1 and len(said) == 1 and "Traceback" not in error, error
+        assert status == expected and len(said) == 1 and "Traceback" not in error, error
         assert str(tmp_path) in said[0] and (tmp_path / "file").read_text() == "mine"
         assert not list(tmp_path.rglob("*.part*"))
         return said[0]
@@ -176,9 +179,36 @@ def test_corpora_onto_a_file_or_a_full_disk(tmp_path, capsys, monkeypatch, name)
         monkeypatch.setattr(script, "write_subset", lambda root, *rest: (root / "x").write_text("x" * 9000))
     else:
         monkeypatch.setattr(script, "versions", dict)
-    for out, reason in (("file/below", "Not a directory"), ("new", "File too large")):
+    for out, reason in (("file/below", "Not a directory|File exists"), ("new", "File too large")):
         with full_disk(100):
             assert script.main(["--out", str(tmp_path / out)]) == 1
         error = capsys.readouterr().err
-        assert error.count("\n") == 1 and reason in error and str(tmp_path) in error
+        assert error.count("\n") == 1 and re.search(reason, error) and str(tmp_path) in error
     assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "new/x").exists()
+
+
+HELD = [
+    (("evaluate", "--model", "MODEL", "--data", BASE, "--out", "NEW"), "new/.evaluating"),
+    (("export", "MODEL", "--out", "NEW"), f".{digest(['new'])}.lock"),
+    (("export", "MODEL", "--to", "huggingface", "--out", "NEW"), "new/.exporting"),
+]
+
+
+@pytest.mark.parametrize(("words", "lock"), HELD)
+def test_one_at_a_time_works_in_one_place(command, tmp_path, words, lock):
+    (tmp_path / lock).parent.mkdir(exist_ok=True)
+    with FileLock(tmp_path / lock):
+        assert "new: another" in command(*words, expected=2)
+    assert not list(tmp_path.rglob("new*/*.json"))
+
+
+@pytest.mark.parametrize("name", ["debian2mix/local/prepare.py", "synthsong/local/prepare.py"])
+def test_one_at_a_time_builds_a_corpus(tmp_path, capsys, monkeypatch, name):
+    script = recipe_script(name)
+    with FileLock(tmp_path / (".new.building" if "debian" in name else ".building")):
+        out = tmp_path / "new" if "debian" in name else tmp_path
+        monkeypatch.setattr(script, "find", lambda packages: [], raising=False)
+        monkeypatch.setattr(script, "prompts_of", lambda debs: [], raising=False)
+        assert script.main(["--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{out}: another process builds into this folder" in error

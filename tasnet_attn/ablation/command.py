@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from tasnet_attn import terminal
 from tasnet_attn.ablation import sweep as sweeps
@@ -24,7 +20,9 @@ from tasnet_attn.ablation.sweep import Run, Sweep
 from tasnet_attn.ablation.tables import claim_rows, collect, score_rows, write
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
-from tasnet_attn.files import write_text
+from tasnet_attn.files import holding, write_text
+
+BUSY = "another `ablate` is at work in this folder; wait for it, or give another --out"
 
 
 def ablate(
@@ -63,7 +61,7 @@ def ablate(
         _print_cells(checked, print)
         plan(checked, checked.runs(out), cells)
         return 0
-    with _held(out), terminal.log(out / terminal.LOG):
+    with holding(out, ".lock", f"{out}: {BUSY}"), terminal.log(out / terminal.LOG):
         _print_cells(checked, terminal.say)
         runs = checked.runs(out)
         threads = checked.settings.threads
@@ -118,21 +116,3 @@ def _speeds(sweep: Sweep, out: Path, done: set[str]) -> dict[str, list[float]]:
             kept[cell.key] = real_time_factor(cell.config["model"])
             write_text(file, json.dumps(kept, indent=1))
     return {cell.name: kept[cell.key] for cell in sweep.cells if cell.key in kept}
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Hold a sweep's folder: it can be written, and no other `ablate` works in it."""
-    lock = FileLock(out / ".lock", blocking=False)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"{out}: another `ablate` is at work in this folder; wait for it, or give another --out"
-        ) from None
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise UserError(f"{out}: cannot be written: {reason}; give another --out", status=1) from error
-    with lock:
-        yield

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from tasnet_attn.audio.writing import refusals
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
+
+BUSY = "another process builds into this folder; wait for it, or give another --out"
 
 
 def decode(content: bytes, name: str, headless: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], int]:
@@ -41,6 +44,21 @@ def decode(content: bytes, name: str, headless: str | None = None, dtype: str = 
         return samples.astype(np.float32)[:, None] / 32768, frames[0].sample_rate
     except (av.FFmpegError, soundfile.SoundFileError) as error:
         raise UserError(f"{name}: cannot be decoded: {error}") from error
+
+
+def read_pcm(file: Path) -> tuple[NDArray[Any], str]:
+    """The samples of a file of 16 bits, [T] or [T, C] int16, and its comment.
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    import soundfile
+
+    try:
+        with touching(file), file.open("rb") as content, soundfile.SoundFile(content) as opened:
+            return opened.read(dtype="int16"), opened.comment
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{file}: cannot be decoded: {error}") from error
 
 
 def write_pcm(file: Path, samples: NDArray[Any], sample_rate: int, **tags: str) -> None:

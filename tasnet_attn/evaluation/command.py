@@ -40,13 +40,14 @@ from tasnet_attn.evaluation.scores import Backend, best_order, offered, score
 from tasnet_attn.evaluation.spool import Spool
 from tasnet_attn.evaluation.summary import Convention
 from tasnet_attn.evaluation.systems import System, fingerprint
-from tasnet_attn.files import touching, whole_folder, workspace, write_text
+from tasnet_attn.files import holding, touching, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
 LOWEST = 1000  # Hz at which anything is scored
+BUSY = "another process evaluates into this folder; wait for it, or give another --out"
 OWN = ("model", "tracks", "out", "facts")  # arguments that no configuration gives
 CHOICE = tuple(key for key in config.settings(choose) if key not in OWN)  # those of the section that `choose` takes
 
@@ -127,71 +128,71 @@ def evaluate(
     settings: dict[str, Any] = {"backend": backend, "window": window, "hop": hop, "v3": v3}
     settings |= {"rate": rate, "beside": list(beside)}
     shows: dict[str, Any] = {"show": list(show), "convention": convention}
-    for each in baselines:
-        oracle = copy(BASELINES[each])
-        oracle.sources = getattr(model, "sources", tracks[0].sources)
-        below = out / "baselines" / each
-        evaluate(oracle, tracks, below, device=device, jobs=jobs, name=each, metrics=metrics, **settings, **shows)
-    with touching(out):
-        out.mkdir(parents=True, exist_ok=True)
-    for part in (*out.glob(".*.part"), *out.glob("audio/.*.part")):  # a run was killed while it wrote
-        part.unlink() if part.is_file() else shutil.rmtree(part)
-    system = System(model, device, segment, overlap, order_by_references, rate)
-    documents: dict[str, dict[str, Any]] = {}
-    pending: deque[tuple[str, Path, Future[dict[str, Any]]]] = deque()
+    with holding(out, ".evaluating", f"{out}: {BUSY}"):
+        for each in baselines:
+            oracle = copy(BASELINES[each])
+            oracle.sources = getattr(model, "sources", tracks[0].sources)
+            below = out / "baselines" / each
+            evaluate(oracle, tracks, below, device=device, jobs=jobs, name=each, metrics=metrics, **settings, **shows)
+        for part in (*out.glob(".*.part"), *out.glob("audio/.*.part")):  # a run was killed while it wrote
+            with touching(part):
+                part.unlink() if part.is_file() else shutil.rmtree(part)
+        system = System(model, device, segment, overlap, order_by_references, rate)
+        documents: dict[str, dict[str, Any]] = {}
+        pending: deque[tuple[str, Path, Future[dict[str, Any]]]] = deque()
 
-    name = name or named(out)
-    lengths = {track.name: track.length / track.sample_rate for track in tracks}
+        name = name or named(out)
+        lengths = {track.name: track.length / track.sample_rate for track in tracks}
 
-    def finish() -> None:
-        track, place, future = pending.popleft()
-        documents[track] = future.result()
-        shutil.rmtree(place)
-        write_text(out / f"{file_name(track)}.json", json.dumps(documents[track], indent=1))
-        bar.update(lengths[track])
+        def finish() -> None:
+            track, place, future = pending.popleft()
+            documents[track] = future.result()
+            shutil.rmtree(place, ignore_errors=True)
+            write_text(out / f"{file_name(track)}.json", json.dumps(documents[track], indent=1))
+            bar.update(lengths[track])
 
-    gpu = jobs == 1 and system.device.type == "cuda"
-    scorer = Scorer(settings, metrics, system.device if gpu else torch.device("cpu"))
-    how = {"version": __version__, "metrics": config.describe(list(metrics)), **settings}
-    length = sum(lengths.values())
-    with workspace(out) as work, _executor(jobs) as executor, terminal.bar(length, "s of audio", name) as bar:
-        for number, track in enumerate(tracks, 1):
-            bar.set_postfix_str(f"track {number} of {len(tracks)}")
-            place = work / str(number)  # of signals: they need not fit into memory
-            with touching(place):
-                place.mkdir()
-            spools = [Spool(place / what) for what in ("mixture", "references", "estimates")]
-            sources, scored_rate = system.read(track, *spools[:2])
-            mixture, references = (spool.signals() for spool in spools[:2])
-            stamp = fingerprint(system.stamp, how, sources, mixture, references)
-            kept = read_document(out / f"{file_name(track.name)}.json")
-            folder = out / "audio" / file_name(track.name)
-            if kept and kept[OURS].get("stamp") == stamp and (audio is None or folder.is_dir()):
-                documents[track.name] = kept
-                shutil.rmtree(place)
-                bar.update(lengths[track.name])
-                terminal.detail(f"{track.name}: scored already")
-                continue
-            began = time.perf_counter()
-            system.estimate(track.name, scored_rate, mixture, references, spools[2])
-            took = f"separated in {time.perf_counter() - began:.1f} s"
-            terminal.detail(f"{track.name}: {lengths[track.name]:.1f} s of audio, {took}")
-            estimates = spools[2].signals()
-            order = best_order(estimates, references) if system.interchangeable else list(range(len(sources)))
-            if audio is not None:
-                with whole_folder(folder) as part:
-                    blocks = _together(mixture, references, estimates, order)
-                    write_signals(part, signal_names(sources), blocks, scored_rate, Encoding(audio))
-            about = {"stamp": stamp, "order": order, **settings}
-            pending.append((track.name, place, executor.submit(scorer, spools, sources, scored_rate, about)))
-            while len(pending) > (jobs if jobs > 1 else 0):
+        gpu = jobs == 1 and system.device.type == "cuda"
+        scorer = Scorer(settings, metrics, system.device if gpu else torch.device("cpu"))
+        how = {"version": __version__, "metrics": config.describe(list(metrics)), **settings}
+        length = sum(lengths.values())
+        with workspace(out) as work, _executor(jobs) as executor, terminal.bar(length, "s of audio", name) as bar:
+            for number, track in enumerate(tracks, 1):
+                bar.set_postfix_str(f"track {number} of {len(tracks)}")
+                place = work / str(number)  # of signals: they need not fit into memory
+                with touching(place):
+                    place.mkdir()
+                spools = [Spool(place / what) for what in ("mixture", "references", "estimates")]
+                sources, scored_rate = system.read(track, *spools[:2])
+                mixture, references = (spool.signals() for spool in spools[:2])
+                stamp = fingerprint(system.stamp, how, sources, mixture, references)
+                kept = read_document(out / f"{file_name(track.name)}.json")
+                folder = out / "audio" / file_name(track.name)
+                if kept and kept[OURS].get("stamp") == stamp and (audio is None or folder.is_dir()):
+                    documents[track.name] = kept
+                    shutil.rmtree(place, ignore_errors=True)
+                    bar.update(lengths[track.name])
+                    terminal.detail(f"{track.name}: scored already")
+                    continue
+                began = time.perf_counter()
+                system.estimate(track.name, scored_rate, mixture, references, spools[2])
+                took = f"separated in {time.perf_counter() - began:.1f} s"
+                terminal.detail(f"{track.name}: {lengths[track.name]:.1f} s of audio, {took}")
+                estimates = spools[2].signals()
+                order = best_order(estimates, references) if system.interchangeable else list(range(len(sources)))
+                if audio is not None:
+                    with whole_folder(folder) as part:
+                        blocks = _together(mixture, references, estimates, order)
+                        write_signals(part, signal_names(sources), blocks, scored_rate, Encoding(audio))
+                about = {"stamp": stamp, "order": order, **settings}
+                pending.append((track.name, place, executor.submit(scorer, spools, sources, scored_rate, about)))
+                while len(pending) > (jobs if jobs > 1 else 0):
+                    finish()
+            while pending:
                 finish()
-        while pending:
-            finish()
-    ordered = {track.name: documents[track.name] for track in tracks}
-    about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
-    about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
-    return write_tables(out, ordered, **about, **(facts or {}))
+        ordered = {track.name: documents[track.name] for track in tracks}
+        about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
+        about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
+        return write_tables(out, ordered, **about, **(facts or {}))
 
 
 def run(

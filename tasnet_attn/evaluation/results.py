@@ -109,7 +109,8 @@ def read_document(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with files.touching(path):
+            found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); remove it, and its track is scored again") from error
     return found if isinstance(found, dict) and OURS in found else None
@@ -193,10 +194,11 @@ def read_table(folder: Path) -> pd.DataFrame:
     kinds = {name: str for name in COLUMNS[:3]} | {"windows": int, "unscored": int, "seconds": float}
     empty = {"score": [""], "mean": [""]}  # a track may be called "NA"
     refused = f"{path}: not a table of `tasnet-attn evaluate`"
+    exact: Any = {"keep_default_na": False, "na_values": empty, "float_precision": "round_trip"}
     try:
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=empty, float_precision="round_trip")[
-            list(COLUMNS)
-        ].astype({"score": float, "mean": float})
+        with files.touching(path):
+            table = pd.read_csv(path, dtype=kinds, **exact)
+        table = table[list(COLUMNS)].astype({"score": float, "mean": float})
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError(f"{refused}: {first_line(error)}") from error
     if np.isinf(table[["score", "mean", "seconds"]].to_numpy()).any():

@@ -38,5 +38,6 @@ class Spool:
     def _piece(self, start: int, stop: int) -> Tensor:
         size = int(np.prod(self.lead))
         offset = start * size * np.dtype(self.dtype).itemsize
-        samples = np.fromfile(self.path, self.dtype, (stop - start) * size, offset=offset)
+        with touching(self.path):
+            samples = np.fromfile(self.path, self.dtype, (stop - start) * size, offset=offset)
         return torch.from_numpy(samples.reshape(-1, *self.lead)).movedim(0, -1).contiguous()

@@ -13,7 +13,7 @@ from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.exporting.formats import FORMATS
 from tasnet_attn.exporting.parity import parity, table
 from tasnet_attn.extras import require
-from tasnet_attn.files import whole, write_text
+from tasnet_attn.files import digest, holding, whole, write_text
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
 from tasnet_attn.storage.finding import HUB, HUB_FILES, find
@@ -21,6 +21,7 @@ from tasnet_attn.storage.hub import write_folder
 from tasnet_attn.storage.tensors import read_safetensors
 
 HUGGINGFACE = "huggingface"
+BUSY = "another `export` is writing here; wait for it, or give another --out"
 VARIANTS = {"safetensors": "safetensors-half", "onnx-step": "onnx-step-int8"}  # by --half and --int8
 
 
@@ -76,26 +77,28 @@ def export(
         raise UserError(f"{file}: is the model itself; give another --out")
     if file.is_dir():
         raise UserError(f"{file}: is a folder; --out names the file")
-    with whole(file, FORMATS[kind].suffix) as part:
-        FORMATS[kind].write(original, part, facts)
-        report = _proven(original, part, kind, file)
-    if side_car := FORMATS[kind].side_car:
-        write_text(file.with_suffix(".json"), json.dumps(side_car(original, facts), indent=1) + "\n")
-    return _keep(report, file)
+    with holding(file.parent, f".{digest([file.name])}.lock", f"{file}: {BUSY}"):  # the proof goes with the file
+        with whole(file, FORMATS[kind].suffix) as part:
+            FORMATS[kind].write(original, part, facts)
+            report = _proven(original, part, kind, file)
+        if side_car := FORMATS[kind].side_car:
+            write_text(file.with_suffix(".json"), json.dumps(side_car(original, facts), indent=1) + "\n")
+        return _keep(report, file)
 
 
 def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], half: bool) -> dict[str, Any]:
-    if (folder / "config.json").exists():
-        raise UserError(f"{folder}: holds a model already; give another --out, or remove it")
-    write_folder(model, folder, facts, torch.float16 if half else None)
-    weights = folder / "model.safetensors"
-    try:
-        report = _proven(model, weights, "safetensors-half" if half else "safetensors", weights)
-    except UserError:
-        for name in HUB_FILES:
-            (folder / name).unlink(missing_ok=True)
-        raise
-    return _keep(report, weights)
+    with holding(folder, ".exporting", f"{folder}: {BUSY}"):
+        if (folder / "config.json").exists():
+            raise UserError(f"{folder}: holds a model already; give another --out, or remove it")
+        write_folder(model, folder, facts, torch.float16 if half else None)
+        weights = folder / "model.safetensors"
+        try:
+            report = _proven(model, weights, "safetensors-half" if half else "safetensors", weights)
+        except UserError:
+            for name in HUB_FILES:
+                (folder / name).unlink(missing_ok=True)
+            raise
+        return _keep(report, weights)
 
 
 def _proven(model: SourceSeparator, part: Path, kind: str, file: Path) -> dict[str, Any]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from tasnet_attn.errors import UserError
-from tasnet_attn.files import touching, write_text
+from tasnet_attn import files
+from tasnet_attn.files import write_text
 
 FINISHED = "finished"  # this file in a run folder says that its training came to its end
 HISTORY = "history.json"  # what changed in a run's settings, and where it comes from
-LOCK = ".training"
+BUSY = "another process is training in this folder; wait for it, or give another --out"
 
 
 @contextmanager
@@ -32,23 +31,8 @@ def holding(out: Path) -> Iterator[None]:
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield
         return
-    with touching(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{out}: another process is training in this folder; wait for it, or give another --out"
-            ) from None
-    try:
+    with files.holding(out, ".training", f"{out}: {BUSY}"):
         yield
-    finally:
-        if {path.name for path in out.iterdir()} <= {LOCK}:
-            (out / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
-                out.rmdir()
-        lock.release()
 
 
 def read_history(out: Path) -> list[dict[str, Any]]:

@@ -345,7 +345,9 @@ def test_killed_and_continued_gives_the_unbroken_runs_files(tmp_path):
     while len(list(broken.glob("song*.json"))) < 3:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    with pytest.raises(UserError, match="broken: another process evaluates into this folder"):
+        evaluate(OracleMask("ratio"), tracks(1), broken)
+    process.send_signal(signal.SIGKILL)  # and with it goes its lock
     process.wait()
     done = list(broken.glob("song*.json"))
     assert 3 <= len(done) < 8

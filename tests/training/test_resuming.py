@@ -19,7 +19,7 @@ from tasnet_attn.files import write_text
 from tasnet_attn.storage import save
 from tasnet_attn.training.command import parse, train
 from tasnet_attn.training.comparing import differences
-from tasnet_attn.training.folder import LOCK, holding
+from tasnet_attn.training.folder import holding
 
 CONFIG = """
 model:
@@ -61,7 +61,7 @@ def go_on(begun, run):
 
 
 def contents(folder):
-    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != LOCK}
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def stored(run):
@@ -228,7 +228,7 @@ def test_one_process_trains_in_a_folder(begun, tmp_path):
     script = f"""if True:
         import sys, time
         from pathlib import Path
-        from tasnet_attn.training.folder import LOCK, holding
+        from tasnet_attn.training.folder import holding
         with holding(Path({str(out)!r})):
             print("held", flush=True)
             time.sleep(600)

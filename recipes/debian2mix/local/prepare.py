@@ -26,7 +26,7 @@ from deb import Deb
 from tasnet_attn.audio import corpora
 from tasnet_attn.audio.resampling import resample
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import touching
+from tasnet_attn.files import holding, touching
 
 RATE = 8000
 SUBSETS = {"train": 2000, "dev": 200, "test": 300, "test-speakers": 300}  # mixtures of each, unless said otherwise
@@ -269,13 +269,14 @@ def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None
     for prompt in prompts_of(debs):
         subsets[subset_of(prompt, seed)].append(prompt)
     part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # a build was killed
-    part.mkdir(parents=True)
-    for subset, prompts in subsets.items():
-        write_subset(part, subset, prompts, (sizes or SUBSETS)[subset], seed)
-    write_credits(part, debs)
-    (part / "SHA256SUMS").write_text(checksums(part))
-    part.rename(out)
+    with holding(out.parent, f".{out.name}.building", f"{out}: {corpora.BUSY}"):
+        shutil.rmtree(part, ignore_errors=True)  # a build was killed
+        part.mkdir(parents=True)
+        for subset, prompts in subsets.items():
+            write_subset(part, subset, prompts, (sizes or SUBSETS)[subset], seed)
+        write_credits(part, debs)
+        (part / "SHA256SUMS").write_text(checksums(part))
+        part.rename(out)
     return check(out)
 
 

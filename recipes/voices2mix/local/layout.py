@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import sentences
-import soundfile
-from build_error import BuildError
 from mixing import Utterance, at_rate, mix, pair
 from speakers import Speaker
 from speech import Planned, digest, load
+
+from tasnet_attn.audio.corpora import read_pcm, write_pcm
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import whole
 
 RATES = (8000, 16_000)
 TABLES = ("speakers.csv", "utterances.csv")
@@ -23,21 +25,16 @@ TABLES = ("speakers.csv", "utterances.csv")
 
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.rename(path)
+    with whole(path) as part:
+        part.write_bytes(content)
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a CSV file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as opened:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    part.rename(path)
 
 
 def write_subset(
@@ -66,9 +63,7 @@ def write_subset(
         both = [by_name[one.name] for one in pair_]
         spoken = [samples for one in both if (samples := load(out / one.path, one.key)) is not None]
         if len(spoken) < 2:
-            raise BuildError(
-                f"{out}: an utterance of {' and '.join(one.name for one in pair_)} is damaged; build again"
-            )
+            raise UserError(f"{out}: an utterance of {' and '.join(one.name for one in pair_)} is damaged; build again")
         mixed = mix(spoken, rng)
         for rate, rows in tables.items():
             sources = at_rate(mixed, rate)
@@ -78,7 +73,7 @@ def write_subset(
             for column, (part, samples) in parts.items():
                 row[column] = f"wav{rate // 1000}k/min/{subset}/{part}/{row['mixture_ID']}.wav"
                 (root / row[column]).parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(root / row[column], samples, rate, "PCM_16")
+                write_pcm(root / row[column], samples, rate)
             rows.append(row | {"length": sources.shape[1]})
     for rate, rows in tables.items():
         write_table(root / f"wav{rate // 1000}k/min/metadata/mixture_{subset}_mix_clean.csv", rows)
@@ -92,7 +87,7 @@ def write_tables(root: Path, out: Path, planned: list[Planned]) -> None:
         speakers.setdefault(one.speaker, []).append(one.subset)
         samples = load(out / one.path, one.key)
         if samples is None:
-            raise BuildError(f"{out / one.path}: damaged; build again")
+            raise UserError(f"{out / one.path}: damaged; build again")
         rows.append(
             {
                 "utterance": one.name, "subset": one.subset, "speaker": one.speaker.name, "language": one.language,
@@ -135,24 +130,24 @@ def check(out: Path) -> str:
     """The checksum of a corpus, after comparing every file and every sentence with it.
 
     Raises:
-        BuildError: a file is missing, changed or not of the corpus; names it.
+        UserError: a file is missing, changed or not of the corpus; names it.
     """
     if not (out / "SHA256SUMS").is_file():
-        raise BuildError(f"{out}: no finished corpus; build it without --check")
+        raise UserError(f"{out}: no finished corpus; build it without --check")
     stored = (out / "SHA256SUMS").read_text()
     lacking = [name for name in TABLES if not (out / name).is_file()]
     if lacking or (different := set(stored.splitlines()) ^ set(checksums(out).splitlines())):
         file = lacking[0] if lacking else min(line.partition("  ")[2] for line in different)
-        raise BuildError(f"{out / file}: missing, changed or not of the corpus; remove SHA256SUMS and build again")
+        raise UserError(f"{out / file}: missing, changed or not of the corpus; remove SHA256SUMS and build again")
     with (out / "utterances.csv").open(newline="", encoding="utf-8") as opened:
         for row in csv.DictReader(opened):
             path = out / "utterances" / row["subset"] / f"{row['utterance']}.flac"
             try:
-                found = digest(soundfile.read(path, dtype="int16")[0])
-            except (OSError, soundfile.SoundFileError):
+                found = digest(read_pcm(path)[0])
+            except UserError:
                 found = ""
             if found != row["sha256"]:
-                raise BuildError(f"{path}: missing or changed; remove SHA256SUMS and build again")
+                raise UserError(f"{path}: missing or changed; remove SHA256SUMS and build again")
     return hashlib.sha256(stored.encode()).hexdigest()
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import soxr
+import torch
 from scipy.signal import lfilter
+
+from tasnet_attn.audio.resampling import resample
 
 RATE = 16_000
 LOUDNESS = (-33.0, -25.0)  # LUFS, as LibriMix draws them
@@ -112,6 +114,6 @@ def mix(utterances: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarra
 def at_rate(sources: np.ndarray, rate: int) -> np.ndarray:
     """Sources [2, T] at `RATE` as [2, T'] int16 at `rate`; their sum is the mixture, to the last bit."""
     if rate != RATE:
-        sources = soxr.resample(sources.T, RATE, rate).T
+        sources = resample(torch.from_numpy(sources), RATE, rate).numpy()
     peak = max(np.abs(sources).max(), np.abs(sources.sum(0)).max())  # resampling may overshoot
     return np.round(sources * (32767 / max(1.0, peak))).astype(np.int16)

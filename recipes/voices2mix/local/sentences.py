@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from build_error import BuildError
+from tasnet_attn.errors import UserError
 
 # package: its licence, as its copyright file states it
 PACKAGES = {
@@ -65,7 +65,7 @@ class Deb:
     def _run(self, *arguments: str) -> bytes:
         finished = subprocess.run(["dpkg-deb", arguments[0], str(self.path), *arguments[1:]], capture_output=True)
         if finished.returncode:
-            raise BuildError(f"{self.path}: {finished.stderr.decode().strip()}; fetch it again")
+            raise UserError(f"{self.path}: {finished.stderr.decode().strip()}; fetch it again")
         return finished.stdout
 
     def files(self) -> dict[str, bytes]:
@@ -79,11 +79,11 @@ def find(folder: Path) -> list[Deb]:
     """The packages, in a fixed order.
 
     Raises:
-        BuildError: a package is not available; says how to get it.
+        UserError: a package is not available; says how to get it.
     """
     found = {path.name.partition("_")[0]: path for path in sorted(folder.glob("*.deb"))}
     if lacking := [name for name in PACKAGES if name not in found]:
-        raise BuildError(f"{folder}: not available: {' '.join(lacking)}; fetch them with --fetch")
+        raise UserError(f"{folder}: not available: {' '.join(lacking)}; fetch them with --fetch")
     return [Deb(found[name]) for name in PACKAGES]
 
 

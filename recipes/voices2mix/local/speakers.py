@@ -6,7 +6,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from build_error import BuildError
+
+from tasnet_attn.errors import UserError
 
 SETS = ("train", "dev-speakers", "test")  # of speakers; the subset dev has train's
 # voices of each sex and blends in the two sets of strangers; train gets the other voices
@@ -60,7 +61,7 @@ def divide(styles: dict[str, np.ndarray], seed: int) -> dict[str, list[str]]:
     """Set -> its voices: whole groups, until each set of strangers has its number of women and of men.
 
     Raises:
-        BuildError: too few voices.
+        UserError: too few voices.
     """
     rng = np.random.default_rng([seed, 10])
     rest = groups(styles)
@@ -75,7 +76,7 @@ def divide(styles: dict[str, np.ndarray], seed: int) -> dict[str, list[str]]:
                 chosen += group
                 rest.remove(group)
         if any(lacking.values()):
-            raise BuildError(f"too few voices for {name}; kokoro-js 1.2.1 has 54 that suffice")
+            raise UserError(f"too few voices for {name}; kokoro-js 1.2.1 has 54 that suffice")
         divided[name] = sorted(chosen)
     return {"train": sorted(voice for group in rest for voice in group)} | divided
 
@@ -86,7 +87,7 @@ def blends(voices: list[str], count: int, rng: np.random.Generator) -> list[Spea
     # weighted drawing without replacement: 85 % of what is drawn first is of one sex
     weights = np.array([0.85 if sex(a) == sex(b) else 0.15 for a, b in pairs])
     if len(pairs) < count:
-        raise BuildError(f"{len(voices)} voices make {len(pairs)} pairs, but {count} blends are wanted")
+        raise UserError(f"{len(voices)} voices make {len(pairs)} pairs, but {count} blends are wanted")
     speakers = []
     for index in rng.choice(len(pairs), count, replace=False, p=weights / weights.sum()):
         one, other = pairs[index]

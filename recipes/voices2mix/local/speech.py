@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
-from build_error import BuildError
+import torch
 from mixing import RATE
 from speakers import Speaker
+
+from tasnet_attn.audio.corpora import read_pcm, write_pcm
+from tasnet_attn.audio.resampling import resample
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import whole
 
 Synthesiser = Callable[[str, str, Speaker], tuple[np.ndarray, int]]  # text, language, speaker -> samples, rate
 
@@ -58,9 +60,8 @@ def digest(samples: np.ndarray) -> str:
 def load(path: Path, key: str) -> np.ndarray | None:
     """A stored utterance, [T] int16; None: not there, of another key, or damaged (its own checksum says so)."""
     try:
-        with soundfile.SoundFile(path) as opened:
-            comment, samples = opened.comment, opened.read(dtype="int16")
-    except (OSError, soundfile.SoundFileError):
+        samples, comment = read_pcm(path)
+    except UserError:
         return None
     return samples if comment == f"{key} {digest(samples)}" else None
 
@@ -69,21 +70,17 @@ def speak(synthesise: Synthesiser, planned: Planned, out: Path) -> tuple[float, 
     """Store an utterance at 16 kHz; returns seconds of speech and of CPU time.
 
     Raises:
-        BuildError: the synthesiser gave silence.
+        UserError: the synthesiser gave silence.
     """
     start = time.process_time()
     samples, rate = synthesise(planned.text, planned.language, planned.speaker)
-    samples = trim(soxr.resample(np.asarray(samples, np.float32), rate, RATE))
+    samples = trim(resample(torch.from_numpy(np.asarray(samples, np.float32))[None], rate, RATE)[0].numpy())
     if len(samples) < RATE:
-        raise BuildError(f"{planned.name}: less than a second of speech for {planned.text!r}")
+        raise UserError(f"{planned.name}: less than a second of speech for {planned.text!r}")
     samples = np.round(samples * (32767 / max(1.0, np.abs(samples).max()))).astype(np.int16)
     path = out / planned.path
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with soundfile.SoundFile(part, "w", RATE, 1, "PCM_16", format="FLAC") as opened:
-        opened.comment = f"{planned.key} {digest(samples)}"
-        opened.write(samples)
-    part.rename(path)
+    with whole(path, path.suffix) as part:
+        write_pcm(part, samples, RATE, comment=f"{planned.key} {digest(samples)}")
     return len(samples) / RATE, time.process_time() - start
 
 

@@ -21,12 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import sentences
-from build_error import BuildError
 from kokoro import VOICES, Kokoro, read_styles
 from layout import check, checksums, move_in, write, write_credits, write_subset, write_tables
 from sentences import Sentence
 from speakers import TOO_ALIKE, Speaker, colour, draw
 from speech import Planned, Synthesiser, load, report, speak_all
+
+from tasnet_attn.audio.corpora import BUSY
+from tasnet_attn.errors import UserError
+from tasnet_attn.files import holding, touching
 
 SUBSETS = ("train", "dev", "dev-speakers", "test")
 # utterances of each subset: about 40 minutes and 10 hours of speech in all
@@ -46,7 +49,7 @@ def plan(speakers: dict[str, list[Speaker]], texts: list[Sentence], counts: dict
         seed: of the division of the sentences and of the languages.
 
     Raises:
-        BuildError: too few sentences.
+        UserError: too few sentences.
     """
     planned = []
     for index, (subset, own) in enumerate(sentences.shares(texts, PARTS, seed).items()):
@@ -56,7 +59,7 @@ def plan(speakers: dict[str, list[Speaker]], texts: list[Sentence], counts: dict
         for number in range(counts[subset]):
             language = str(rng.choice(list(LANGUAGES), p=list(LANGUAGES.values())))
             if not (left := waiting["en" if language == "gb" else language]):
-                raise BuildError(f"too few sentences in {language!r} for {counts[subset]} utterances in {subset}")
+                raise UserError(f"too few sentences in {language!r} for {counts[subset]} utterances in {subset}")
             speaker = talkers[number % len(talkers)]
             name = f"{speaker.name}-{language}-{index + 1}{number:05d}"
             planned.append(Planned(name, subset, speaker, language, left.pop()))
@@ -87,15 +90,28 @@ def build(
         The corpus's checksum: SHA-256 of its file SHA256SUMS.
 
     Raises:
-        BuildError: `out` was built with another seed, or too few voices or sentences.
+        UserError: `out` was built with another seed or is being built, or too few voices or sentences.
     """
+    with holding(out, ".building", f"{out}: {BUSY}"):
+        return _build(out, styles, texts, make, counts, seed, jobs)
+
+
+def _build(
+    out: Path,
+    styles: dict[str, np.ndarray],
+    texts: list[Sentence],
+    make: Callable[[], Synthesiser],
+    counts: dict[str, int],
+    seed: int,
+    jobs: int,
+) -> str:
     speakers = draw(styles, seed)
     planned = plan(speakers, texts, counts, seed)
     settings = {"seed": seed, "plan": hashlib.sha256("".join(one.key for one in planned).encode()).hexdigest()}
     if (out / "settings.json").is_file():
         stored = json.loads((out / "settings.json").read_text())
         if stored["seed"] != seed:
-            raise BuildError(f"{out}: already exists, with seed {stored['seed']}; use another --out or remove it")
+            raise UserError(f"{out}: already exists, with seed {stored['seed']}; use another --out or remove it")
         if stored == settings and (out / "SHA256SUMS").is_file():
             return check(out)
     write(out / "settings.json", json.dumps(settings).encode())
@@ -123,7 +139,7 @@ def fetch(folder: Path) -> None:
     """Get the packages that are not in the folder yet; nothing is installed.
 
     Raises:
-        BuildError: a tool is not available or fails.
+        UserError: a tool is not available or fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     commands = [] if (folder / VOICES).is_file() else [["npm", "pack", "kokoro-js@1.2.1"]]
@@ -133,7 +149,7 @@ def fetch(folder: Path) -> None:
         try:
             subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise BuildError(f"{error}; run in {folder}: {' '.join(command)}") from error
+            raise UserError(f"{error}; run in {folder}: {' '.join(command)}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,22 +169,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = dict(zip(SUBSETS, SIZES[options["size"]], strict=True))
     counts |= {subset: given for subset in SUBSETS if (given := options[subset.replace("-", "_")]) is not None}
     try:
-        if options["fetch"]:
-            fetch(packages)
-            return 0
-        if options["check"]:
-            found = check(out)
-        else:
-            styles, debs = read_styles(packages / VOICES), sentences.find(packages)
-            write_credits(out, debs, sorted(styles))
-            make = partial(Kokoro, packages / VOICES)
-            found = build(out, styles, sentences.read(debs), make, counts, options["seed"], options["jobs"])
-    except BuildError as error:
+        with touching(out):
+            if options["fetch"]:
+                fetch(packages)
+                return 0
+            if options["check"]:
+                found = check(out)
+            else:
+                styles, debs = read_styles(packages / VOICES), sentences.find(packages)
+                write_credits(out, debs, sorted(styles))
+                make = partial(Kokoro, packages / VOICES)
+                found = build(out, styles, sentences.read(debs), make, counts, options["seed"], options["jobs"])
+    except UserError as error:
         print(f"voices2mix: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # all that a build does is files
-        print(f"voices2mix: {error.filename or out}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return error.status
     except KeyboardInterrupt:
         print("voices2mix: stopped; the same command goes on from here", file=sys.stderr)
         return 130
