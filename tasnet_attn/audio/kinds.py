@@ -23,7 +23,7 @@ class Kind(NamedTuple):
         promised: samples by its header; None: it makes no claim, or one that only decoding shows.
         claims: the container's own length is a claim, to which padding behind the sound is cut.
         cut: the file shows that it ends in mid-stream.
-        links: (start, end) of the streams of an Ogg file that stand one behind the other, in bytes.
+        links: (start, end) of the streams of an Ogg or mp3 file that stand one behind the other, in bytes.
     """
 
     name: str
@@ -52,29 +52,53 @@ def _kind_of(path: Path) -> Kind | None:
         if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
             return _wave(file, head)
         if head[:4] == b"riff" and head[24:28] == b"wave":
-            return Kind("w64", promised=_w64(file))
+            return _w64(file)
         if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-            return Kind("aiff", promised=_aiff(file))
+            return _aiff(file)
         if head[:4] == b".snd":
-            return Kind("au", promised=_au(head))
+            return _au(file, head)
         if head[:4] == b"fLaC":
             total = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
             return Kind("flac", promised=total) if total else Kind("flac", "flac")
         if head[:4] == b"OggS":
             return _ogg(file)
         if head[:4] == b"caff":
-            return Kind("caf", promised=_caf(file))
-        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            return Kind("avi", "avi")
+            return _caf(file)
         for start, name, demuxer, claims in MAGIC:
             if head.startswith(start):
-                return Kind(name, demuxer, claims=claims)
+                return Kind(name, demuxer, claims=claims, cut=_end(head) > file.seek(0, 2))
         if head[4:8] == b"ftyp" or head[4:8] in (b"moov", b"mdat", b"wide", b"free"):
             return Kind("mp4", "mov", claims=True)
         return _elementary(file, head)
 
 
+def _end(head: bytes) -> int:
+    """Where a container of stated size ends, in bytes; 0: it says nothing, as one that was streamed."""
+    if head[:4] == b"RIFF":  # AVI
+        (size,) = struct.unpack("<I", head[4:8])
+        return 0 if size >= UNSIZED else size + 8
+    if head[:4] == b"\x1a\x45\xdf\xa3":  # Matroska: its header, then a segment, each with its size
+        header, body = _ebml_size(head, 4)
+        segment = body + header
+        if head[segment : segment + 4] != b"\x18\x53\x80\x67":
+            return 0
+        size, start = _ebml_size(head, segment + 4)
+        return start + size if size >= 0 else 0
+    if head[:4] == b"\x30\x26\xb2\x75":  # ASF: its file properties
+        found = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")
+        return struct.unpack("<Q", head[found + 40 : found + 48])[0] if found > 0 else 0
+    return 0
+
+
+def _ebml_size(data: bytes, position: int) -> tuple[int, int]:
+    """A Matroska size, -1 if it is not known, and where it ends."""
+    length = 9 - data[position].bit_length()
+    bits = int.from_bytes(data[position : position + length], "big") & ((1 << 7 * length) - 1)
+    return -1 if bits == (1 << 7 * length) - 1 else bits, position + length
+
+
 MAGIC = (  # first bytes, name, FFmpeg's demuxer, whether its length is a claim
+    (b"RIFF", "avi", "avi", False),
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska", False),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "asf", False),
     (b"wvpk", "wavpack", "wv", True),
@@ -100,6 +124,9 @@ def _chunks(file: BinaryIO, start: int, order: str = "<") -> Iterator[tuple[byte
         position += 8 + size + size % 2
 
 
+PLAIN = (1, 3, 6, 7, 0xFFFE)  # integer, float, A-law, mu-law: samples of one size
+
+
 def _wave(file: BinaryIO, head: bytes) -> Kind:
     align, coding, wide = 0, 0, None
     for name, position, size in _chunks(file, 12):
@@ -113,54 +140,68 @@ def _wave(file: BinaryIO, head: bytes) -> Kind:
             size = wide if wide is not None and size == 0xFFFFFFFF else size
             if size == 0 or (size >= UNSIZED and head[:4] == b"RIFF" and there != size):
                 return Kind("wav", "wav") if there else Kind("wav")
-            plain = coding in (1, 3, 6, 7, 0xFFFE) and align > 0  # integer, float, A-law, mu-law: samples of one size
+            plain = coding in PLAIN and align > 0
             over = 0 < size - there <= position  # some programs count their own header into the size of the sound
-            return Kind("wav", promised=(there if over else size) // align if plain else None)
+            return Kind("wav", promised=(there if over else size) // align) if plain else Kind("wav", cut=size > there)
     return Kind("wav")
 
 
-def _w64(file: BinaryIO) -> int | None:
-    position, align = 40, 0
+def _w64(file: BinaryIO) -> Kind:
+    position, coding, align = 40, 0, 0
     while True:
         file.seek(position)
         header = file.read(24)
         if len(header) < 24:
-            return None
+            return Kind("w64")
         size = struct.unpack("<Q", header[16:])[0]
         if header[:4] == b"fmt ":
-            align = struct.unpack("<HHIIH", file.read(14))[4]
+            coding, _, _, _, align = struct.unpack("<HHIIH", file.read(14))
         if header[:4] == b"data":
-            return (size - 24) // align if align and size > 24 else None
+            plain = coding in PLAIN and align > 0
+            return _sized("w64", file, size - 24, align if plain else 0)
         position += max(24, size + -size % 8)
 
 
-def _aiff(file: BinaryIO) -> int | None:
-    for name, position, _ in _chunks(file, 12, ">"):
+def _aiff(file: BinaryIO) -> Kind:
+    promised, cut = None, False
+    for name, position, size in _chunks(file, 12, ">"):
         if name == b"COMM":
             file.seek(position + 2)
-            return struct.unpack(">I", file.read(4))[0] or None
-    return None
+            promised = struct.unpack(">I", file.read(4))[0] or None  # of some codings: packets, not samples
+        elif name == b"SSND":
+            cut = size > file.seek(0, 2) - position
+    return Kind("aiff", promised=promised, cut=cut and promised is not None)
 
 
-def _au(head: bytes) -> int | None:
-    _, _, size, coding, _, channels = struct.unpack(">6I", head[:24])
-    width = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(coding)
-    return None if size in (0, 0xFFFFFFFF) or width is None or not channels else size // (width * channels)
+def _au(file: BinaryIO, head: bytes) -> Kind:
+    _, start, size, coding, _, channels = struct.unpack(">6I", head[:24])
+    width = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(coding, 0)
+    file.seek(start)
+    return Kind("au") if size in (0, 0xFFFFFFFF) else _sized("au", file, size, width * channels)
 
 
-def _caf(file: BinaryIO) -> int | None:
+def _caf(file: BinaryIO) -> Kind:
     position, width = 8, 0
     while True:
         file.seek(position)
         header = file.read(12)
         if len(header) < 12:
-            return None
+            return Kind("caf")
         size = struct.unpack(">q", header[4:])[0]
         if header[:4] == b"desc":
             width = struct.unpack(">d4sIII", file.read(24))[3]  # bytes of a packet; 0: they vary
         if header[:4] == b"data":
-            return (size - 4) // width if size > 4 and width else None
+            file.seek(4, 1)
+            return _sized("caf", file, size - 4, width) if size > 4 else Kind("caf")
         position += 12 + max(size, 0)
+
+
+def _sized(name: str, file: BinaryIO, size: int, width: int) -> Kind:
+    """Sound of so many bytes from here on, `width` bytes a sample; 0: that varies, and the bytes alone are a claim."""
+    if width:
+        return Kind(name, promised=max(0, size) // width or None)
+    position = file.tell()
+    return Kind(name, cut=size > file.seek(0, 2) - position)
 
 
 def _ogg(file: BinaryIO) -> Kind:
@@ -196,8 +237,8 @@ def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
     if len(head) > 5 * 188 and set(head[: 5 * 188 : 188]) == {0x47}:
         return Kind("mpegts", "mpegts")
     start = 0
-    while head[:3] == b"ID3" and len(head) > 10:
-        start += 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    while (behind := _behind_id3(file, start)) > start:
+        start = behind
         file.seek(start)
         head = file.read(HEAD)
     for position in range(min(len(head), 4096)):
@@ -205,12 +246,43 @@ def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
             continue
         size = _mpeg_frame(head[position : position + 4])
         if size and (position + size >= len(head) or _mpeg_frame(head[position + size : position + size + 4])):
-            claims = any(tag in head[position : position + 256] for tag in (b"Xing", b"Info"))
-            return Kind("mp3", "mp3", claims=claims)
+            links, claims = _mp3_links(file, start + position)
+            return Kind("mp3", "mp3", claims=claims, links=links)
         size = _adts_frame(head[position : position + 7])
         if size and (position + size >= len(head) or _adts_frame(head[position + size : position + size + 7])):
             return Kind("aac", "aac")
     return None
+
+
+def _mp3_links(file: BinaryIO, position: int) -> tuple[tuple[tuple[int, int], ...], bool]:
+    """The streams of an mp3 file, the first of which begins here, and whether a Xing frame says how long each is."""
+    end, links, claims = file.seek(0, 2), [], True
+    start: int | None = 0
+    while start is not None:
+        position = _behind_id3(file, start) if start else position
+        file.seek(position)
+        frame = file.read(256)
+        tag = max(frame.find(b"Xing"), frame.find(b"Info"))
+        claims = claims and tag > 0
+        flags, _, size = struct.unpack(">III", frame[tag + 4 : tag + 16]) if 0 < tag <= 240 else (0, 0, 0)
+        following = position + size if flags & 3 == 3 and size else end
+        file.seek(following)
+        if file.read(3) == b"TAG":  # ID3, version 1
+            following += 128
+        file.seek(_behind_id3(file, following))
+        more = _mpeg_frame(file.read(4)) > 0
+        links.append((start, following if more else end))
+        start = following if more else None
+    return tuple(links), claims
+
+
+def _behind_id3(file: BinaryIO, position: int) -> int:
+    """Where an ID3 tag that begins here ends; `position` if none does."""
+    file.seek(position)
+    head = file.read(10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return position
+    return position + 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,13 +71,16 @@ class Sound:
                     raise
                 self.kind = self.kind._replace(demuxer=self.kind.name)  # a coding that libsndfile lacks
         if self.kind.demuxer is not None:
-            with _container(path, self.kind) as container:
-                self.tracks = len(container.streams.audio)
-                stream = _stream(path, container, track)
-                self.sample_rate, self.channels = stream.rate, stream.channels
-                length = _duration(stream)
-            self.promised = length if self.kind.claims else self.kind.promised
-            self.hint = length
+            lengths: list[int | None] = []
+            for link in self._links():
+                with _container(path, self.kind, link) as container:
+                    stream = _stream(path, container, track)
+                    lengths.append(_duration(stream))
+                    if len(lengths) == 1:
+                        self.tracks = len(container.streams.audio)
+                        self.sample_rate, self.channels = stream.rate, stream.channels
+            self.hint = None if None in lengths else sum(length or 0 for length in lengths)
+            self.promised = self.hint if self.kind.claims else self.kind.promised
         if track > self.tracks or track < 1:
             raise UserError(f"{path}: has no audio track {track}; it has {self.tracks}")
         if not 1 <= self.sample_rate <= 10**7 or self.channels < 1:
@@ -97,10 +100,10 @@ class Sound:
         Raises:
             UserError: the file ends early or is damaged (without `partial`), or holds NaN.
         """
+        if self.kind.name == "flac" and self.kind.demuxer is None and self._longer():
+            self.kind, self.promised = self.kind._replace(demuxer="flac"), None
         decoded = 0
         for block in self._sndfile_blocks() if self.kind.demuxer is None else self._ffmpeg_blocks():
-            if self.promised is not None and self.kind.claims:
-                block = block[:, : max(0, self.promised - decoded)]  # padding behind the sound
             if check:
                 check_finite(block, self.path, decoded)
             decoded += block.shape[-1]
@@ -112,10 +115,22 @@ class Sound:
             lack = f"{self.missing} of {self.promised} samples are missing" if self.missing else "no end of the stream"
             raise UserError(f"{self.path}: ends before its header says: {lack}; --partial takes what is there")
 
+    def _longer(self) -> bool:
+        """Whether more frames follow than a FLAC file's header says, where libsndfile would stop."""
+        import av
+
+        with _container(self.path, self.kind._replace(demuxer="flac")) as container, suppress(av.FFmpegError):
+            return sum(packet.duration or 0 for packet in container.demux(audio=0)) > (self.promised or 0)
+        return False
+
+    def _links(self) -> Sequence[tuple[int, int] | None]:
+        """The streams that stand one behind the other in the file; None: the file is one."""
+        return self.kind.links if len(self.kind.links) > 1 else [None]
+
     def _sndfile_blocks(self) -> Iterator[Tensor]:
         import soundfile
 
-        for link in self.kind.links if len(self.kind.links) > 1 else [None]:
+        for link in self._links():
             with _sndfile(self.path, link) as file:
                 if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
                     raise self._changes()
@@ -131,34 +146,41 @@ class Sound:
                     yield torch.from_numpy(samples.T.copy())
 
     def _ffmpeg_blocks(self) -> Iterator[Tensor]:
+        for link in self._links():
+            with _container(self.path, self.kind, link) as container:
+                stream = _stream(self.path, container, self.track)
+                left = _duration(stream) if self.kind.claims else None
+                for block in self._decoded(container, stream):
+                    yield block if left is None else block[:, :left]  # padding behind the sound
+                    left = None if left is None else max(0, left - block.shape[-1])
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Tensor]:
         import av
 
-        with _container(self.path, self.kind) as container:
-            stream = _stream(self.path, container, self.track)
-            to_float = av.AudioResampler(format="fltp")
-            failed: Exception | None = None
-            begun = False
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                    if packet is None:
-                        break
-                    frames: list[Any] = packet.decode()
-                except av.FFmpegError as error:
-                    failed = error if begun else None  # a recording may begin within a packet
-                    if packet_lost(error):
-                        break
-                    continue
-                if failed is not None and frames and packet.size and not self.partial:
-                    raise self._damaged(failed) from failed
-                begun = begun or bool(frames)
-                for frame in frames:
-                    if frame.sample_rate != self.sample_rate or len(frame.layout.channels) != self.channels:
-                        raise self._changes()
-                    for part in [frame] if frame.format.name == "fltp" else to_float.resample(frame):
-                        yield torch.from_numpy(part.to_ndarray())
-            # a damaged last packet of a format without a length is where its sound ends
+        to_float = av.AudioResampler(format="fltp")
+        failed: Exception | None = None
+        begun = False
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                frames: list[Any] = packet.decode()
+            except av.FFmpegError as error:
+                failed = error if begun else None  # a recording may begin within a packet
+                if packet_lost(error):
+                    break
+                continue
+            if failed is not None and frames and packet.size and not self.partial:
+                raise self._damaged(failed) from failed
+            begun = begun or bool(frames)
+            for frame in frames:
+                if frame.sample_rate != self.sample_rate or len(frame.layout.channels) != self.channels:
+                    raise self._changes()
+                for part in [frame] if frame.format.name == "fltp" else to_float.resample(frame):
+                    yield torch.from_numpy(part.to_ndarray())
+        # a damaged last packet of a format without a length is where its sound ends
 
     def _changes(self) -> UserError:
         return UserError(f"{self.path}: its rate or channels change in the middle; convert it first")
@@ -273,6 +295,12 @@ class _Part(io.RawIOBase):
         self.file, self.start, self.end = path.open("rb"), start, end
         self.file.seek(start)
 
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
     def seek(self, offset: int, whence: int = 0) -> int:
         base = (self.start, self.file.tell(), self.end)[whence]
         return self.file.seek(max(self.start, base + offset)) - self.start
@@ -300,11 +328,11 @@ def _sndfile(path: Path, link: tuple[int, int] | None = None) -> Any:
 
 
 @contextmanager
-def _container(path: Path, kind: Kind) -> Iterator[Any]:
+def _container(path: Path, kind: Kind, link: tuple[int, int] | None = None) -> Iterator[Any]:
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its notes are not for the terminal
-    with path.open("rb") as file:
+    with path.open("rb") if link is None else _Part(path, *link) as file:
         try:
             container = av.open(file, format=kind.demuxer, metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:

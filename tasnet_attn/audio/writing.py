@@ -37,14 +37,14 @@ class Format:
     container: str | None
     subtypes: dict[str, str]
     channels: int = 1024
-    rates: tuple[int, ...] = ()
+    rates: Sequence[int] = ()
 
 
 MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FORMATS = {
     "wav": Format("WAV", {"32f": "FLOAT", "24": "PCM_24", "16": "PCM_16"}),
-    "flac": Format("FLAC", {"24": "PCM_24", "16": "PCM_16"}, channels=8),
-    "ogg": Format("OGG", {"": "VORBIS"}, channels=255),
+    "flac": Format("FLAC", {"24": "PCM_24", "16": "PCM_16"}, channels=8, rates=range(1, 655_351)),
+    "ogg": Format("OGG", {"": "VORBIS"}, channels=255, rates=range(1, 200_001)),  # beyond, the encoder crashes
     "opus": Format("OGG", {"": "OPUS"}, channels=8, rates=(8000, 12000, 16000, 24000, 48000)),
     "mp3": Format("MP3", {"": "MPEG_LAYER_III"}, channels=2, rates=MPEG_RATES),
     "m4a": Format(None, {"": "aac"}, channels=6, rates=(*MPEG_RATES, 64000, 88200, 96000)),
@@ -86,7 +86,9 @@ class Encoding:
     def rate(self, sample_rate: int) -> int:
         """The rate that is written: the nearest above that the format takes, else its highest."""
         rates = FORMATS[self.format].rates
-        return sample_rate if not rates else min((rate for rate in rates if rate >= sample_rate), default=max(rates))
+        if not rates or sample_rate in rates:
+            return sample_rate
+        return min((rate for rate in rates if rate >= sample_rate), default=max(rates))
 
     def check(self, path: Path, channels: int) -> None:
         """Raise UserError if the format cannot hold so many channels."""
@@ -283,7 +285,7 @@ def _write_aac(part: Path, blocks: Iterator[Tensor], rate: int, channels: int) -
         stream.bit_rate = 96_000 * channels
         fitting = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)
         position = 0
-        for block in blocks:
+        for block in (block for block in blocks if block.shape[-1]):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.numpy()), format="fltp", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, position, Fraction(1, rate)
             position += block.shape[-1]

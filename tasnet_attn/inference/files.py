@@ -155,7 +155,8 @@ def separate_to(
             level = stems.finish()
         finally:
             stems.close()
-    lacks = f"{sound.missing} samples short of what the header says" if sound.missing else ""
+    lacks = "ends before its header says" if sound.kind.cut else ""
+    lacks = f"{sound.missing} samples short of what the header says" if sound.missing else lacks
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
     seams = verify_seams(model, sound, options.segment, options.overlap, options.device) if options.verify_seams else ""
     before = f"{replaced} files of the same names were replaced" if replaced else ""

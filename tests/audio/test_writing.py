@@ -130,7 +130,7 @@ def test_output_that_is_not_finite_is_an_error_and_no_file(tmp_path, bad, format
 
 
 @pytest.mark.parametrize("format", list(FORMATS))
-@pytest.mark.parametrize("rate", [8000, 37_123, 192_000])
+@pytest.mark.parametrize("rate", [100, 8000, 37_123, 192_000, 768_000])
 def test_every_format_takes_every_rate_mono(tmp_path, format, rate):
     stems = tones(channels=1, length=rate // 2, rate=rate)
     files, _ = write(tmp_path, stems, format, rate=rate, block=1 << 16)

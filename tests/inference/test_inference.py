@@ -149,6 +149,7 @@ def test_nothing_is_left_half_written(tmp_path):
         ({"segment": 1e-9}, "must be a finite number"),
         ({"segment": -1.0}, "segment"),
         ({"device": "abacus"}, "device 'abacus'"),
+        ({"device": "meta"}, "device 'meta'"),
     ],
 )
 def test_bad_settings_are_said_clearly(settings, said):
