@@ -1,7 +1,7 @@
 # What people do, by name; .ci/run calls the same.
 PYTHON ?= python
 
-.PHONY: test lint types bench
+.PHONY: test lint types bench live
 test:
 	$(PYTHON) -m pytest
 lint:
@@ -11,3 +11,11 @@ types:
 	$(PYTHON) -m mypy
 bench:
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; GOMP_SPINCOUNT=0 $(PYTHON) $$script || exit 1; done
+
+# the page that separates in a browser; MODEL: an export to onnx-step that it carries, else users bring their own
+MODEL ?= $(wildcard demo/run/model.step.onnx)
+live: docs/live/node_modules
+	node docs/live/build.js $(if $(MODEL),--model $(MODEL))
+docs/live/node_modules: docs/live/package-lock.json
+	cd docs/live && npm ci
+	touch $@

@@ -20,7 +20,7 @@ SWITCHES = (  # it runs as root too, has no GPU, and asks the network for nothin
 class Browser:
     """One page; collects what the console and the network saw. A context manager."""
 
-    def __init__(self, profile: Path, width: int = 1100, height: int = 900, phone: bool = False) -> None:
+    def __init__(self, profile: Path, width: int = 1100, height: int = 900, phone: bool = False, switches=()) -> None:
         to_browser, self.writer = os.pipe()
         self.reader, from_browser = os.pipe()
 
@@ -29,7 +29,7 @@ class Browser:
             os.dup2(ours, 3)
             os.dup2(theirs, 4)
 
-        command = [CHROMIUM, "--headless=new", *(f"--{name}" for name in SWITCHES)]
+        command = [CHROMIUM, "--headless=new", *(f"--{name}" for name in (*SWITCHES, *switches))]
         command += [f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         self.process = subprocess.Popen(
             command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -88,6 +88,27 @@ class Browser:
         found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def until(self, condition: str, seconds: float = 30) -> None:
+        """Waits until a JavaScript expression is true."""
+        wait = f"""new Promise((done, fail) => {{
+            const end = performance.now() + {1000 * seconds};
+            const timer = setInterval(() => {{
+                const now = Boolean({condition});
+                if (now || performance.now() > end) {{ clearInterval(timer); now ? done() : fail(new Error("never so")); }}
+            }}, 10);
+        }})"""
+        self.run(wait)
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Files for an <input type=file>, as if somebody had chosen them."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def press(self, key: str) -> None:
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, and uncaught exceptions."""

@@ -347,12 +347,8 @@ def test_switching_keeps_the_position(browser):
     state = """(player => ({position: player.position, playing: Boolean(player.node), signal: player.signal,
         shown: [...player.element.querySelectorAll("img.shown")].map(image => image.dataset.of)}))(report.players[0])"""
 
-    def until(condition):
-        check = f"if ({condition}) {{ clearInterval(timer); done(); }}"
-        browser.run(f"new Promise(done => {{ const timer = setInterval(() => {{ {check} }}, 10); }})")
-
     browser.run("report.players[0].play()")
-    until("report.players[0].position > 0.2")
+    browser.until("report.players[0].position > 0.2")
     before = browser.run(state)
     second = browser.run("report.players[0].choices[1].dataset.signal")
     browser.run(f"report.players[0].choose('{second}')")
@@ -366,8 +362,8 @@ def test_switching_keeps_the_position(browser):
     browser.run("report.players[0].seek(1.5)")
     assert browser.run(state)["position"] == pytest.approx(1.5)
     browser.run("report.players[0].element.querySelector('.play').click()")
-    until("report.players[0].node")
-    until("!report.players[0].node")  # the end
+    browser.until("report.players[0].node")
+    browser.until("!report.players[0].node")  # the end
     assert browser.run(state) == {"position": 0, "playing": False, "signal": second, "shown": [second]}
     assert browser.complaints() == []
 

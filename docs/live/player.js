@@ -1,0 +1,84 @@
+// Signals of one length that share a position: all run together, one is heard, so a switch loses no sample.
+
+const FADE = 0.01; // seconds of a switch: without, it clicks
+
+export class Player {
+  /** signals: {name: signal}; changed: called whenever it starts, stops or another signal is heard. */
+  constructor(signals, rate, changed) {
+    this.signals = signals;
+    this.rate = rate;
+    this.changed = changed;
+    this.chosen = Object.keys(signals)[0];
+    this.duration = signals[this.chosen][0].length / rate;
+    this.offset = 0;
+    this.voices = null; // {name: {node, gain}} while it plays
+  }
+
+  get playing() {
+    return this.voices !== null;
+  }
+
+  get position() {
+    if (!this.playing) return this.offset;
+    return Math.min(this.duration, this.offset + Math.max(0, this.context.currentTime - this.started));
+  }
+
+  async play() {
+    if (this.playing) return;
+    this.context ??= new AudioContext(); // not before a gesture: browsers keep it silent
+    this.buffers ??= Object.fromEntries(Object.entries(this.signals).map(([name, signal]) => [name, this.#buffer(signal)]));
+    await this.context.resume();
+    if (this.playing) return;
+    this.started = this.context.currentTime + 0.02;
+    this.voices = {};
+    for (const [name, buffer] of Object.entries(this.buffers)) {
+      const node = new AudioBufferSourceNode(this.context, { buffer });
+      const gain = new GainNode(this.context, { gain: name === this.chosen ? 1 : 0 });
+      node.connect(gain).connect(this.context.destination);
+      node.start(this.started, this.offset);
+      this.voices[name] = { node, gain };
+    }
+    const { node } = this.voices[this.chosen];
+    node.onended = () => {
+      if (this.voices && Object.values(this.voices).some((voice) => voice.node === node)) this.#stop(0); // it was the end
+    };
+    this.changed();
+  }
+
+  pause() {
+    if (this.playing) this.#stop(this.position);
+  }
+
+  seek(seconds) {
+    const playing = this.playing;
+    this.#stop(Math.max(0, Math.min(this.duration, seconds)));
+    if (playing) this.play();
+  }
+
+  choose(name) {
+    this.chosen = name;
+    for (const [other, { gain }] of Object.entries(this.voices ?? {})) {
+      gain.gain.setTargetAtTime(other === name ? 1 : 0, this.context.currentTime, FADE / 3);
+    }
+    this.changed();
+  }
+
+  close() {
+    this.#stop(0);
+    this.context?.close();
+  }
+
+  #stop(offset) {
+    const voices = this.voices;
+    this.voices = null;
+    this.offset = offset;
+    for (const { node } of Object.values(voices ?? {})) node.stop();
+    this.changed();
+  }
+
+  #buffer(signal) {
+    const buffer = this.context.createBuffer(signal.length, signal[0].length, this.rate);
+    signal.forEach((samples, channel) => buffer.copyToChannel(samples, channel));
+    return buffer;
+  }
+}

@@ -1,0 +1,259 @@
+"""The page of docs/live in headless Chromium, and the same host of the step in Node: both compute what the model does.
+
+Nothing is fetched here: `make live` does, into docs/live/node_modules.
+"""
+
+import json
+import shutil
+import subprocess
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+import torch
+from browser import CHROMIUM, Browser
+from conftest import ROOT, tasnet_model
+from export_models import spectrogram_model
+
+from tasnet_attn.exporting.formats import FORMATS, step_header
+from tasnet_attn.exporting.parity import cases
+from tasnet_attn.heads import Mask
+from tasnet_attn.separators import LTL
+
+LIVE = ROOT / "docs/live"
+RATE = 8000
+LACKS = (
+    "no Node on PATH: neither the page nor separate.js of docs/live is tried"
+    if shutil.which("node") is None
+    else "no docs/live/node_modules (make live fetches them): neither the page nor separate.js is tried"
+    if not (LIVE / "node_modules/onnxruntime-web").is_dir()
+    else ""
+)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKS), reason=LACKS)]
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: docs/live is not tried in a browser")
+
+WINDOWED = partial(LTL, hidden=8, heads=1, ffn=8, transformer_layers=2, window=9)
+MODELS = {
+    "LTL": lambda: tasnet_model(WINDOWED, kernel_size=20, stride=7),
+    "STFT": lambda: spectrogram_model(WINDOWED, Mask("sigmoid"), None, drop="nyquist", last_frame=False),
+}
+
+
+def written(name, folder):
+    """A model and its step, with the side-car."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    model.gain.fill_(-1.7)
+    file = folder / f"{name}.step.onnx"
+    FORMATS["onnx-step"].write(model, file, {})
+    file.with_suffix(".json").write_text(json.dumps(step_header(model, {})))
+    return model, file
+
+
+def music(model):
+    """A second of a bundled song, [2, T]."""
+    return next(mixture for name, mixture in cases(model).items() if name.startswith("music, 2"))
+
+
+def separated(model, mixture):
+    """{source: [T, C]} as Python computes them."""
+    with torch.inference_mode():
+        estimates = model(torch.from_numpy(mixture)[None])[0]
+    return {source: estimate.T.numpy() for source, estimate in zip(model.sources, estimates, strict=True)}
+
+
+def same(file, expected, tolerance):
+    found, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    assert rate == RATE and found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def ltl(tmp_path_factory):
+    return written("LTL", tmp_path_factory.mktemp("ltl"))
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_node_computes_what_the_model_does(name, ltl, tmp_path):
+    model, step = ltl if name == "LTL" else written(name, tmp_path)
+    mixture = music(model)
+    soundfile.write(tmp_path / "song.wav", mixture.T, RATE, "FLOAT")
+    command = ["node", str(LIVE / "separate.js"), str(step), str(tmp_path / "song.wav"), str(tmp_path), "1013"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.endswith("times real time\n")
+    for source, expected in separated(model, mixture).items():
+        same(tmp_path / f"{source}.wav", expected, 3e-5)
+
+
+# ---- in the browser --------------------------------------------------------------------------------------------------
+
+READY = "document.getElementById('model-about').textContent.startsWith('Separates guitar and backing')"
+MICROPHONE = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")  # it beeps
+
+
+def text(browser, name):
+    return browser.run(f"document.getElementById('{name}').textContent")
+
+
+def click(browser, selector):
+    browser.run(f"document.querySelector('{selector}').click()")
+
+
+def separate(browser, file):
+    """Give the page a file and wait for what it makes of it."""
+    browser.choose("#sound", file)
+    browser.until(f"document.getElementById('result-name').textContent === '{file.name}'")
+
+
+def downloaded(browser, folder, names):
+    """{name: file} of the page's downloads."""
+    browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    track = text(browser, "result-name").removesuffix(".wav")
+    files = {name: folder / f"{track}.{name}.wav" for name in names}
+    for name, file in files.items():
+        click(browser, f'button[aria-label="Download {name}"]')
+        while not file.is_file():
+            browser.run("new Promise(done => setTimeout(done, 20))")
+    return files
+
+
+@pytest.fixture(scope="module")
+def page(ltl, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "live.html"
+    subprocess.run(["node", str(LIVE / "build.js"), "--model", str(ltl[1]), "--out", str(out)], check=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser(page, tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile"), switches=MICROPHONE) as opened:
+        opened.open(page)
+        opened.until(READY)
+        yield opened
+
+
+@pytest.fixture
+def song(ltl, tmp_path):
+    mixture = music(ltl[0])
+    soundfile.write(tmp_path / "song.wav", mixture.T, RATE, "FLOAT")
+    return tmp_path / "song.wav", mixture
+
+
+@in_browser
+def test_stems_are_the_model_s_and_nothing_is_asked_of_the_network(browser, ltl, song, tmp_path):
+    file, mixture = song
+    separate(browser, file)
+    expected = {"Mixture": mixture.T, **separated(ltl[0], mixture)}
+    for name, stem in downloaded(browser, tmp_path, expected).items():
+        same(stem, expected[name], 1e-5)
+    assert browser.complaints() == []
+    kinds = {url.split(":")[0] for url in browser.requests()}
+    assert kinds <= {"file", "data", "blob"} and len([u for u in browser.requests() if u.startswith("file:")]) == 1
+
+
+@in_browser
+def test_a_switch_keeps_the_position(browser, song):
+    separate(browser, song[0])
+    position, heard = "live.player.position", "live.player.voices.guitar.gain.gain.value"
+    click(browser, "#play")
+    browser.until(f"{position} > 0.1")
+    before = browser.run(position)
+    browser.press("2")
+    assert browser.run("live.player.chosen") == "guitar" and browser.run("live.player.playing")
+    assert browser.run("document.querySelector('#signals input:checked').value") == "guitar"
+    assert browser.run(position) >= before
+    browser.until(f"{heard} > 0.99 && live.player.voices.Mixture.gain.gain.value < 0.01")
+    browser.press(" ")
+    stopped = browser.run(position)
+    assert not browser.run("live.player.playing") and before <= stopped < 1
+    browser.run("live.player.choose('backing')")
+    assert browser.run(position) == stopped
+    browser.run("live.player.seek(0.9)")
+    browser.press(" ")
+    browser.until("!live.player.playing")  # the end
+    assert browser.run(position) == 0
+    assert browser.complaints() == []
+
+
+@in_browser
+def test_cancel_ends_it_and_the_next_file_is_whole(browser, ltl, song, tmp_path):
+    file, mixture = song
+    soundfile.write(tmp_path / "long.wav", np.tile(mixture.T, (120, 1)), RATE, "FLOAT")
+    browser.choose("#sound", tmp_path / "long.wav")
+    browser.until("document.getElementById('progress').value > 0")
+    assert text(browser, "work-name") == "long.wav" and text(browser, "work-state").endswith(" %")
+    click(browser, "#cancel")
+    assert browser.run("document.getElementById('work').hidden && document.getElementById('error').hidden")
+    file = file.rename(tmp_path / "next.wav")
+    separate(browser, file)
+    for name, expected in separated(ltl[0], mixture).items():
+        same(downloaded(browser, tmp_path, [name])[name], expected, 1e-5)
+
+
+@in_browser
+def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, song, tmp_path):
+    step = onnx.load(ltl[1])
+    bare = tmp_path / "bare.step.onnx"
+    del step.metadata_props[:]
+    onnx.save(step, bare)
+    whole, broken, sideless = tmp_path / "whole.onnx", tmp_path / "broken.step.onnx", tmp_path / "broken.step.json"
+    onnx.helper.set_model_props(step, {"tasnet_attn": '{"sources": []}'})
+    onnx.save(step, whole)
+    broken.write_bytes(b"\x08\x08" + bytes(99))
+    sideless.write_bytes(ltl[1].with_suffix(".json").read_bytes())
+    for name, content in (("words.wav", b"no sound"), ("empty.wav", b"")):
+        (tmp_path / name).write_bytes(content)
+    for where, files, message in (
+        ("#sound", ["words.wav"], "words.wav has no sound that this browser can decode"),
+        ("#sound", ["empty.wav"], "empty.wav has no sound that this browser can decode"),
+        ("#model-files", [bare.name], "does not say what it computes: choose it together with bare.step.json"),
+        ("#model-files", [sideless.name], "choose a file that ends in .step.onnx"),
+        ("#model-files", [whole.name], "whole.onnx is not a step; tasnet-attn export MODEL --to onnx-step writes one"),
+        ("#model-files", [broken.name, sideless.name], "broken.step.onnx cannot be run: "),
+    ):
+        browser.run("document.getElementById('error').textContent = ''")
+        browser.choose(where, *(tmp_path / file for file in files))
+        browser.until("document.getElementById('error').textContent")
+        assert message in text(browser, "error") and "\n" not in text(browser, "error")
+        assert not browser.run("document.getElementById('error').hidden") and browser.run(READY)
+    bare.with_suffix(".json").write_bytes(sideless.read_bytes())
+    browser.choose("#model-files", bare, bare.with_suffix(".json"))  # the side-car serves
+    browser.until(f"document.getElementById('error').hidden && {READY}")
+    other = tmp_path / "other.wav"
+    soundfile.write(other, np.tile(song[1].T, (3, 1)), 3 * RATE, "FLOAT")  # another rate: resampled
+    separate(browser, other)
+    assert browser.run("live.player.duration") == pytest.approx(1, abs=0.01)
+
+
+@in_browser
+def test_the_microphone_is_recorded_heard_and_separated_exactly(browser, ltl, tmp_path):
+    click(browser, "#record")
+    browser.until("!document.getElementById('live').hidden")
+    click(browser, "#live-choices label:nth-child(2) input")
+    browser.until("/heard [0-9]+ ms late/.test(document.getElementById('live-state').textContent)")
+    click(browser, "#stop")
+    browser.until("document.getElementById('result-name').textContent === 'Microphone'")
+    files = downloaded(browser, tmp_path, ["Mixture", "guitar", "backing"])
+    mixture, rate = soundfile.read(files["Mixture"], dtype="float32")
+    assert rate == RATE and len(mixture) % 7 == 0 and abs(mixture).max() > 0.01
+    for name, expected in separated(ltl[0], mixture[None]).items():
+        same(files[name], expected, 1e-5)
+    assert browser.complaints() == []
+
+
+@in_browser
+def test_it_fits_a_phone(page, song, tmp_path):
+    with Browser(tmp_path / "profile", 390, 844, phone=True) as opened:
+        opened.open(page)
+        opened.until(READY)
+        separate(opened, song[0])
+        assert opened.run("document.documentElement.scrollWidth <= window.innerWidth")
+        shown = "[...document.querySelectorAll('button, label, input[type=range]')].filter(e => e.offsetHeight)"
+        assert opened.run(f"{shown}.length") > 8 and opened.run(f"{shown}.every(e => e.offsetHeight >= 36)")
+        nodes = opened.call("Accessibility.getFullAXTree")["nodes"]
+        roles = ("button", "radio", "slider", "progressbar")
+        named = [n.get("name", {}).get("value") for n in nodes if n.get("role", {}).get("value") in roles]
+        assert len(named) > 8 and all(named)
+        assert opened.complaints() == []
