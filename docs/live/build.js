@@ -44,7 +44,7 @@ const { values } = parseArgs({
 const data = [
   packed("runtime", readFileSync(join(RUNTIME, "ort-wasm-simd-threaded.wasm"))),
   packed("worker", started(join(HERE, "worker.js"))),
-  packed("worklet", readFileSync(join(HERE, "worklet.js"))),
+  packed("worklet", dataURL(join(HERE, "worklet.js"))),
 ];
 if (values.model) {
   const name = basename(values.model).replace(/[^\w.-]/g, "_");

@@ -4,7 +4,7 @@ import { Mistake } from "./step.js";
 
 export class Microphone {
   /**
-   * rate: Hz; size: samples of a block; worklet: the text of worklet.js;
+   * rate: Hz; size: samples of a block; worklet: the address of worklet.js, a data: URL (from file:// a Blob's is refused);
    * onblock(samples): each block; ontell({delay, gaps}): seconds until a sample is heard, null where none is.
    */
   static async open({ rate, size, worklet, onblock, ontell }) {
@@ -17,7 +17,7 @@ export class Microphone {
     }
     try {
       found.context = new AudioContext({ sampleRate: rate, latencyHint: "interactive" });
-      await found.context.audioWorklet.addModule(URL.createObjectURL(new Blob([worklet], { type: "text/javascript" })));
+      await found.context.audioWorklet.addModule(worklet);
       found.node = new AudioWorkletNode(found.context, "live", {
         channelCount: 1,
         channelCountMode: "explicit",

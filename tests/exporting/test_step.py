@@ -4,14 +4,14 @@ import json
 import re
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, SMALL, tasnet_model
+from conftest import LIVE, ROOT, SMALL, fetched, tasnet_model
 from export_models import spectrogram_model
 
 from tasnet_attn import load, save
@@ -19,6 +19,7 @@ from tasnet_attn.cli import main
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting import export
 from tasnet_attn.exporting.formats import FORMATS
+from tasnet_attn.exporting.parity import cases
 from tasnet_attn.heads import Mask
 from tasnet_attn.separators import LTL, TasNet
 
@@ -32,25 +33,31 @@ MODELS = {
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(MODELS)[1:]]
 
 
-def exported(name, folder, **settings):
-    model = MODELS[name]()
-    model.gain.fill_(-1.7)
-    file = save(model, folder / "model.safetensors")
-    return export(str(file), "onnx-step", **settings)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The proof of a model's step, which lies beside the model; each is exported once."""
+
+    @cache
+    def proof(name):
+        model = MODELS[name]()
+        model.gain.fill_(-1.7)
+        return export(str(save(model, tmp_path_factory.mktemp("step") / "model.safetensors")), "onnx-step")
+
+    return proof
 
 
 @pytest.mark.parametrize("name", ["LTL", *SLOW])
-def test_the_step_is_the_model(name, tmp_path):
+def test_the_step_is_the_model(name, exported):
     """Music, noise and silence in a fresh process; the side-car says what the file says."""
     import onnx
 
-    report = exported(name, tmp_path)
+    report = exported(name)
     assert report["passed"] and len(report["cases"]) == 6
     file = Path(report["path"])
     about = json.loads(file.with_suffix(".json").read_text())
     inside = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert json.loads(inside["tasnet_attn"]) == about
-    assert about["step"]["latency"] == load(str(tmp_path / "model.safetensors")).latency
+    assert about["step"]["latency"] == load(str(file.parent / "model.safetensors")).latency
     assert about["sources"] == ["guitar", "backing"] and about["sample_rate"] == 8000
 
 
@@ -80,20 +87,41 @@ def test_what_cannot_stream_has_no_step(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_s_program_runs_without_torch(tmp_path):
+def test_the_page_s_program_runs_without_torch(exported, tmp_path):
     """The code block of docs/streaming.md, where importing torch fails, on a song in blocks of 100 samples."""
     page = (ROOT / "docs/streaming.md").read_text()
     code = page.split("```python\n# live.py")[1].split("```")[0]
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     (tmp_path / "live.py").write_text("# live.py" + code)
-    report = exported("TasNet, overlapping", tmp_path)
+    report = exported("TasNet, overlapping")
     mixture = 0.1 * np.random.default_rng(0).standard_normal((8001, 2), dtype=np.float32)
     soundfile.write(tmp_path / "song.wav", mixture, 8000, "FLOAT")
     command = [sys.executable, "live.py", report["path"], "song.wav", "100"]
     subprocess.run(command, check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    stems_are_the_model_s(report, mixture.T, tmp_path)
+
+
+@fetched
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MODELS)[1:])
+def test_node_runs_it(name, exported, tmp_path):
+    """docs/live/separate.js on a bundled song, in blocks that no stride divides."""
+    report = exported(name)
+    model = load(str(Path(report["path"]).parent / "model.safetensors"))
+    mixture = next(mixture for case, mixture in cases(model).items() if case.startswith("music, 2 channels"))
+    soundfile.write(tmp_path / "song.wav", mixture.T, 8000, "FLOAT")
+    command = ["node", str(LIVE / "separate.js"), report["path"], "song.wav", ".", "1013"]
+    said = subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert said.endswith("times real time\n")
+    stems_are_the_model_s(report, mixture, tmp_path)
+
+
+def stems_are_the_model_s(report, mixture, folder):
+    """Files of [T, C] against the model on the whole mixture [C, T], to 3e-5 of the largest output."""
     with torch.inference_mode():
-        expected = load(str(tmp_path / "model.safetensors"))(torch.from_numpy(mixture.T)[None])[0]
+        model = load(str(Path(report["path"]).parent / "model.safetensors")).eval()
+        expected = model(torch.from_numpy(mixture)[None])[0]
     for source, estimate in zip(("guitar", "backing"), expected, strict=True):
-        found, rate = soundfile.read(tmp_path / f"{source}.wav", dtype="float32")
+        found, rate = soundfile.read(folder / f"{source}.wav", dtype="float32")
         assert rate == 8000
         np.testing.assert_allclose(found.T, estimate, atol=3e-5 * float(expected.abs().max()))

@@ -1,60 +1,46 @@
-"""The page of docs/live in headless Chromium, and the same host of the step in Node: both compute what the model does.
-
-Nothing is fetched here: `make live` does, into docs/live/node_modules.
-"""
+"""The page of docs/live, from a file, in headless Chromium: its stems are the model's."""
 
 import json
-import shutil
 import subprocess
 from functools import partial
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
 import torch
 from browser import CHROMIUM, Browser
-from conftest import ROOT, tasnet_model
-from export_models import spectrogram_model
+from conftest import LIVE, fetched, tasnet_model
 
 from tasnet_attn.exporting.formats import FORMATS, step_header
 from tasnet_attn.exporting.parity import cases
-from tasnet_attn.heads import Mask
 from tasnet_attn.separators import LTL
 
-LIVE = ROOT / "docs/live"
 RATE = 8000
-LACKS = (
-    "no Node on PATH: neither the page nor separate.js of docs/live is tried"
-    if shutil.which("node") is None
-    else "no docs/live/node_modules (make live fetches them): neither the page nor separate.js is tried"
-    if not (LIVE / "node_modules/onnxruntime-web").is_dir()
-    else ""
-)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKS), reason=LACKS)]
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: docs/live is not tried in a browser")
-
-WINDOWED = partial(LTL, hidden=8, heads=1, ffn=8, transformer_layers=2, window=9)
-MODELS = {
-    "LTL": lambda: tasnet_model(WINDOWED, kernel_size=20, stride=7),
-    "STFT": lambda: spectrogram_model(WINDOWED, Mask("sigmoid"), None, drop="nyquist", last_frame=False),
-}
+pytestmark = [
+    pytest.mark.slow,
+    fetched,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: docs/live is not tried in a browser"),
+]
 
 
-def written(name, folder):
+@pytest.fixture(scope="module")
+def ltl(tmp_path_factory):
     """A model and its step, with the side-car."""
     torch.manual_seed(0)
-    model = MODELS[name]().eval()
-    model.gain.fill_(-1.7)
-    file = folder / f"{name}.step.onnx"
+    window = partial(LTL, hidden=8, heads=1, ffn=8, transformer_layers=1, window=9)
+    model = tasnet_model(window, kernel_size=20, stride=7).eval()
+    file = tmp_path_factory.mktemp("ltl") / "ltl.step.onnx"
     FORMATS["onnx-step"].write(model, file, {})
     file.with_suffix(".json").write_text(json.dumps(step_header(model, {})))
     return model, file
 
 
-def music(model):
-    """A second of a bundled song, [2, T]."""
-    return next(mixture for name, mixture in cases(model).items() if name.startswith("music, 2"))
+@pytest.fixture
+def song(ltl, tmp_path):
+    """A second of a bundled song: the file and its samples [2, T]."""
+    mixture = next(mixture for name, mixture in cases(ltl[0]).items() if name.startswith("music, 2"))
+    soundfile.write(tmp_path / "song.wav", mixture.T, RATE, "FLOAT")
+    return tmp_path / "song.wav", mixture
 
 
 def separated(model, mixture):
@@ -64,30 +50,12 @@ def separated(model, mixture):
     return {source: estimate.T.numpy() for source, estimate in zip(model.sources, estimates, strict=True)}
 
 
-def same(file, expected, tolerance):
+def same(file, expected):
+    """To 1e-5 of the peak."""
     found, rate = soundfile.read(file, dtype="float32", always_2d=True)
     assert rate == RATE and found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
-
-@pytest.fixture(scope="module")
-def ltl(tmp_path_factory):
-    return written("LTL", tmp_path_factory.mktemp("ltl"))
-
-
-@pytest.mark.parametrize("name", list(MODELS))
-def test_node_computes_what_the_model_does(name, ltl, tmp_path):
-    model, step = ltl if name == "LTL" else written(name, tmp_path)
-    mixture = music(model)
-    soundfile.write(tmp_path / "song.wav", mixture.T, RATE, "FLOAT")
-    command = ["node", str(LIVE / "separate.js"), str(step), str(tmp_path / "song.wav"), str(tmp_path), "1013"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert said.endswith("times real time\n")
-    for source, expected in separated(model, mixture).items():
-        same(tmp_path / f"{source}.wav", expected, 3e-5)
-
-
-# ---- in the browser --------------------------------------------------------------------------------------------------
 
 READY = "document.getElementById('model-about').textContent.startsWith('Separates guitar and backing')"
 MICROPHONE = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")  # it beeps
@@ -103,6 +71,7 @@ def click(browser, selector):
 
 def separate(browser, file):
     """Give the page a file and wait for what it makes of it."""
+    browser.run("document.getElementById('result-name').textContent = ''")
     browser.choose("#sound", file)
     browser.until(f"document.getElementById('result-name').textContent === '{file.name}'")
 
@@ -134,26 +103,17 @@ def browser(page, tmp_path_factory):
         yield opened
 
 
-@pytest.fixture
-def song(ltl, tmp_path):
-    mixture = music(ltl[0])
-    soundfile.write(tmp_path / "song.wav", mixture.T, RATE, "FLOAT")
-    return tmp_path / "song.wav", mixture
-
-
-@in_browser
 def test_stems_are_the_model_s_and_nothing_is_asked_of_the_network(browser, ltl, song, tmp_path):
     file, mixture = song
     separate(browser, file)
     expected = {"Mixture": mixture.T, **separated(ltl[0], mixture)}
     for name, stem in downloaded(browser, tmp_path, expected).items():
-        same(stem, expected[name], 1e-5)
+        same(stem, expected[name])
     assert browser.complaints() == []
     kinds = {url.split(":")[0] for url in browser.requests()}
     assert kinds <= {"file", "data", "blob"} and len([u for u in browser.requests() if u.startswith("file:")]) == 1
 
 
-@in_browser
 def test_a_switch_keeps_the_position(browser, song):
     separate(browser, song[0])
     position, heard = "live.player.position", "live.player.voices.guitar.gain.gain.value"
@@ -177,7 +137,6 @@ def test_a_switch_keeps_the_position(browser, song):
     assert browser.complaints() == []
 
 
-@in_browser
 def test_cancel_ends_it_and_the_next_file_is_whole(browser, ltl, song, tmp_path):
     file, mixture = song
     soundfile.write(tmp_path / "long.wav", np.tile(mixture.T, (120, 1)), RATE, "FLOAT")
@@ -189,11 +148,12 @@ def test_cancel_ends_it_and_the_next_file_is_whole(browser, ltl, song, tmp_path)
     file = file.rename(tmp_path / "next.wav")
     separate(browser, file)
     for name, expected in separated(ltl[0], mixture).items():
-        same(downloaded(browser, tmp_path, [name])[name], expected, 1e-5)
+        same(downloaded(browser, tmp_path, [name])[name], expected)
 
 
-@in_browser
 def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, song, tmp_path):
+    import onnx
+
     step = onnx.load(ltl[1])
     bare = tmp_path / "bare.step.onnx"
     del step.metadata_props[:]
@@ -227,7 +187,6 @@ def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, song, tmp_path)
     assert browser.run("live.player.duration") == pytest.approx(1, abs=0.01)
 
 
-@in_browser
 def test_the_microphone_is_recorded_heard_and_separated_exactly(browser, ltl, tmp_path):
     click(browser, "#record")
     browser.until("!document.getElementById('live').hidden")
@@ -239,11 +198,10 @@ def test_the_microphone_is_recorded_heard_and_separated_exactly(browser, ltl, tm
     mixture, rate = soundfile.read(files["Mixture"], dtype="float32")
     assert rate == RATE and len(mixture) % 7 == 0 and abs(mixture).max() > 0.01
     for name, expected in separated(ltl[0], mixture[None]).items():
-        same(files[name], expected, 1e-5)
+        same(files[name], expected)
     assert browser.complaints() == []
 
 
-@in_browser
 def test_it_fits_a_phone(page, song, tmp_path):
     with Browser(tmp_path / "profile", 390, 844, phone=True) as opened:
         opened.open(page)
