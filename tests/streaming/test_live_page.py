@@ -35,12 +35,16 @@ def ltl(tmp_path_factory):
     return model, file
 
 
+@pytest.fixture(scope="module")
+def music(ltl):
+    """A second of a bundled song, [2, T]."""
+    return next(mixture for name, mixture in cases(ltl[0]).items() if name.startswith("music, 2"))
+
+
 @pytest.fixture
-def song(ltl, tmp_path):
-    """A second of a bundled song: the file and its samples [2, T]."""
-    mixture = next(mixture for name, mixture in cases(ltl[0]).items() if name.startswith("music, 2"))
-    soundfile.write(tmp_path / "song.wav", mixture.T, RATE, "FLOAT")
-    return tmp_path / "song.wav", mixture
+def song(music, tmp_path):
+    soundfile.write(tmp_path / "song.wav", music.T, RATE, "FLOAT")
+    return tmp_path / "song.wav"
 
 
 def separated(model, mixture):
@@ -58,7 +62,7 @@ def same(file, expected):
 
 
 READY = "document.getElementById('model-about').textContent.startsWith('Separates guitar and backing')"
-MICROPHONE = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")  # it beeps
+MICROPHONE = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream", "use-file-for-fake-audio-capture={}")
 
 
 def text(browser, name):
@@ -96,17 +100,19 @@ def page(ltl, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(page, tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile"), switches=MICROPHONE) as opened:
+def browser(page, music, tmp_path_factory):
+    heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
+    soundfile.write(heard, 4 * music.T, RATE, "PCM_16")
+    switches = [switch.format(heard) for switch in MICROPHONE]
+    with Browser(tmp_path_factory.mktemp("profile"), switches=switches) as opened:
         opened.open(page)
         opened.until(READY)
         yield opened
 
 
-def test_stems_are_the_model_s_and_nothing_is_asked_of_the_network(browser, ltl, song, tmp_path):
-    file, mixture = song
-    separate(browser, file)
-    expected = {"Mixture": mixture.T, **separated(ltl[0], mixture)}
+def test_stems_are_the_model_s_and_nothing_is_asked_of_the_network(browser, ltl, music, song, tmp_path):
+    separate(browser, song)
+    expected = {"Mixture": music.T, **separated(ltl[0], music)}
     for name, stem in downloaded(browser, tmp_path, expected).items():
         same(stem, expected[name])
     assert browser.complaints() == []
@@ -115,7 +121,7 @@ def test_stems_are_the_model_s_and_nothing_is_asked_of_the_network(browser, ltl,
 
 
 def test_a_switch_keeps_the_position(browser, song):
-    separate(browser, song[0])
+    separate(browser, song)
     position, heard = "live.player.position", "live.player.voices.guitar.gain.gain.value"
     click(browser, "#play")
     browser.until(f"{position} > 0.1")
@@ -137,21 +143,19 @@ def test_a_switch_keeps_the_position(browser, song):
     assert browser.complaints() == []
 
 
-def test_cancel_ends_it_and_the_next_file_is_whole(browser, ltl, song, tmp_path):
-    file, mixture = song
-    soundfile.write(tmp_path / "long.wav", np.tile(mixture.T, (120, 1)), RATE, "FLOAT")
+def test_cancel_ends_it_and_the_next_file_is_whole(browser, ltl, music, song, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.tile(music.T, (120, 1)), RATE, "FLOAT")
     browser.choose("#sound", tmp_path / "long.wav")
     browser.until("document.getElementById('progress').value > 0")
     assert text(browser, "work-name") == "long.wav" and text(browser, "work-state").endswith(" %")
     click(browser, "#cancel")
     assert browser.run("document.getElementById('work').hidden && document.getElementById('error').hidden")
-    file = file.rename(tmp_path / "next.wav")
-    separate(browser, file)
-    for name, expected in separated(ltl[0], mixture).items():
+    separate(browser, song)
+    for name, expected in separated(ltl[0], music).items():
         same(downloaded(browser, tmp_path, [name])[name], expected)
 
 
-def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, song, tmp_path):
+def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, music, tmp_path):
     import onnx
 
     step = onnx.load(ltl[1])
@@ -182,7 +186,7 @@ def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, song, tmp_path)
     browser.choose("#model-files", bare, bare.with_suffix(".json"))  # the side-car serves
     browser.until(f"document.getElementById('error').hidden && {READY}")
     other = tmp_path / "other.wav"
-    soundfile.write(other, np.tile(song[1].T, (3, 1)), 3 * RATE, "FLOAT")  # another rate: resampled
+    soundfile.write(other, np.tile(music.T, (3, 1)), 3 * RATE, "FLOAT")  # another rate: resampled
     separate(browser, other)
     assert browser.run("live.player.duration") == pytest.approx(1, abs=0.01)
 
@@ -192,6 +196,7 @@ def test_the_microphone_is_recorded_heard_and_separated_exactly(browser, ltl, tm
     browser.until("!document.getElementById('live').hidden")
     click(browser, "#live-choices label:nth-child(2) input")
     browser.until("/heard [0-9]+ ms late/.test(document.getElementById('live-state').textContent)")
+    browser.until("/scaleX.0[.][1-9]/.test(document.getElementById('level').style.transform)")
     click(browser, "#stop")
     browser.until("document.getElementById('result-name').textContent === 'Microphone'")
     files = downloaded(browser, tmp_path, ["Mixture", "guitar", "backing"])
@@ -206,7 +211,7 @@ def test_it_fits_a_phone(page, song, tmp_path):
     with Browser(tmp_path / "profile", 390, 844, phone=True) as opened:
         opened.open(page)
         opened.until(READY)
-        separate(opened, song[0])
+        separate(opened, song)
         assert opened.run("document.documentElement.scrollWidth <= window.innerWidth")
         shown = "[...document.querySelectorAll('button, label, input[type=range]')].filter(e => e.offsetHeight)"
         assert opened.run(f"{shown}.length") > 8 and opened.run(f"{shown}.every(e => e.offsetHeight >= 36)")
