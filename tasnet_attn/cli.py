@@ -123,9 +123,8 @@ def _separate(options: argparse.Namespace) -> int:
     settings = {name: value for name, value in vars(options).items() if name in Options.__dataclass_fields__}
     settings["clip"] = options.clip or ("error" if options.out == PIPE else "rescale")
     how = Options(**settings)
-    return separate_files(
-        options.inputs, options.model, options.out, how, options.skip_existing, options.jobs, options.shard
-    )
+    where = {name: getattr(options, name) for name in ("skip_existing", "jobs", "shard", "ray")}
+    return separate_files(options.inputs, options.model, options.out, how, **where)
 
 
 def _stream(options: argparse.Namespace) -> None:

@@ -213,6 +213,7 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add("--partial", action="store_true", help=help)
     add("--skip-existing", action="store_true", help="pass over files whose stems all exist")
     add("--shard", metavar="K/N", help="the K-th of N equal parts of the inputs, for arrays of jobs")
+    add("--ray", metavar="ADDRESS", help="take the files to this Ray cluster instead (HOST:PORT or auto)")
     add("--segment", type=float, metavar="SECONDS", help="at once (default: the model's, else 20)")
     add("--overlap", type=float, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
     help = "also compare stretches with one whole pass, and print the SNR"

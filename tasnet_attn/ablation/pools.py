@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tasnet_attn.errors import UserError
+from tasnet_attn.inference.cluster import connect, environment
 
 Task = dict[str, Any]
 
@@ -30,7 +30,7 @@ class LocalPool:
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
-        self.environment = os.environ | _environment(threads)
+        self.environment = os.environ | environment(threads)
         self.lock = threading.Lock()
         self.closed = False
         self.workers: dict[int, subprocess.Popen[str]] = {}  # by the threads that serve them
@@ -79,11 +79,6 @@ class LocalPool:
         return json.loads(answer)
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """Of a worker: busy waiting of OpenMP's threads would take time from the others."""
-    return {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}
-
-
 def _ending(status: int) -> str:
     if status >= 0:
         return f"the worker ended with status {status}"
@@ -102,16 +97,9 @@ class RayPool:
     """
 
     def __init__(self, address: str, threads: int, gpus: float) -> None:
-        import ray
-
         from tasnet_attn.ablation.worker import perform
 
-        environment = {"env_vars": _environment(threads)}
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            hint = "if it asks for a token, set RAY_AUTH_MODE=token"
-            raise UserError(f"--ray {address}: no cluster answers ({' '.join(str(error).split())}); {hint}") from error
+        ray = connect(address, threads)
         self.ray = ray
         total = ray.cluster_resources()
         if total.get("CPU", 0) < threads or total.get("GPU", 0) < gpus:

@@ -16,6 +16,7 @@ from tasnet_attn import terminal
 from tasnet_attn.audio.names import find_audio
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.files import clear, touching, workspace
+from tasnet_attn.inference.cluster import connect, on_cluster
 from tasnet_attn.inference.files import Options, Separated, separate_to
 from tasnet_attn.inference.record import Record
 from tasnet_attn.inference.workers import in_processes
@@ -32,6 +33,7 @@ def separate_files(
     skip_existing: bool = False,
     jobs: int = 1,
     shard: str | None = None,
+    ray: str | None = None,
 ) -> int:
     """Separate every sound of the inputs, and say what became of it.
 
@@ -43,6 +45,7 @@ def separate_files(
         skip_existing: pass over files whose stems are all there, and not known to be another file's.
         jobs: processes.
         shard: "K/N": the K-th of N equal parts of the inputs, for arrays of jobs.
+        ray: address of a Ray cluster that does the work instead, a GPU for each file if `options.device` is "cuda".
 
     Returns:
         The exit status: 0; 1: some of several inputs failed, as listed.
@@ -53,7 +56,10 @@ def separate_files(
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
     if PIPE in inputs or out == PIPE:
+        if ray is not None:
+            raise UserError("--ray: takes files and folders; a pipe's sound is separated here")
         return _piped(inputs, model, out, options)
+    cluster = None if ray is None else connect(ray, 1)
     found = find_audio(inputs, out)
     tracks = _sharded(found.sounds, shard)
     network = load(model)
@@ -68,9 +74,12 @@ def separate_files(
     failed = list(found.failed)
     single = len(found.sounds) == 1 and not failed and shard is None and not inputs[0].is_dir()
     tasks = {track: (path, out, track, options) for track, path in tracks.items()}
-    results = in_processes(_attempt, tasks, model, jobs) if jobs > 1 else _here(tasks, network)
+    if cluster is not None:
+        results = on_cluster(_attempt, tasks, model, cluster, options.device.startswith("cuda"))
+    else:
+        results = in_processes(_attempt, tasks, model, jobs) if jobs > 1 else _here(tasks, network)
     drawn = terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext()
-    with _cleared(out, jobs), closing(results), drawn as bar:
+    with _cleared(out, elsewhere=jobs > 1 or cluster is not None), closing(results), drawn as bar:
         record.forget([file for track in tracks for file in planned[track]])
         for track, result in results:
             if bar is not None:
@@ -111,12 +120,12 @@ def _sharded(sounds: dict[str, Path], shard: str | None) -> dict[str, Path]:
 
 
 @contextmanager
-def _cleared(out: Path, jobs: int) -> Iterator[None]:
+def _cleared(out: Path, elsewhere: bool) -> Iterator[None]:
     """What processes that were ended had in work goes."""
     try:
         yield
     finally:
-        if jobs > 1:
+        if elsewhere:
             with touching(out):
                 clear(out, age=0)
 
