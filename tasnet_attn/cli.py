@@ -67,7 +67,8 @@ def _train(arguments: Sequence[str], modules: list[str]) -> int:
 
     if "--help-all" in arguments:
         print(every_setting())
-    else:
+        return 0
+    with _ended_by_sigterm():
         train(arguments)
     return 0
 
@@ -97,7 +98,7 @@ def _import(modules: list[str]) -> None:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM inside the block removes what is not whole before the process ends; `train` has Lightning's handler."""
+    """SIGTERM inside the block removes what is not whole before the process ends; a training has its own handler."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if mine:
         from tasnet_attn.files import terminated

@@ -53,15 +53,20 @@ def read(arguments: Sequence[str]) -> Layers:
         if key == "--config":
             _add_file(layers, Path(_value(key, value)))
         elif (keys := key.removeprefix("--").split("."))[0] in SECTIONS and _is_ours(keys):
-            try:
-                data = parse_yaml(_value(key, value))
-            except ValueError as error:
-                raise UserError(f"{key}: {error}") from error
-            _set(layers.ours, keys, data)
+            _set(layers.ours, keys, _data(key, value))
+        elif key.removeprefix("--") in FILES:
+            _add(layers, {keys[0]: _data(key, value)}, "")
         else:
-            _check_imported(_parsed(value), key.removeprefix("--").rstrip("+"))
+            _check_theirs(_parsed(value), key.removeprefix("--").rstrip("+"))
             layers.theirs.append(key if value is None else f"{key}={value}")
     return layers
+
+
+def _data(key: str, value: str | None) -> Any:
+    try:
+        return parse_yaml(_value(key, value))
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def _parsed(value: str | None) -> Any:
@@ -71,25 +76,36 @@ def _parsed(value: str | None) -> Any:
         return value
 
 
-# where Lightning's parser takes a class by its path alone
+# where Lightning's parser takes a class by its path alone, and would open a file
 CLASSES = re.compile(
     r"task\.(optimizer|lr_scheduler)|trainer\.(logger|callbacks|plugins|profiler|strategy|accelerator)"
 )
+FILES = ("task", "trainer", "early_stopping", "checkpoint")  # sections that may be the name of a file with their keys
 
 
-def _check_imported(value: Any, path: str) -> None:
-    """Refuse a class of a module that this process has not imported: Lightning's parser would import it."""
+def _check_theirs(value: Any, path: str) -> None:
+    """Refuse what Lightning's parser would import, or read without our loader's bounds.
+
+    Raises:
+        UserError: a class of a module that this process has not imported, no class at all, or nested anchors.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_imported(item, f"{path}.{key}" if path else str(key))
+            _check_theirs(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for item in value:
-            _check_imported(item, path)
+            _check_theirs(item, path)
     elif isinstance(value, str) and (path.endswith(".class_path") or CLASSES.fullmatch(path)):
-        module = value.rpartition(".")[0]
-        if module and all(part.isidentifier() for part in value.split(".")) and module.split(".")[0] not in sys.modules:
-            where = path.removesuffix(".class_path")
+        where, module = path.removesuffix(".class_path"), value.rpartition(".")[0]
+        if not all(part.isidentifier() for part in value.split(".")):
+            raise UserError(f"{where}: {shown(value)} is no class's name; a file of settings is given by --config")
+        if module and module.split(".")[0] not in sys.modules:
             raise UserError(f"{where}: no class {value!r} is known; add --import {module} if you trust it")
+    elif isinstance(value, str) and "*" in value and "&" in value:  # that parser reads text that may be YAML
+        try:
+            parse_yaml(value)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def _is_ours(keys: list[str]) -> bool:
@@ -120,27 +136,33 @@ def _add_file(layers: Layers, file: Path) -> None:
     content = read_yaml(file)
     if content.keys() >= WHOLE:
         content = with_former(content)
+    _add(layers, content, f"{file}: ")
+
+
+def _add(layers: Layers, content: dict[str, Any], source: str) -> None:
+    """Layer sections; `source` begins the messages."""
     theirs = {}
-    for key, value in content.items():
-        if key not in SECTIONS:
-            theirs[key] = value
-            continue
-        if key == "data" and isinstance(value, str):
-            value = {"class_path": value}
-        if not isinstance(value, dict):
-            raise UserError(f"{file}: {key}: {shown(value)} is not a mapping of settings")
-        if key == "task":
-            theirs[key] = {name: item for name, item in value.items() if name != "loss"}
-            value = {name: item for name, item in value.items() if name == "loss"}
-        try:
+    try:
+        for key, value in content.items():
+            if key == "config":
+                raise UserError("config: a configuration names no other one; give both by --config")
+            if key in FILES and isinstance(value, str):
+                value = read_yaml(Path(value))
+            if key not in SECTIONS:
+                theirs[key] = value
+                continue
+            if key == "data" and isinstance(value, str):
+                value = {"class_path": value}
+            if not isinstance(value, dict):
+                raise UserError(f"{key}: {shown(value)} is not a mapping of settings")
+            if key == "task":
+                theirs[key] = {name: item for name, item in value.items() if name != "loss"}
+                value = {name: item for name, item in value.items() if name == "loss"}
             layers.ours[key] = merged(layers.ours.get(key, {}), value, key)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+        _check_theirs(theirs, "")
+    except UserError as error:
+        raise UserError(f"{source}{error}") from error
     if theirs:
-        try:
-            _check_imported(theirs, "")
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
         layers.theirs.append(f"--config={json.dumps(moved(theirs))}")
 
 

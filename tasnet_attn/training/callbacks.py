@@ -55,10 +55,10 @@ class LastCheckpoint(ModelCheckpoint):
         if last or validated:
             self.due = self.due or self._is_time(trainer)
             return
-        if self.stop.signal is not None:
+        if self.stop.agreed():
             trainer._logger_connector.update_train_step_metrics()  # this step's row: Lightning would write it next
             trainer.save_checkpoint(self._file)
-            raise self.stop.error(self._file.parent.parent, trainer.global_step)
+            raise self.stop.error(trainer.global_step)
         if self._ends(trainer):
             self.within = True
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -69,11 +69,15 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was due before, and the end."""
+        """Save what was due before, the end, and what a signal asks for."""
         if self.within:
             return
-        if self.due or self._ends(trainer):
+        stops = self.stop.agreed() and not self._ends(trainer)
+        if self.due or stops or self._ends(trainer):
             self._save(trainer)
+        if stops:
+            self.stop.saved = trainer.global_step
+            trainer._signal_connector.received_sigterm = True  # Lightning ends it once this epoch's rows are written
         super().on_train_epoch_end(trainer, pl_module)
 
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:

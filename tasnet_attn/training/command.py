@@ -38,11 +38,11 @@ from tasnet_attn.training import ranges
 from tasnet_attn.training.amending import misfit
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
 from tasnet_attn.training.folder import FINISHED, holding
-from tasnet_attn.training.guard import Guard
+from tasnet_attn.training.guard import Diverged, Guard
 from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
 from tasnet_attn.training.settings import listing
 from tasnet_attn.training.showing import Progress, introduce, say
-from tasnet_attn.training.signals import Stop, stopping
+from tasnet_attn.training.signals import Interrupted, Stop, stopping
 from tasnet_attn.training.sizes import check_size
 from tasnet_attn.training.task import SeparationTask
 
@@ -148,10 +148,11 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     history = changes(start) if parent is None else parent.history()
     task, data, trainer = _built(cli, full, start, history, parent)
     (out / FINISHED).unlink(missing_ok=True)
-    stop = Stop()
+    stop = Stop(out)
     next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)).stop = stop
+    trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
     introduce(task.model, type(data).__name__, trainer, out)
-    with terminal.log(out / terminal.LOG), _explaining(out), stopping(trainer, stop, out):
+    with terminal.log(out / terminal.LOG), _explaining(out), _said_once(trainer), stopping(trainer, stop):
         trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if not (out / "checkpoints" / "last.ckpt").is_file():  # no step was asked for
         trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")
@@ -161,6 +162,9 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
             f"{out}: ended without a validation, so the level of the outputs was not measured and SDR says nothing; "
             "more steps, fewer data.segments_per_epoch, or a trainer.limit_val_batches above 0"
         )
+    if stop.signal is not None:
+        stop.finished = True
+        raise stop.error()
 
 
 def _try(cli: TrainCLI, full: dict[str, Any]) -> None:
@@ -201,6 +205,21 @@ def _explaining(out: Path) -> Iterator[None]:
             "data.segment; go on with --ckpt_path last",
             status=1,
         ) from error
+
+
+@contextmanager
+def _said_once(trainer: Trainer) -> Iterator[None]:
+    """What all processes of a training end with together, the first one says.
+
+    Those that Lightning launched end without an error: it would kill the first one for it, within its last words.
+    """
+    try:
+        yield
+    except (Interrupted, Diverged) as error:
+        if trainer.is_global_zero:
+            raise
+        environment = trainer._accelerator_connector.cluster_environment
+        raise SystemExit(error.status if environment.creates_processes_externally else 0) from None
 
 
 @functools.lru_cache(maxsize=8)  # the cells of a sweep mostly differ in ours, and this takes 0.6 s
@@ -275,7 +294,7 @@ def _built(
     ours = [*averaged, guard, StoreConfig(out, full, history), built.early_stopping, best, built.checkpoint]
     if settings["enable_progress_bar"] is None:
         settings["enable_progress_bar"] = False
-        ours.append(Progress())
+        ours.append(Progress(guard.read))
     if settings["enable_model_summary"] is None:
         settings["enable_model_summary"] = False  # the first line says it
     settings["callbacks"] = [*_listed(settings["callbacks"]), *(ours if fits else [])]

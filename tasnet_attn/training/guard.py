@@ -27,16 +27,16 @@ class Diverged(UserError):
 class Guard(Callback):
     """Watches loss, gradients, weights and validation loss.
 
-    What is found stays on the device until it is read: when the bar is drawn, when metrics are logged, and before every
-    checkpoint, so that no step waits and none but finite checkpoints are written. Leaving batches out needs an answer
-    at each step.
+    What is found stays on the device until it is read: when `Progress` draws its bar, when metrics are logged, and
+    before every checkpoint, so that no step waits and none but finite checkpoints are written. Leaving batches out
+    needs an answer at each step.
 
     Args:
         skip: leave such batches out, and give up after ten in a row.
     """
 
     def __init__(self, skip: bool = False) -> None:
-        self.skip, self.skipped, self.epochs_skipped = skip, 0, 0
+        self.skip, self.skipped, self._in_a_row = skip, 0, 0
         self._loss: Tensor | None = None
         self._row: Tensor | None = None  # gradients in a row that were not finite
         self._found = torch.zeros(2, dtype=torch.float64)  # the first such step, from 1; its learning rate
@@ -52,18 +52,24 @@ class Guard(Callback):
         bad = ~_finite([parameter.grad for parameter in parameters if parameter.grad is not None])
         loss = torch.zeros_like(bad) if self._loss is None else self._loss.to(bad.device)
         self._loss = None
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if scaled and trainer.world_size > 1:  # gradients are common to all processes, losses are not
+            loss = loss.to(torch.uint8)
+            torch.distributed.all_reduce(loss, torch.distributed.ReduceOp.MAX)
+            loss = loss.bool()
         bad = bad | loss
         if self._row is None:
             self._row, self._found = bad.long() * 0, self._found.to(bad.device, torch.float32)
         self._row = (self._row + 1) * bad
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         beyond = loss | (self._row > SCALING) if scaled else bad
         if self.skip:
-            if trainer.strategy.reduce(beyond.float(), reduce_op="sum") > 0:
+            left_out = bool(trainer.strategy.reduce(beyond.float(), reduce_op="sum") > 0)
+            self._in_a_row = (self._in_a_row + 1) * left_out
+            if left_out:
                 self.skipped += 1
                 for parameter in parameters:
                     parameter.grad = None  # to an optimiser, such a parameter took no part in the step
-                if self._row >= IN_A_ROW:
+                if self._in_a_row >= IN_A_ROW:
                     raise Diverged(f"{IN_A_ROW} batches in a row were left out, up to {self._where(trainer)}")
             return
         now = self._found.new_tensor([trainer.global_step + 1, optimizer.param_groups[0]["lr"]])
@@ -72,18 +78,15 @@ class Guard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read where others wait for the device anyway."""
-        bar = trainer.progress_bar_callback
-        shown = bar is not None and not getattr(bar, "is_disabled", False)
-        drawn = shown and (batch_idx + 1) % (getattr(bar, "refresh_rate", 0) or 1) == 0
-        if drawn or trainer._logger_connector.should_update_logs:
-            self._read(trainer)
+        """Read where others wait for the device anyway; all processes at the same step."""
+        if trainer._logger_connector.should_update_logs:
+            self.read(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A validation loss is read already."""
         value = trainer.callback_metrics.get("valid_loss")
         if not trainer.sanity_checking and value is not None and not math.isfinite(value):
-            self._read(trainer)
+            self.read(trainer)
             raise Diverged(f"the validation loss is {float(value)} at {self._where(trainer)}; {HINT}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +96,7 @@ class Guard(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Before anything is written: are these weights finite?"""
-        self._read(trainer)
+        self.read(trainer)
         if not _finite([value for value in pl_module.state_dict().values() if value.is_floating_point()]):
             raise Diverged(f"weights are not finite at {self._where(trainer)}; {HINT}")
 
@@ -103,7 +106,12 @@ class Guard(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skipped = state_dict["skipped"]
 
-    def _read(self, trainer: Trainer) -> None:
+    def read(self, trainer: Trainer) -> None:
+        """Wait for the device, and see whether anything was found.
+
+        Raises:
+            Diverged: it was; names step, epoch and learning rate.
+        """
         step, rate = self._found.tolist()
         if step:
             where = f"step {step:.0f}, epoch {trainer.current_epoch}, learning rate {rate:.6g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,14 @@ def introduce(model: SourceSeparator, data: str, trainer: Trainer, out: Path) ->
 
 
 class Progress(Callback):
-    """A line an epoch; below it, on a terminal, a bar over the batches with the loss and the time left in all."""
+    """A line an epoch; below it, on a terminal, a bar over the batches with the loss and the time left in all.
+
+    Args:
+        look: called with the trainer when the bar is drawn, for which the loss is read anyway.
+    """
+
+    def __init__(self, look: Callable[[Trainer], None] | None = None) -> None:
+        self.look = look
 
     bar: Any = None
     began = epoch_began = drawn = math.nan
@@ -51,6 +59,8 @@ class Progress(Callback):
         now = time.perf_counter()
         if not now - self.drawn < 0.5:
             self.drawn = now
+            if self.look is not None and trainer.world_size == 1:  # several look at a step that they share
+                self.look(trainer)
             loss = trainer.callback_metrics.get("train_loss_step", math.nan)
             self.bar.set_postfix_str(f"loss {float(loss):.4g}{self._left(trainer)}", refresh=False)
 

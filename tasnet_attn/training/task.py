@@ -216,14 +216,18 @@ class SeparationTask(LightningModule):
         checkpoint["model_config"] = self.model.config
         loss = describe(self.loss) if isinstance(self.loss, Loss) else None
         checkpoint.setdefault(TASK, {"loss": loss, "lr_interval": self.lr_interval})
-        checkpoint["epoch_sums"] = self._epoch.cpu()
+        checkpoint["epoch_sums"] = self.all_gather(self._epoch).reshape(-1, 2).cpu()  # of every process
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng")
-        self._epoch = checkpoint.get("epoch_sums", self._epoch)
+        sums = checkpoint.get("epoch_sums", self._epoch).reshape(-1, 2)
+        if len(sums) == self.trainer.world_size:
+            self._epoch = sums[self.trainer.global_rank]
+        else:  # it goes on with other processes
+            self._epoch = sums.sum(0) * self.trainer.is_global_zero
 
     def on_train_epoch_start(self) -> None:
         self._epoch_began = time.perf_counter()

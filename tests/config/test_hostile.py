@@ -5,7 +5,9 @@ import sys
 import pytest
 from conftest import tasnet_model
 
+from tasnet_attn import config
 from tasnet_attn.cli import main
+from tasnet_attn.errors import UserError
 from tasnet_attn.storage import save
 
 COMMANDS = {
@@ -49,3 +51,34 @@ def test_a_module_that_a_file_names_is_not_imported(which, tmp_path, monkeypatch
     for command, file in (("check-data", "conf.yml"), ("train", "conf.yml"), ("ablate", "sweep.yml")):
         assert main([*COMMANDS[command], file]) in (1, 2)
     assert "a_trap" not in sys.modules and not (tmp_path / "run").exists()
+
+
+INNER = "a: &a [1]\nb: [*a]\n"  # anchors within anchors, in small
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--trainer=inner.yml"], "inner.yml: not a configuration: line 2"),
+        (["--trainer", INNER], "--trainer: line 2"),
+        (["--early_stopping=secret.txt"], "secret.txt: not a configuration"),
+        (["--config=trainer.yml"], "trainer.yml: inner.yml: not a configuration: line 2"),
+        (["--config=text.yml"], "text.yml: trainer.max_steps: line 2"),
+        (["--config=other.yml"], "other.yml: config: a configuration names no other one"),
+        (["--trainer.logger=./inner.yml"], "'./inner.yml' is no class's name"),
+        (["--task.optimizer=/inner"], "'/inner' is no class's name"),
+    ],
+)
+def test_files_that_the_trainer_s_parser_would_read_by_itself(arguments, said, tmp_path, monkeypatch):
+    """A section may be a file's name, which our own loader reads."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "inner.yml": INNER, "secret.txt": "root:x:0:secret\n", "trainer.yml": "trainer: inner.yml",
+        "other.yml": "config: inner.yml", "text.yml": f"trainer: {{max_steps: {INNER!r}}}".replace("'", '"'),
+        "steps.yml": "{optimizer: {init_args: {lr: 1}}, loss: SISNR}",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        config.read(arguments)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and "secret:" not in str(caught.value)
+    assert config.read(["--task=steps.yml"]) == config.read(["--task", (tmp_path / "steps.yml").read_text()])
