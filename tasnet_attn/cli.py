@@ -161,6 +161,8 @@ def _check_data(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> None:
     from tasnet_attn.exporting.command import check, export, shown
 
+    if options.model is None:
+        raise UserError("export: needs MODEL: a run folder, a checkpoint or a model file")
     if options.check is not None:
         print(shown(check(options.model, options.to, options.check)))
         return

@@ -320,8 +320,16 @@ def _check_data(check: argparse.ArgumentParser) -> None:
 
 
 def _export(export: argparse.ArgumentParser) -> None:
+    export.usage = "tasnet-attn export MODEL [--to FORMAT] [-o FILE] [options]"
     add = export.add_argument
-    add("model", metavar="MODEL", help="a run folder, a checkpoint or a model file")
+    add(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="a run folder, a checkpoint or a model file",
+    )
+    add("-m", "--model", metavar="MODEL", help="the same, as the other commands take it")
     help = "safetensors (default), asteroid, torchscript, torch-export, onnx, onnx-step, huggingface, or your own"
     add("--to", metavar="FORMAT", default="safetensors", help=help)
     add("-o", "--out", type=Path, metavar="FILE", help="the file (default: model.<ending> in the run folder)")

@@ -12,7 +12,7 @@ from conftest import tasnet_model
 
 from tasnet_attn import save
 from tasnet_attn.cli import main
-from tasnet_attn.options import ABOUT, recipe, train_arguments, train_help
+from tasnet_attn.options import ABOUT, parser, recipe, train_arguments, train_help
 from tasnet_attn.training.command import parse
 
 
@@ -43,6 +43,18 @@ def test_separate_imports_no_training():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert "torch" in loaded
     assert not {"pytorch_lightning", "asteroid", "jsonargparse", "museval", "matplotlib"} & set(loaded)
+
+
+def test_every_command_has_the_short_options_and_says_how_much_to_print():
+    """-m, -o, -d, -q, -v, -h: wherever the long one exists."""
+    short = {"--model": "-m", "--out": "-o", "--device": "-d", "--quiet": "-q", "--verbose": "-v", "--help": "-h"}
+    (commands,) = (action.choices for action in parser()._actions if isinstance(action.choices, dict))
+    assert commands.keys() | {"train"} == ABOUT.keys()
+    for name, command in commands.items():
+        found = {option: action.option_strings for action in command._actions for option in action.option_strings}
+        assert {"--quiet", "--verbose", "--help", "--import"} <= found.keys(), name
+        assert all(short[option] in found[option] for option in found.keys() & short.keys()), name
+    assert all(f"-{letter}, --" in train_help() for letter in "odqvh")
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -182,6 +194,10 @@ def test_export(model, tmp_path, capsys):
 
     x = torch.randn(1, 1, 500)
     assert torch.equal(load(tmp_path / "other.safetensors")(x), load(model)(x))
+    assert main(["export", "-m", model, "-o", str(tmp_path / "again.safetensors"), "--half"]) == 0
+    assert (tmp_path / "again.safetensors").stat().st_size < (tmp_path / "other.safetensors").stat().st_size
+    capsys.readouterr()
+    assert main(["export", "--half"]) == 2 and "needs MODEL" in capsys.readouterr().err
     assert main(["export", model, "--out", model]) == 2
     assert "is the model itself" in capsys.readouterr().err
 

@@ -96,7 +96,8 @@ class LastCheckpoint(ModelCheckpoint):
     def _is_time(self, trainer: Trainer) -> bool:
         if self._train_time_interval is not None:
             began = self._last_time_checked
-            return began is None or time.monotonic() - began >= self._train_time_interval.total_seconds()
+            passed = began is None or time.monotonic() - began >= self._train_time_interval.total_seconds()
+            return trainer.strategy.broadcast(passed)  # by one clock: all processes write a checkpoint together
         return self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
 
     def _save(self, trainer: Trainer) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
-import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
+from tasnet_attn.archives import tar_files, unpacked, unpacked_by
 from tasnet_attn.errors import UserError
 
 MAGIC = b"!<arch>\n"
-UNPACK: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}
+UNPACK: dict[str, Callable[[Any], IO[bytes]]] = {".xz": lzma.LZMAFile, ".gz": gzip.open, "": lambda stream: stream}
 HEADER = 60  # bytes before each member: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2
 
 
@@ -54,23 +54,17 @@ class Deb:
         suffix, packed = self.parts[part]
         try:
             if suffix == ".zst" and part == "data":  # Python before 3.14 does not read zstd
-                command = ["dpkg-deb", "--fsys-tarfile", str(self.path)]
-                return subprocess.run(command, capture_output=True, check=True).stdout
-            return UNPACK[suffix](packed)
+                return unpacked_by(["dpkg-deb", "--fsys-tarfile", str(self.path)], self.path)
+            with UNPACK[suffix](io.BytesIO(packed)) as stream:
+                return unpacked(stream, self.path)
         except KeyError:
             raise UserError(f"{self.path}: packed as {part}.tar{suffix}, which nothing here unpacks") from None
-        except (lzma.LZMAError, OSError, EOFError, subprocess.CalledProcessError) as error:
+        except (lzma.LZMAError, OSError, EOFError) as error:
             raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it anew with apt-get download") from error
 
     def _files(self, part: str) -> Iterator[tuple[str, bytes]]:
         # unpacked as a whole: to seek in a packed archive is to unpack it again and again
-        try:
-            with tarfile.open(fileobj=io.BytesIO(self._unpack(part)), mode="r:") as archive:
-                for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                    if member.isfile() and (opened := archive.extractfile(member)):
-                        yield member.name.removeprefix("./"), opened.read()
-        except tarfile.TarError as error:
-            raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it anew with apt-get download") from error
+        return tar_files(self._unpack(part), self.path)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Its regular files in the order of their paths: (path without a leading slash, content)."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
-import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from speakers import Speaker
 
+from tasnet_attn.archives import tar_files, unpacked
 from tasnet_attn.errors import UserError
 
 RATE = 24_000
 VOICES = "kokoro-js-1.2.1.tgz"  # as `npm pack kokoro-js@1.2.1` writes it
+VOICE = re.compile(r"/voices/.*\.bin$")
 ACCENTS = {  # language of an utterance: espeak-ng's name for it
     "en": "en-us", "gb": "en-gb", "es": "es", "fr": "fr-fr", "it": "it", "pt": "pt-br", "de": "de",
 }  # fmt: skip
@@ -37,11 +40,11 @@ def read_styles(archive: Path) -> dict[str, np.ndarray]:
     if not archive.is_file():
         raise UserError(f"{archive}: not available; fetch it with --fetch")
     try:
-        with tarfile.open(archive) as opened:
-            members = [member for member in opened if re.search(r"/voices/.*\.bin$", member.name)]
-            found = {Path(member.name).stem: opened.extractfile(member) for member in members}
-            return {name: np.frombuffer(f.read(), "<f4").reshape(-1, 256) for name, f in sorted(found.items()) if f}
-    except (tarfile.TarError, ValueError, EOFError) as error:
+        with gzip.open(archive) as stream:
+            content = unpacked(stream, archive)
+        voices = {Path(name).stem: found for name, found in tar_files(content, archive) if VOICE.search(name)}
+        return {name: np.frombuffer(found, "<f4").reshape(-1, 256) for name, found in sorted(voices.items())}
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise UserError(f"{archive}: damaged: {error}; delete it and use --fetch again") from error
 
 

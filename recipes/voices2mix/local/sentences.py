@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import html
-import io
 import re
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tasnet_attn.archives import tar_files, unpacked_by
 from tasnet_attn.errors import UserError
 
 # package: its licence, as its copyright file states it
@@ -63,16 +61,11 @@ class Deb:
         self.package, self.version = self._run("--show", "--showformat=${Package} ${Version}").decode().split()
 
     def _run(self, *arguments: str) -> bytes:
-        finished = subprocess.run(["dpkg-deb", arguments[0], str(self.path), *arguments[1:]], capture_output=True)
-        if finished.returncode:
-            raise UserError(f"{self.path}: {finished.stderr.decode().strip()}; fetch it again")
-        return finished.stdout
+        return unpacked_by(["dpkg-deb", arguments[0], str(self.path), *arguments[1:]], self.path)
 
     def files(self) -> dict[str, bytes]:
         """Path in the package -> content."""
-        with tarfile.open(fileobj=io.BytesIO(self._run("--fsys-tarfile"))) as archive:
-            members = ((m.name.removeprefix("./"), archive.extractfile(m)) for m in archive if m.isfile())
-            return {name: opened.read() for name, opened in members if opened}
+        return dict(tar_files(self._run("--fsys-tarfile"), self.path))
 
 
 def find(folder: Path) -> list[Deb]:

@@ -1,0 +1,75 @@
+"""Archives are unpacked within bounds: one that unpacks to far more than it is ends in one line, while it is read."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from tasnet_attn.errors import UserError
+
+RATIO = 100  # an archive is read up to so many times its own size; packages of sound and text unpack to 1 to 10 times
+
+
+def unpacked(stream: IO[bytes], path: Path) -> bytes:
+    """All bytes of a stream that unpacks a file.
+
+    Args:
+        stream: like `gzip.open(path)`.
+        path: the file.
+
+    Raises:
+        UserError: they are more than `RATIO` times the file's size.
+    """
+    most = RATIO * path.stat().st_size + 2**20  # a small archive is mostly padding
+    content = stream.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{path}: unpacks to more than {RATIO} times its size; fetch it again")
+    return content
+
+
+def unpacked_by(command: Sequence[str], path: Path) -> bytes:
+    """All that a program writes that unpacks a file, like `dpkg-deb --fsys-tarfile path`.
+
+    Raises:
+        UserError: the program is not available or fails, or as `unpacked`.
+    """
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stderr is not None
+            try:
+                content = unpacked(process.stdout, path)
+            except UserError:
+                process.kill()
+                raise
+            reason = process.stderr.read().decode(errors="replace").strip()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be unpacked: {command[0]}: {error.strerror}") from error
+    if process.returncode:
+        raise UserError(f"{path}: cannot be unpacked: {reason}; fetch it again")
+    return content
+
+
+def tar_files(content: bytes, path: Path) -> Iterator[tuple[str, bytes]]:
+    """The regular files of a tar archive by their paths, in their order: (path without a leading ./, content).
+
+    Args:
+        content: the archive, unpacked.
+        path: the file that it comes from.
+
+    Raises:
+        UserError: damaged, or its files are together larger than it is (sparse ones may be).
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            members = [member for member in archive.getmembers() if member.isfile()]
+            if sum(member.size for member in members) > len(content):
+                raise UserError(f"{path}: holds files that are larger than itself; fetch it again")
+            for member in sorted(members, key=lambda member: member.name):
+                if opened := archive.extractfile(member):
+                    yield member.name.removeprefix("./"), opened.read()
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{path}: cannot be unpacked: {error}; fetch it again") from error
