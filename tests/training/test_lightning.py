@@ -195,6 +195,31 @@ def test_weights_and_biases_by_its_name(arguments, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_mlflow_by_its_path(arguments, monkeypatch):
+    """The same for MLflow's, as a configuration file would name it."""
+    modules = {f"mlflow{name}": types.ModuleType(f"mlflow{name}") for name in ("", ".tracking", ".entities")}
+    client = MagicMock()
+    client.get_experiment_by_name.return_value = None
+    modules["mlflow"].set_tracking_uri = MagicMock()
+    modules["mlflow.tracking"].MlflowClient = lambda uri: client
+    for name in ("Metric", "Param"):
+        setattr(modules["mlflow.entities"], name, lambda **settings: types.SimpleNamespace(**settings))
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", True)
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._get_resolve_tags", lambda: lambda tags: tags)
+    logger = "pytorch_lightning.loggers.MLFlowLogger"
+    run = train([*arguments, f"--trainer.logger={logger}", "--trainer.logger.experiment_name=separation"])
+    assert client.create_experiment.call_args.kwargs["name"] == "separation"
+    logged = [call.kwargs for call in client.log_batch.call_args_list]
+    settings = {param.key: param.value for call in logged for param in call.get("params", ())}
+    assert settings["task/optimizer/init_args/lr"] == "0.002"
+    ours = {(key, int(row["step"])) for row in table(run) for key, value in row.items() if value and key != "step"}
+    assert {(metric.key, metric.step) for call in logged for metric in call.get("metrics", ())} == ours
+    client.set_terminated.assert_called_once()
+
+
+@pytest.mark.slow
 def test_a_run_without_a_board_keeps_its_table(arguments):
     run = train([*arguments, "--trainer.logger=false", "--trainer.callbacks+=LearningRateMonitor"])
     assert not (run / "tensorboard").exists() and any(row.get("lr-Adam") for row in table(run))
