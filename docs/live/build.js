@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 
+import { command } from "./command.js";
 import { readStep } from "./model.js";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -32,32 +33,37 @@ const failed = (error) => setTimeout(() => { throw error; });
 import("${dataURL(file)}").then(() => early.forEach((event) => onmessage(event)), failed);`;
 }
 
-/** Data as an element that package.js unpacks. */
+/** Data as an element that packed.js unpacks. */
 function packed(id, data, name = "") {
   const text = gzipSync(data, { level: 9 }).toString("base64");
   return `<script type="application/gzip" id="${id}" data-name="${name}">${text}</script>`;
 }
 
-const { values } = parseArgs({
-  options: { model: { type: "string" }, out: { type: "string", default: join(HERE, "build/live.html") } },
-});
-const data = [
-  packed("runtime", readFileSync(join(RUNTIME, "ort-wasm-simd-threaded.wasm"))),
-  packed("worker", started(join(HERE, "worker.js"))),
-  packed("worklet", dataURL(join(HERE, "worklet.js"))),
-];
-if (values.model) {
-  const name = basename(values.model).replace(/[^\w.-]/g, "_");
-  const bytes = readFileSync(values.model);
-  readStep([{ name, bytes }]);
-  data.push(packed("model", bytes, name));
+function build(model, out) {
+  const data = [
+    packed("runtime", readFileSync(join(RUNTIME, "ort-wasm-simd-threaded.wasm"))),
+    packed("worker", started(join(HERE, "worker.js"))),
+    packed("worklet", dataURL(join(HERE, "worklet.js"))),
+  ];
+  if (model) {
+    const name = basename(model).replace(/[^\w.-]/g, "_");
+    const bytes = readFileSync(model);
+    readStep([{ name, bytes }]);
+    data.push(packed("model", bytes, name));
+  }
+  const parts = {
+    style: `<style>\n${readFileSync(join(HERE, "style.css"), "utf8")}</style>`,
+    data: data.join("\n"),
+    page: `<script type="module">\n${inlined(join(HERE, "live.js"))}</script>`,
+  };
+  const html = readFileSync(join(HERE, "index.html"), "utf8").replace(/<!-- (\w+) -->/g, (_, part) => parts[part]);
+  mkdirSync(dirname(out), { recursive: true });
+  writeFileSync(out, html);
+  console.log(`${out}  ${(html.length / 1e6).toFixed(1)} MB`);
 }
-const parts = {
-  style: `<style>\n${readFileSync(join(HERE, "style.css"), "utf8")}</style>`,
-  data: data.join("\n"),
-  page: `<script type="module">\n${inlined(join(HERE, "live.js"))}</script>`,
-};
-const html = readFileSync(join(HERE, "index.html"), "utf8").replace(/<!-- (\w+) -->/g, (_, part) => parts[part]);
-mkdirSync(dirname(values.out), { recursive: true });
-writeFileSync(values.out, html);
-console.log(`${values.out}  ${(html.length / 1e6).toFixed(1)} MB`);
+
+const OPTIONS = { model: { type: "string" }, out: { type: "string", default: join(HERE, "build/live.html") } };
+await command(() => {
+  const { model, out } = parseArgs({ options: OPTIONS }).values;
+  build(model, out);
+});

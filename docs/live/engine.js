@@ -32,8 +32,13 @@ export class Engine {
 
   /** A new stream, and the end of the one before: `feed` and `flush` as step.js has them. */
   async stream(channels) {
-    await this.#call("start", this.about, channels);
-    return { feed: (signal) => this.#call("feed", signal), flush: () => this.#call("flush") };
+    const turn = (this.turn = Symbol("stream"));
+    const call = (name, ...given) => {
+      if (turn !== this.turn) throw new Mistake("it was ended: another sound has begun");
+      return this.#call(name, ...given);
+    };
+    await call("start", this.about, channels);
+    return { feed: async (signal) => call("feed", signal), flush: async () => call("flush") };
   }
 
   #call(name, ...given) {

@@ -3,7 +3,7 @@
 import { Engine } from "./engine.js";
 import { Microphone } from "./microphone.js";
 import { readStep } from "./model.js";
-import { unpacked } from "./package.js";
+import { unpacked } from "./packed.js";
 import { Player } from "./player.js";
 import { decoded, outline, peak } from "./sound.js";
 import { FRAMES, Mistake, joined, separated } from "./step.js";
@@ -32,7 +32,7 @@ async function useModel(step) {
 
 function described({ sources, sample_rate: rate, step }) {
   const names = new Intl.ListFormat("en").format(sources);
-  return `Separates ${names} · ${rate / 1000} kHz · latency ${((1000 * step.latency) / rate).toFixed(1)} ms`;
+  return `Separates ${names}, ${rate / 1000} kHz, latency ${((1000 * step.latency) / rate).toFixed(1)} ms`;
 }
 
 const blockSize = () => FRAMES * page.engine.about.step.stride;
@@ -45,6 +45,7 @@ async function useFile(file) {
   const task = beginTask(file.name, "Reading");
   try {
     const signal = await decoded(file, about.sample_rate);
+    if (page.task !== task) return;
     const parts = [];
     const started = performance.now();
     let done = 0;
@@ -97,7 +98,7 @@ async function record() {
     rate,
     size: blockSize(),
     worklet: page.worklet,
-    onblock: (samples) => pending.push(take(samples).catch(report)),
+    onblock: (samples) => pending.push(separate(samples).catch(report)),
     ontell: ({ delay, gaps }) => tell(delay, gaps),
   });
   at("live").hidden = false;
@@ -105,7 +106,7 @@ async function record() {
   at("live-choices").onchange = () => page.microphone.silence();
   tell(null, 0);
 
-  async function take(samples) {
+  async function separate(samples) {
     mixture.push([[samples]]);
     captured += samples.length;
     at("live-time").textContent = clock(captured / rate);
@@ -123,15 +124,18 @@ async function record() {
     at("live-state").textContent = `${late}${now}${gaps ? ` Gaps: ${gaps}.` : ""}`;
   }
 
-  at("stop").onclick = async () => {
+  async function stop() {
     page.microphone.close();
     page.microphone = null;
     at("live").hidden = true;
     at("choice").inert = false;
+    at("record").focus();
     await Promise.all(pending);
     parts.push(await stream.flush());
     if (captured) show("Microphone", joined(mixture)[0], joined(parts), about, `${clock(captured / rate)} recorded`);
-  };
+  }
+
+  at("stop").onclick = () => attempt(stop);
   at("stop").focus();
 }
 
@@ -151,10 +155,10 @@ function choices(id, names) {
 
 function show(name, mixture, stems, { sources, sample_rate: rate }, about) {
   page.player?.close();
-  const signals = { [MIXTURE]: mixture, ...Object.fromEntries(sources.map((source, i) => [source, stems[i]])) };
+  const signals = new Map([[MIXTURE, mixture], ...sources.map((source, i) => [source, stems[i]])]);
   page.player = new Player(signals, rate, refresh);
-  const largest = Math.max(...Object.values(signals).map(peak));
-  const rows = Object.entries(signals).map(([label, signal], index) => {
+  const largest = Math.max(...[...signals.values()].map(peak));
+  const rows = [...signals].map(([label, signal], index) => {
     const row = at("signal").content.cloneNode(true).firstElementChild;
     row.style.setProperty("--colour", `var(--c${index % 7})`);
     row.querySelector("span").textContent = label;
@@ -168,11 +172,12 @@ function show(name, mixture, stems, { sources, sample_rate: rate }, about) {
     button.onclick = () => download(`${name.replace(/\.\w+$/, "")}.${label}.wav`, writeWav(signal, rate));
     return row;
   });
-  at("signals").replaceChildren(at("signals").querySelector("legend"), ...rows);
+  at("signals").replaceChildren(...rows);
   at("last-key").textContent = Math.min(9, rows.length);
   at("result-name").textContent = name;
   at("result-about").textContent = about;
   at("position").max = page.player.duration;
+  at("position").step = page.player.duration / 200; // an arrow key's
   at("result").hidden = false;
   refresh();
   at("result").scrollIntoView({ block: "nearest" });
@@ -245,7 +250,10 @@ for (const id of ["sound", "model-files"]) {
     attempt(() => take(files));
   };
 }
-at("cancel").onclick = endTask;
+at("cancel").onclick = () => {
+  endTask();
+  at("sound").focus();
+};
 at("record").onclick = () => attempt(record);
 at("play").onclick = () => (page.player.playing ? page.player.pause() : page.player.play());
 at("position").oninput = ({ target }) => page.player.seek(Number(target.value));

@@ -3,15 +3,15 @@
 const FADE = 0.01; // seconds of a switch: without, it clicks
 
 export class Player {
-  /** signals: {name: signal}; changed: called whenever it starts, stops or another signal is heard. */
+  /** signals: a Map of names to signals; changed: called whenever it starts, stops or another signal is heard. */
   constructor(signals, rate, changed) {
     this.signals = signals;
     this.rate = rate;
     this.changed = changed;
-    this.chosen = Object.keys(signals)[0];
-    this.duration = signals[this.chosen][0].length / rate;
+    this.chosen = [...signals.keys()][0];
+    this.duration = signals.get(this.chosen)[0].length / rate;
     this.offset = 0;
-    this.voices = null; // {name: {node, gain}} while it plays
+    this.voices = null; // a Map of names to {node, gain} while it plays
   }
 
   get playing() {
@@ -26,21 +26,21 @@ export class Player {
   async play() {
     if (this.playing) return;
     this.context ??= new AudioContext(); // not before a gesture: browsers keep it silent
-    this.buffers ??= Object.fromEntries(Object.entries(this.signals).map(([name, signal]) => [name, this.#buffer(signal)]));
+    this.buffers ??= [...this.signals].map(([name, signal]) => [name, this.#buffer(signal)]);
     await this.context.resume();
     if (this.playing) return;
     this.started = this.context.currentTime + 0.02;
-    this.voices = {};
-    for (const [name, buffer] of Object.entries(this.buffers)) {
+    this.voices = new Map();
+    for (const [name, buffer] of this.buffers) {
       const node = new AudioBufferSourceNode(this.context, { buffer });
       const gain = new GainNode(this.context, { gain: name === this.chosen ? 1 : 0 });
       node.connect(gain).connect(this.context.destination);
       node.start(this.started, this.offset);
-      this.voices[name] = { node, gain };
+      this.voices.set(name, { node, gain });
     }
-    const { node } = this.voices[this.chosen];
-    node.onended = () => {
-      if (this.voices && Object.values(this.voices).some((voice) => voice.node === node)) this.#stop(0); // it was the end
+    const voices = this.voices;
+    voices.get(this.chosen).node.onended = () => {
+      if (this.voices === voices) this.#stop(0); // it was the end
     };
     this.changed();
   }
@@ -57,7 +57,7 @@ export class Player {
 
   choose(name) {
     this.chosen = name;
-    for (const [other, { gain }] of Object.entries(this.voices ?? {})) {
+    for (const [other, { gain }] of this.voices ?? []) {
       gain.gain.setTargetAtTime(other === name ? 1 : 0, this.context.currentTime, FADE / 3);
     }
     this.changed();
@@ -72,7 +72,7 @@ export class Player {
     const voices = this.voices;
     this.voices = null;
     this.offset = offset;
-    for (const { node } of Object.values(voices ?? {})) node.stop();
+    for (const { node } of voices?.values() ?? []) node.stop();
     this.changed();
   }
 

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 
 import * as ort from "onnxruntime-web";
 
+import { command } from "./command.js";
 import { readStep } from "./model.js";
 import { FRAMES, Mistake, Stream, joined, separated } from "./step.js";
 import { readWav, writeWav } from "./wav.js";
@@ -25,12 +26,8 @@ async function main(model, song, folder, size) {
   console.log(`${factor.toFixed(1)} times real time`);
 }
 
-try {
+await command(async () => {
   const [model, song, folder, size] = process.argv.slice(2);
   if (!folder) throw new Mistake("usage: node separate.js MODEL.step.onnx SONG.wav FOLDER [SAMPLES_PER_BLOCK]");
   await main(model, song, folder, Number(size));
-} catch (error) {
-  if (!(error instanceof Mistake || error.syscall)) throw error;
-  console.error(error.message);
-  process.exitCode = 2;
-}
+});

@@ -122,7 +122,7 @@ def test_stems_are_the_model_s_and_nothing_is_asked_of_the_network(browser, ltl,
 
 def test_a_switch_keeps_the_position(browser, song):
     separate(browser, song)
-    position, heard = "live.player.position", "live.player.voices.guitar.gain.gain.value"
+    position, heard = "live.player.position", "live.player.voices.get('guitar').gain.gain.value"
     click(browser, "#play")
     browser.until(f"{position} > 0.1")
     before = browser.run(position)
@@ -130,7 +130,7 @@ def test_a_switch_keeps_the_position(browser, song):
     assert browser.run("live.player.chosen") == "guitar" and browser.run("live.player.playing")
     assert browser.run("document.querySelector('#signals input:checked').value") == "guitar"
     assert browser.run(position) >= before
-    browser.until(f"{heard} > 0.99 && live.player.voices.Mixture.gain.gain.value < 0.01")
+    browser.until(f"{heard} > 0.99 && live.player.voices.get('Mixture').gain.gain.value < 0.01")
     browser.press(" ")
     stopped = browser.run(position)
     assert not browser.run("live.player.playing") and before <= stopped < 1
@@ -182,6 +182,12 @@ def test_mistakes_are_one_line_and_nothing_is_lost(browser, ltl, music, tmp_path
         browser.until("document.getElementById('error').textContent")
         assert message in text(browser, "error") and "\n" not in text(browser, "error")
         assert not browser.run("document.getElementById('error').hidden") and browser.run(READY)
+    browser.run("""{
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["no sound"], "dropped.wav"));
+        document.dispatchEvent(new DragEvent("drop", {dataTransfer, cancelable: true}));
+    }""")
+    browser.until("document.getElementById('error').textContent.startsWith('dropped.wav has no sound')")
     bare.with_suffix(".json").write_bytes(sideless.read_bytes())
     browser.choose("#model-files", bare, bare.with_suffix(".json"))  # the side-car serves
     browser.until(f"document.getElementById('error').hidden && {READY}")
