@@ -39,7 +39,7 @@ def check_data(
         quick: look at every header, but listen to SAMPLE tracks of a split only.
         every: print every finding, not the first LISTED of a kind.
         run: a run folder. If a run began there, the data are compared with what it began with; else what identifies
-            them is stored.
+            them, if they are usable, is kept beside it until it does.
 
     Returns:
         0: usable, warnings or not; 1: errors.
@@ -57,10 +57,13 @@ def check_data(
     if not quick and _all_heard(looks):
         now["sound"] = digest(_sounds(looks))
     folder = run or next((config for config in configs if config.is_dir()), None)
-    if folder:
+    unusable = any(finding.level == "error" for finding in findings)
+    if folder and ((folder / "config.yml").is_file() or not unusable):
         fix = "put the earlier data back, or begin a new run (--tag, --out)"
         what = f"{folder}: the data changed since this run began: "
-        findings += [Finding("warning", "changed", "", what + text, fix) for text in remember(now, folder)]
+        findings += [
+            Finding("warning", "changed", "", what + text, fix) for text in remember(now, folder, begins=False)
+        ]
     _print_findings(findings, every)
     _print_table(tracks, looks, findings)
     sound = now["sound"] or ("of a sample only (--quick)" if quick else "not all could be read")

@@ -60,24 +60,38 @@ def _splits(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
+def _waiting(run: Path) -> Path:
+    """Where a record waits until its run begins: beside the folder, in which a check leaves nothing."""
+    return run.parent / f".{run.name}.{RECORD}"
+
+
 def read_record(run: Path) -> dict[str, Any] | None:
-    """The record in a run folder, if there is one."""
-    file = run / RECORD
-    return json.loads(file.read_text()) if file.is_file() else None
+    """The record of a run folder, if there is one, or the one that waits for it."""
+    file = next((file for file in (run / RECORD, _waiting(run)) if file.is_file()), None)
+    return None if file is None else json.loads(file.read_text())
 
 
-def remember(now: dict[str, Any], run: Path) -> list[str]:
+def remember(now: dict[str, Any], run: Path, begins: bool = True) -> list[str]:
     """Write a record into a run folder, unless the run has one that it began with.
 
+    Args:
+        now: the record.
+        run: the folder.
+        begins: the run does so now; else the record of one that did not begin yet waits for it.
+
     Returns:
-        What changed since then.
+        What changed since it began.
     """
-    file, earlier = run / RECORD, read_record(run)
+    begun, earlier = (run / "config.yml").is_file(), read_record(run)
     if earlier is not None:
         changed = differences(earlier, now)
-        if changed and (run / "config.yml").is_file():  # the run began with other data: its record stays
+        if changed and begun:  # with other data: its record stays
             return changed
-        if not changed and not now["sound"]:  # the record may say more than this one
-            return []
-    write_text(file, json.dumps(now, indent=2) + "\n")
+        if not changed and not now["sound"]:
+            now = earlier  # it may say more
+    inside = begun or begins
+    if now is not earlier or not (run / RECORD).is_file():
+        write_text(run / RECORD if inside else _waiting(run), json.dumps(now, indent=2) + "\n")
+    if inside:
+        _waiting(run).unlink(missing_ok=True)
     return []

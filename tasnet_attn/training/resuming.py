@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 from tasnet_attn import config
+from tasnet_attn.config.layers import merged
 from tasnet_attn.data import SegmentedData
 from tasnet_attn.data.fingerprint import differences as data_differences
 from tasnet_attn.data.fingerprint import read_record, record
@@ -103,13 +104,14 @@ def begin(
         raise UserError(f"{path}: no checkpoint of a training; --fork NEW_OUT begins a new one from its weights")
     if not stored.is_file():
         stored = path.parent.parent / "config.yml"
-    before = config.read_yaml(stored) if stored.is_file() else checkpoint.get(CONFIGURATION, full)
-    before = parse(["--config", str(stored)]) if stored.is_file() else before
+    under = config.with_former(checkpoint.get(CONFIGURATION, {}))
+    # settings that are younger than the run have the defaults that it began with (`Configurable.former`)
+    before = parse(["--config", str(stored)]) if stored.is_file() else merged(full, under)
     differs = _without_moved_data(differences(before, full), full, out, data)
     step, epochs = checkpoint["global_step"], epochs_done(checkpoint)
     finished = _finished(out, full, differs, step, epochs)
     check(out, differs, change, full, finished)
-    written_under = checkpoint.get(CONFIGURATION, before)
+    written_under = merged(before, under)
     changed = {key: values for key, values in differences(written_under, full).items() if not is_free(key)}
     return Beginning(path, differs, written_under if changed else before, finished, step)
 

@@ -216,7 +216,9 @@ class SeparationTask(LightningModule):
         checkpoint["model_config"] = self.model.config
         loss = describe(self.loss) if isinstance(self.loss, Loss) else None
         checkpoint.setdefault(TASK, {"loss": loss, "lr_interval": self.lr_interval})
-        checkpoint["epoch_sums"] = self.all_gather(self._epoch).reshape(-1, 2).cpu()  # of every process
+        checkpoint["epoch_sums"] = (
+            self.trainer.strategy.all_gather(self._epoch).reshape(-1, 2).cpu()
+        )  # of every process
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)

@@ -23,7 +23,7 @@ from lookalikes import (
 
 from tasnet_attn.checking import check_data, configured
 from tasnet_attn.cli import main
-from tasnet_attn.data.fingerprint import record, remember
+from tasnet_attn.data.fingerprint import read_record, record, remember
 from tasnet_attn.errors import UserError
 
 RATE, LENGTH = 8000, 12_000
@@ -560,8 +560,9 @@ def test_a_run_knows_its_data(copy, tmp_path, capsys):
     """Stage 0 stores, the run begins, then the data change: check-data of the run says so, and what."""
     root, run = copy("folders"), tmp_path / "run"
     _, sound_of, _ = fingerprints(capsys, root, "--run", run)
-    assert json.loads((run / "data.json").read_text())["sound"] == sound_of
+    assert read_record(run)["sound"] == sound_of and not run.exists()  # it did not begin yet
     assert remember(record(configured([root / "base.yml"])), run) == []  # what `train` does: nothing is lost
+    assert sorted(path.name for path in tmp_path.iterdir() if "run" in path.name) == ["run"]
     assert json.loads((run / "data.json").read_text())["sound"] == sound_of
     shutil.copy(root / "base.yml", run / "config.yml")
     assert main(["check-data", str(run)]) == 0
@@ -579,6 +580,7 @@ def test_a_run_knows_its_data(copy, tmp_path, capsys):
 def test_other_sound_in_files_of_equal_names_and_sizes(copy, tmp_path, capsys):
     root, run = copy("folders"), tmp_path / "run"
     fingerprints(capsys, root, "--run", run)
+    remember(record(configured([root / "base.yml"])), run)
     shutil.copy(root / "base.yml", run / "config.yml")
     rewrite(root / "train/track0/guitar.wav", lambda x: -x)
     assert remember(record(configured([run])), run) == []  # too cheap to see it
@@ -591,7 +593,7 @@ def test_before_a_run_begins_its_record_follows_the_data(copy, tmp_path, capsys)
     fingerprints(capsys, root, "--run", run)
     shutil.rmtree(root / "test/track1")
     _, sound_of, _ = fingerprints(capsys, root, "--run", run)
-    assert json.loads((run / "data.json").read_text())["sound"] == sound_of
+    assert read_record(run)["sound"] == sound_of and not run.exists()
 
 
 def test_training_stores_the_fingerprint(clean, tmp_path):
@@ -709,7 +711,9 @@ def test_tracks_that_only_know_how_to_read(own, tmp_path, capsys, kind, level, s
     status = main(["check-data", str(root / "base.yml"), "--run", str(tmp_path / "run")])
     printed = capsys.readouterr().out
     assert status == (level == "error")
-    assert json.loads((tmp_path / "run/data.json").read_text())["splits"]["train"]["tracks"] == 2
+    noted = read_record(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert noted is None if level == "error" else noted["splits"]["train"]["tracks"] == 2
     if said is None:
         assert printed.endswith("verdict: OK\n") and not re.search("^(error|warning)", printed, re.MULTILINE)
     else:

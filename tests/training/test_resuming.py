@@ -244,6 +244,21 @@ def test_one_process_trains_in_a_folder(begun, tmp_path):
     assert not out.exists()  # no run began in it
 
 
+def test_settings_that_are_younger_than_the_run_have_the_defaults_that_it_began_with(go_on, run):
+    """Not today's: a gated encoder's `init` came with 0.2.0 and stands for `filterbank` in a run that lacks it."""
+    older = {"config.yml": stored(run), "checkpoints/last.ckpt": last(run)}
+    for config in (older["config.yml"], older["checkpoints/last.ckpt"]["run_config"]):
+        assert config["model"]["encoder"]["init_args"].pop("init") == "glorot"
+        del config["task"]["optimizer"]["init_args"]["decoupled_weight_decay"]  # of a torch that did not have it
+    write_text(run / "config.yml", yaml.safe_dump(older["config.yml"]))
+    torch.save(older["checkpoints/last.ckpt"], run / "checkpoints/last.ckpt")
+    with pytest.raises(UserError, match=r"other settings: model\.encoder\.init filterbank -> glorot;"):
+        go_on()
+    go_on("--model.encoder.init=filterbank")
+    assert last(run)["global_step"] == 8 and not (run / "history.json").exists()
+    assert stored(run)["model"]["encoder"]["init_args"]["init"] == "filterbank"
+
+
 def test_a_run_of_version_0_1_0_has_no_false_differences(tmp_path):
     run = shutil.copytree(ROOT / "tests/golden/version_0.1.0/run", tmp_path / "run")
     (run / "finished").touch()
