@@ -129,9 +129,10 @@ def _separate(options: argparse.Namespace) -> int:
 
 
 def _stream(options: argparse.Namespace) -> None:
+    from tasnet_attn.exporting.formats import write_step
     from tasnet_attn.streaming.command import stream
 
-    stream(**vars(options))
+    stream(**vars(options), write_step=write_step)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ Shapes: N batch x channels, H heads, L frames, D model width.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -94,42 +94,59 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None 
     return torch.cat(outputs, dim=-2)
 
 
+class Ring(NamedTuple):
+    """Keys and values of the last frames of a stream: frame f lies in slot f mod R.
+
+    A step writes the new frames into the ring that it is given. An exported one cannot: it hands out their keys and
+    values alone, [N, H, l, d], and whoever runs it writes them.
+    """
+
+    keys: Tensor  # [N, H, R, d]
+    values: Tensor  # [N, H, R, d]
+
+
 def attend_further(
-    q: Tensor, k: Tensor, v: Tensor, cache: Tensor, frame: Tensor, window: int | None
-) -> tuple[Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, ring: Ring, frame: Tensor, window: int | None
+) -> tuple[Tensor, Ring]:
     """Causal `attend` on the next frames of a stream.
+
+    The scores of earlier and of new frames are found apart and joined: no key and no value is copied.
 
     Args:
         q: [N, H, l, d].
         k: [N, H, l, d].
         v: [N, H, l, d].
-        cache: keys and values of earlier frames, [2, N, H, R, d]. With a window it is a ring of R = window - 1 slots:
-            frame f lies in slot f mod R, whatever lies in slots that no frame has reached is not looked at. Without
-            one it holds every frame, in order.
+        ring: of R = window - 1 slots; what lies in slots that no frame has reached is not looked at. Without a window
+            it holds every frame, in order.
         frame: how many frames came before, an integer without axes.
         window: see `attend`.
 
     Returns:
-        [N, H, l, d], and the cache after these frames.
+        [N, H, l, d], and the ring after these frames.
     """
     if window is None:
-        cache = torch.cat([cache, torch.stack([k, v])], dim=-2)
-        return attend(q, cache[0], cache[1], causal=True), cache
+        ring = Ring(torch.cat([ring.keys, k], dim=-2), torch.cat([ring.values, v], dim=-2))
+        return attend(q, ring.keys, ring.values, causal=True), ring
     if window == 1:
-        return attend(q, k, v, causal=True, window=1), cache
+        return attend(q, k, v, causal=True, window=1), ring
     outputs, slots = [], torch.arange(window - 1, device=q.device)
     blocks = zip(*(each.split(BLOCK, dim=-2) for each in (q, k, v)), strict=True)
     for queries, keys, values in [(q, k, v)] if exporting() else blocks:  # blocks would fix their number
         now = frame + torch.arange(queries.shape[-2], device=q.device)
-        seen = torch.cat([_latest(frame, slots), now])  # the frames in order of their places in `everything`
-        everything = torch.cat([cache, torch.stack([keys, values])], dim=-2)
+        seen = torch.cat([_latest(frame, slots), now])  # which frame each score belongs to
         age = now[:, None] - seen
-        mask = (age >= 0) & (age < window) & (seen >= 0)
-        outputs.append(F.scaled_dot_product_attention(queries, everything[0], everything[1], attn_mask=mask))
-        kept = _latest(frame + queries.shape[-2], slots)
-        place = torch.where(kept >= frame, kept - frame + len(slots), slots)
-        cache, frame = everything.index_select(-2, place), frame + queries.shape[-2]
-    return torch.cat(outputs, dim=-2), cache
+        hidden = (age < 0) | (age >= window) | (seen < 0)
+        queries = queries * queries.shape[-1] ** -0.5
+        scores = torch.cat([queries @ ring.keys.transpose(-2, -1), queries @ keys.transpose(-2, -1)], dim=-1)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+        outputs.append(weights[..., : window - 1] @ ring.values + weights[..., window - 1 :] @ values)
+        if exporting():
+            return outputs[0], Ring(keys, values)
+        last = now[1 - window :] % (window - 1)
+        for old, new in zip(ring, (keys, values), strict=True):
+            old.index_copy_(-2, last, new[..., 1 - window :, :])
+        frame = frame + len(now)
+    return torch.cat(outputs, dim=-2), ring
 
 
 def _latest(frame: Tensor, slots: Tensor) -> Tensor:
@@ -169,19 +186,20 @@ class TransformerLayer(nn.Module):
         q, k, v = self._projected(x)
         return self._finished(x, self.attend(q, k, v))
 
-    def initial_state(self, batch: int) -> Tensor:
-        """Keys and values before the first frame, [2, N, H, window - 1, D/H]; without a window none yet."""
+    def initial_state(self, batch: int) -> Ring:
+        """The keys and values before the first frame; without a window no slots yet."""
         slots = 0 if self.window is None else self.window - 1
         weight = self.project_out.weight
-        return weight.new_zeros(2, batch, self.heads, slots, weight.shape[0] // self.heads)
+        shape = batch, self.heads, slots, weight.shape[0] // self.heads
+        return Ring(weight.new_zeros(shape), weight.new_zeros(shape))
 
-    def step(self, x: Tensor, cache: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` on frames [N, l, D] after `frame` others, whose keys and values are cached; and the next cache."""
+    def step(self, x: Tensor, ring: Ring, frame: Tensor) -> tuple[Tensor, Ring]:
+        """`forward` on frames [N, l, D] after `frame` others, whose last ones are in the ring; and the next ring."""
         if not self.causal:
             raise ValueError("attention that sees later frames has no step")
         q, k, v = self._projected(x)
-        attended, cache = attend_further(q, k, v, cache, frame, self.window)
-        return self._finished(x, attended), cache
+        attended, ring = attend_further(q, k, v, ring, frame, self.window)
+        return self._finished(x, attended), ring
 
     def _projected(self, x: Tensor) -> Tensor:
         """Queries, keys and values, [3, N, H, L, D/H]."""

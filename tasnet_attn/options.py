@@ -223,7 +223,7 @@ def _separate(separate: argparse.ArgumentParser) -> None:
 def _stream(stream: argparse.ArgumentParser) -> None:
     stream.usage = "tasnet-attn stream -m MODEL (--source NAME | -o DIR) [options] < SOUND"
     add = stream.add_argument
-    add("-m", "--model", required=True, help="a causal model whose memory is bounded")
+    add("-m", "--model", required=True, help="a causal model whose memory is bounded, or its step (.onnx)")
     help = "a file or FIFO for each source in it (default: one source to standard output)"
     add("-o", "--out", type=Path, default=Path("-"), metavar="DIR", help=help)
     add("--source", metavar="NAME", help="the source that is written")
@@ -232,6 +232,8 @@ def _stream(stream: argparse.ArgumentParser) -> None:
     help = "raw samples, little-endian: f32 (default), s16 or s32"
     add("--coding", choices=("f32", "s16", "s32"), default="f32", metavar="CODING", help=help)
     add("--block", type=float, default=10.0, metavar="MS", help="milliseconds that go through at once (default: 10)")
+    help = "onnx: ONNX Runtime, prepared for some seconds; eager: the model itself (default: onnx if installed)"
+    add("--engine", choices=("auto", "onnx", "eager"), default="auto", metavar="ENGINE", help=help)
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:

@@ -127,6 +127,15 @@ def _write_onnx_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) 
     written.save(file, external_data=False)
 
 
+def write_step(model: SourceSeparator, file: Path) -> None:
+    """A model's step as an ONNX file, for `stream` to run at once.
+
+    Raises:
+        UserError: no graph of this model can be had.
+    """
+    _write_onnx_step(model, file, {})
+
+
 def _write_int8_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

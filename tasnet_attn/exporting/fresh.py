@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,41 +37,22 @@ def _onnx(file: str, threads: int) -> Run:
 
 
 def _onnx_step(file: str, threads: int) -> Run:
-    """Block by block, of 1 to 5 strides, as a stream would come."""
-    import onnxruntime
+    """As `stream` does it, in blocks of 1 to 5 strides and a ragged bit."""
+    import torch
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    about = json.loads(session.get_modelmeta().custom_metadata_map["tasnet_attn"])["step"]
-    stride, lead = about["stride"], about["lead"]
+    from tasnet_attn.streaming import OnnxSteps, StreamingSeparator
+
+    steps = OnnxSteps(Path(file), threads)
 
     def run(mixture: np.ndarray) -> np.ndarray:
-        channels, length = mixture.shape
-        state = {}
-        for each in about["states"]:
-            sizes = [size * (channels if i == each["channels"] else 1) for i, size in enumerate(each["shape"])]
-            state[each["name"]] = np.zeros(sizes, each["type"])
-        frames = max(1, (length + about["trail"]) // stride)
-        padded = np.zeros((channels, lead + frames * stride), np.float32)
-        padded[:, : min(length, padded.shape[1])] = mixture[:, : padded.shape[1]]
-        if lead:  # the first samples complete what lies before the first step
-            held = state["encoder"]
-            state["encoder"] = np.concatenate([held[:, : held.shape[1] - lead], padded[:, :lead]], axis=1)
-        outputs, start, strides = [], lead, 1
-        while start < padded.shape[1]:
-            block = padded[:, start : start + strides * stride]
-            estimates, *after = session.run(None, {"samples": block, **state})
-            outputs.append(estimates)
-            state = dict(zip(state, after, strict=True))
-            start, strides = start + block.shape[1], strides % 5 + 1
-        if about["rest"]:
-            waveform, weights = (state[name] for name in about["rest"])
-            rest = about["gain"] * waveform / np.maximum(weights, about["floor"])
-            outputs.append(rest.reshape(channels, -1, waveform.shape[-1]))
-        whole = np.concatenate(outputs, axis=-1)[..., about["delay"] :][..., :length]
-        return np.pad(whole, [(0, 0), (0, 0), (0, length - whole.shape[-1])])
+        stream = StreamingSeparator(steps, len(mixture))
+        waiting, outputs, strides = torch.from_numpy(mixture), [], 1
+        while waiting.shape[-1]:
+            size = strides * steps.stride + 1
+            outputs.append(stream.feed(waiting[:, :size]))
+            waiting, strides = waiting[:, size:], strides % 5 + 1
+        outputs.append(stream.flush())
+        return torch.cat(outputs, dim=-1).transpose(0, 1).numpy()
 
     return run
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.graph import graph
 from tasnet_attn.filterbanks import EPS
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.streaming.separator import cannot_stream, initial_state, model_step
+from tasnet_attn.nn import Ring
+from tasnet_attn.streaming import ModelSteps, cannot_stream
 
 EXAMPLE = 3  # channels that a graph is recorded with; what depends on their number is found with another
 OTHER = 5
@@ -28,6 +29,7 @@ class State:
         names: of the tensors that a graph takes; what has no elements is no input.
         shapes: of each, for `EXAMPLE` channels.
         axes: of each, where its channels are; None: nowhere.
+        rings: of each, along which axis it is a ring, of which the graph hands out the new frames alone; None: none.
     """
 
     def __init__(self, model: SourceSeparator) -> None:
@@ -36,6 +38,9 @@ class State:
         self.leaves = [leaf for _, leaf in found]
         self.places = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, Tensor) and leaf.numel()]
         self.names = [_name(keystr(found[i][0])) for i in self.places]
+        parts = tree_leaves(tree_unflatten(self.leaves, self.tree), is_leaf=lambda part: isinstance(part, Ring))
+        slots = {id(leaf) for ring in parts if isinstance(ring, Ring) for leaf in ring}
+        self.rings = [2 if id(self.leaves[i]) in slots else None for i in self.places]
         self.shapes = [list(self.leaves[i].shape) for i in self.places]
         self.axes: list[int | None] = []
         for shape, other in zip(self.shapes, (others[i][1].shape for i in self.places), strict=True):
@@ -43,7 +48,7 @@ class State:
 
     @staticmethod
     def _after_lead(model: SourceSeparator, channels: int) -> dict[str, Any]:
-        state = initial_state(model, channels)
+        state = ModelSteps(model).initial_state(channels)
         lead = state["encoder"].new_zeros(channels, model.encoder.lead)
         return {**state, "encoder": torch.cat([state["encoder"], lead], dim=-1)}
 
@@ -59,26 +64,27 @@ class State:
         return tree_unflatten(leaves, self.tree)
 
     def flat(self, tree: Any) -> list[Tensor]:
-        """A state of the model as the graph hands it out."""
+        """A state of the model as the graph hands it out: of rings the new frames."""
         leaves = [leaf for _, leaf in tree_flatten_with_path(tree)[0]]
         return [leaves[i] for i in self.places]
 
 
 def _name(path: str) -> str:
-    """`['separator']['caches'][0]` -> separator.caches.0."""
-    return path.replace("'", "").replace("][", ".").strip("[]")
+    """`['separator']['rings'][0].keys` -> separator.rings.0.keys."""
+    return path.replace("'", "").replace("[", ".").replace("]", "").strip(".")
 
 
 class StepGraph(nn.Module):
-    """samples [N, t] and the state's tensors -> estimates [N, S, t] and the next state's."""
+    """samples [N, t] and the state's tensors -> estimates [N, S, t] and the next state's (of rings: what is new)."""
 
     def __init__(self, model: SourceSeparator, state: State) -> None:
         super().__init__()
-        self.model, self.state = model, state
+        self.steps, self.state = ModelSteps(model), state
+        self.model = model  # a module of its own: its weights are the graph's
 
     def forward(self, samples: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """One step."""
-        estimates, state = model_step(self.model)(samples, self.state.tree_of(tensors))
+        estimates, state = self.steps.step(samples, self.state.tree_of(tensors))
         return estimates, *self.state.flat(state)
 
 
@@ -110,14 +116,15 @@ def step_program(model: SourceSeparator) -> tuple[torch.export.ExportedProgram, 
 def about_step(model: SourceSeparator, state: State) -> dict[str, Any]:
     """What whoever runs the step needs to know; see docs/streaming.md."""
     states = []
-    for name, shape, axis in zip(state.names, state.shapes, state.axes, strict=True):
+    for name, shape, axis, ring in zip(state.names, state.shapes, state.axes, state.rings, strict=True):
         sizes = [size // EXAMPLE if i == axis else size for i, size in enumerate(shape)]
         kind = str(state.leaves[state.places[state.names.index(name)]].dtype).removeprefix("torch.")
-        states.append({"name": name, "shape": sizes, "channels": axis, "type": kind})
+        states.append({"name": name, "shape": sizes, "channels": axis, "ring": ring, "type": kind})
     encoder, decoder = model.encoder, model.decoder
     return {
         "input": "samples [N, t] float32, t a multiple of the stride, and the states",
         "output": "estimates [N, S, t] float32, the first `delay` of all lie before the beginning, and `next.` states",
+        "rings": "where a state has a ring axis, of R slots, `next.` is the new frames: frame f goes to slot f mod R",
         "stride": encoder.stride,
         "lead": encoder.lead,
         "trail": encoder.trail,

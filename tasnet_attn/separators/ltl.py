@@ -105,14 +105,14 @@ class LTL(Separator):
         return "{}_trans_{}".format(*(lstm.num_layers if lstm else 0 for lstm in (self.before, self.after)))
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        start = {"frame": 0, "before": None, "caches": [None] * len(self.transformer), "after": None}
+        start = {"frame": 0, "before": None, "rings": [None] * len(self.transformer), "after": None}
         return self._run(features, start)[0]
 
     def initial_state(self, batch: int) -> dict[str, Any]:
         before, after = (lstm and lstm.initial_state(batch) for lstm in (self.before, self.after))
-        caches = [cast(TransformerLayer, layer).initial_state(batch) for layer in self.transformer]
+        rings = [cast(TransformerLayer, layer).initial_state(batch) for layer in self.transformer]
         frame = torch.zeros((), dtype=torch.long, device=self.to_masks.weight.device)
-        return {"frame": frame, "before": before, "caches": caches, "after": after}
+        return {"frame": frame, "before": before, "rings": rings, "after": after}
 
     def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
         return self._run(features, state)
@@ -123,20 +123,20 @@ class LTL(Separator):
         return super().cannot_stream or ("" if bounded else "has no window: what it remembers would grow without end")
 
     def _run(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
-        """Both ways; a whole signal needs no states and no caches, its frames attend to each other."""
+        """Both ways; a whole signal needs no states and no rings, its frames attend to each other."""
         frame, before, after = state["frame"], state["before"], state["after"]
         x = self.norm(features.transpose(1, 2))  # [N, L, F]
         if self.before is not None:
             x, before = self.before(x, before)
         if self.positional:
             x = x + sinusoids(frame, x.shape[1], x.shape[2], x.device)
-        caches = []
-        for layer, cache in zip(self.transformer, state["caches"], strict=True):
+        rings = []
+        for layer, ring in zip(self.transformer, state["rings"], strict=True):
             assert isinstance(layer, TransformerLayer)
-            x, cache = (layer(x), None) if cache is None else layer.step(x, cache, frame)
-            caches.append(cache)
+            x, ring = (layer(x), None) if ring is None else layer.step(x, ring, frame)
+            rings.append(ring)
         if self.after is not None:
             x, after = self.after(x, after)
         masks = self.to_masks(x).unflatten(-1, (self.n_sources, -1))  # [N, L, S, F]
-        new_state = {"frame": frame + features.shape[-1], "before": before, "caches": caches, "after": after}
+        new_state = {"frame": frame + features.shape[-1], "before": before, "rings": rings, "after": after}
         return [masks.permute(0, 2, 3, 1)], new_state

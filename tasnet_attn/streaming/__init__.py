@@ -1,6 +1,8 @@
 """Separation while the sound arrives."""
 
 from tasnet_attn.streaming.command import stream
-from tasnet_attn.streaming.separator import StreamingSeparator, cannot_stream
+from tasnet_attn.streaming.onnx import OnnxSteps
+from tasnet_attn.streaming.separator import StreamingSeparator
+from tasnet_attn.streaming.steps import ModelSteps, Steps, cannot_stream
 
-__all__ = ["StreamingSeparator", "cannot_stream", "stream"]
+__all__ = ["ModelSteps", "OnnxSteps", "Steps", "StreamingSeparator", "cannot_stream", "stream"]

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasnet_attn.errors import UserError, at_least
-from tasnet_attn.filterbanks import Decoder, Encoder
 from tasnet_attn.model import SourceSeparator
-
-Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # samples [C, t] and the state -> [C, S, t'] and the next state
-
-
-def cannot_stream(model: Any) -> str:
-    """Why a model cannot stream, naming the part that hinders it; empty: it can."""
-    if not isinstance(model, SourceSeparator) or type(model).forward is not SourceSeparator.forward:
-        return f"{type(model).__name__} has no step"
-    if model.segment is not None:
-        return f"the model takes whole segments of {model.segment} s"
-    for part in (model.encoder, model.separator, model.decoder):
-        if part.cannot_stream:
-            kind = "encoder" if isinstance(part, Encoder) else "decoder" if isinstance(part, Decoder) else "separator"
-            return f"{kind} {type(part).__name__} {part.cannot_stream}"
-    return ""
+from tasnet_attn.streaming.steps import ModelSteps, Steps
 
 
 class StreamingSeparator:
@@ -36,7 +18,7 @@ class StreamingSeparator:
 
     Args:
         model: a causal model whose memory is bounded: LTL with a window, TasNet, a causal one of your own. It is used
-            as it is: put it into evaluation mode before.
+            as it is: put it into evaluation mode before. Or any other `Steps`, as `OnnxSteps(file)`.
         channels: of the mixture.
 
     Attributes:
@@ -47,24 +29,19 @@ class StreamingSeparator:
         UserError: a model that cannot stream; says which part of it.
     """
 
-    def __init__(self, model: SourceSeparator, channels: int = 1) -> None:
+    def __init__(self, model: SourceSeparator | Steps, channels: int = 1) -> None:
         at_least(1, channels=channels)
-        if why := cannot_stream(model):
-            raise UserError(f"this model cannot stream: {why}")
-        assert model.latency is not None
-        self.model, self.channels, self.latency = model, channels, model.latency
-        self.device = next(model.parameters()).device
-        self.step = model_step(model)
+        self.steps: Steps = ModelSteps(model) if isinstance(model, nn.Module) else model
+        self.channels, self.latency = channels, self.steps.latency
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: the next block is the first of a new stream."""
-        self.state = initial_state(self.model, self.channels)
-        self.waiting = torch.empty(self.channels, 0, device=self.device)
+        self.state = self.steps.initial_state(self.channels)
+        self.waiting = torch.empty(self.channels, 0, device=self.steps.device)
         self.fed = self.given = self.frames = 0
-        self.early = self.model.decoder.delay  # samples to drop: they lie before the beginning
-        sources = len(self.model.sources)
-        self.late = torch.zeros(sources, self.channels, self.latency, device=self.device)  # what `process` hands out
+        self.early = self.steps.delay  # samples to drop: they lie before the beginning
+        self.late = self.waiting.new_zeros(len(self.steps.sources), self.channels, self.latency)  # `process` gives them
 
     @property
     def behind(self) -> int:
@@ -79,13 +56,13 @@ class StreamingSeparator:
 
     def flush(self) -> Tensor:
         """The rest, [S, C, t'], so that all of it is as long as what was fed; then as after `reset`."""
-        encoder, length = self.model.encoder, self.fed
-        frames = encoder.n_frames(length) if length else 0
-        needed = (encoder.lead if self.frames == 0 else 0) + (frames - self.frames) * encoder.stride
+        steps = self.steps
+        frames = max(1, (self.fed + steps.trail) // steps.stride) if self.fed else 0
+        needed = (steps.lead if self.frames == 0 else 0) + (frames - self.frames) * steps.stride
         zeros = self.waiting.new_zeros(self.channels, max(0, needed - self.waiting.shape[-1]))
         outputs = [self._advanced(zeros)] if frames > self.frames else []
-        rest = self.model.decoder.rest(self.state["decoder"]).unflatten(0, (self.channels, -1)).transpose(0, 1)
-        outputs.append(self._begun(rest * self.model.gain))
+        with torch.inference_mode():
+            outputs.append(self._begun(steps.rest(self.state).transpose(0, 1)))
         left = torch.cat(outputs, dim=-1)
         left = F.pad(left, (0, max(0, self.behind - left.shape[-1])))[..., : self.behind]
         self.reset()
@@ -105,16 +82,16 @@ class StreamingSeparator:
 
     def _advanced(self, samples: Tensor) -> Tensor:
         """Everything that these samples complete, [S, C, t]."""
-        encoder = self.model.encoder
+        steps = self.steps
         self.waiting = torch.cat([self.waiting, samples], dim=-1)
-        lead = encoder.lead if self.frames == 0 else 0
-        frames = max(0, (self.waiting.shape[-1] - lead) // encoder.stride)
+        lead = steps.lead if self.frames == 0 else 0
+        frames = max(0, (self.waiting.shape[-1] - lead) // steps.stride)
         if frames == 0:
-            return self.waiting.new_empty(len(self.model.sources), self.channels, 0)
-        used = lead + frames * encoder.stride
+            return self.waiting.new_empty(len(steps.sources), self.channels, 0)
+        used = lead + frames * steps.stride
         now, self.waiting = self.waiting[:, :used], self.waiting[:, used:]
         with torch.inference_mode():
-            estimates, self.state = self.step(now, self.state)
+            estimates, self.state = steps.step(now, self.state)
         self.frames += frames
         return self._begun(estimates.transpose(0, 1))
 
@@ -127,24 +104,3 @@ class StreamingSeparator:
     def _given(self, estimates: Tensor) -> Tensor:
         self.given += estimates.shape[-1]
         return estimates
-
-
-def initial_state(model: SourceSeparator, channels: int) -> dict[str, Any]:
-    """The state of all parts before the first sample."""
-    return {
-        "encoder": model.encoder.initial_state(channels),
-        "separator": model.separator.initial_state(channels),
-        "decoder": model.decoder.initial_state(channels * len(model.sources)),
-    }
-
-
-def model_step(model: SourceSeparator) -> Step:
-    """The model's own arithmetic: samples [C, t] and a state to [C, S, t'] and the next state."""
-
-    def step(samples: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        encoded, encoder = model.encoder.step(samples, state["encoder"])
-        stages, separator = model.separator.step(encoded.features, state["separator"])
-        estimates, decoder = model.decoder.step(model.head.apply(stages[-1], encoded), state["decoder"])
-        return model.gain * estimates, {"encoder": encoder, "separator": separator, "decoder": decoder}
-
-    return step

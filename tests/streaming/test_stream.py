@@ -19,7 +19,7 @@ from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
 from tasnet_attn.cli import main
 from tasnet_attn.separators import LTL
 from tasnet_attn.streaming import stream
-from tasnet_attn.streaming.command import Clock
+from tasnet_attn.streaming.live import Clock
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,20 @@ def test_a_wav_through_the_shell_gives_wavs_of_its_kind(model, whole, tmp_path, 
     soundfile.write(tmp_path / "song.wav", mixture.T.numpy(), 8000, subtype)
     code = "import sys; from tasnet_attn.cli import main; sys.exit(main(sys.argv[1:]))"
     with open(tmp_path / "song.wav", "rb") as song:
-        command = [sys.executable, "-c", code, "stream", "-m", model, "-o", str(tmp_path / "out"), "--block", "20"]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "stream",
+            "-m",
+            model,
+            "-o",
+            str(tmp_path / "out"),
+            "--block",
+            "20",
+            "--engine",
+            "eager",
+        ]
         ended = subprocess.run(command, stdin=song, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert re.search(r"19 blocks of 20 ms: p50 .* ms, p99 .* ms, \d+ late; latency 1.9 ms of the model", ended.stderr)

@@ -1,0 +1,71 @@
+"""A stream at the rate of a device or a file, and how long its blocks take."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tasnet_attn.audio.resampling import Resampler
+from tasnet_attn.streaming.separator import StreamingSeparator
+
+
+class Live:
+    """A `StreamingSeparator` for sound of any rate: resampled in and out, as long in all as what came in."""
+
+    def __init__(self, separator: StreamingSeparator, rate: int) -> None:
+        self.separator, self.fed, self.given = separator, 0, 0
+        inner, channels = separator.steps.sample_rate, separator.channels
+        self.way_in = Resampler(rate, inner, [channels])
+        self.way_out = Resampler(inner, rate, [len(separator.steps.sources), channels])
+
+    def feed(self, samples: Tensor) -> Tensor:
+        """[C, t] -> what is final, [S, C, t']."""
+        self.fed += samples.shape[-1]
+        return self._given(self.way_out.feed(self.separator.feed(self.way_in.feed(samples))))
+
+    def flush(self) -> Tensor:
+        """The rest."""
+        rest = [self.separator.feed(self.way_in.flush()), self.separator.flush()]
+        out = self.way_out.feed(torch.cat(rest, dim=-1), last=True)
+        return self._given(F.pad(out, (0, max(0, self.fed - self.given - out.shape[-1]))))
+
+    def _given(self, estimates: Tensor) -> Tensor:
+        estimates = estimates[..., : self.fed - self.given]
+        self.given += estimates.shape[-1]
+        return estimates
+
+
+class Clock:
+    """How long blocks take, in memory that does not grow: counts of durations, 100 to a decade from a microsecond on.
+
+    Args:
+        limit: seconds after which a block is late.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.late, self.counts = limit, 0, np.zeros(900, dtype=np.int64)
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        took = time.perf_counter() - self.began
+        self.late += took > self.limit
+        self.counts[min(len(self.counts) - 1, max(0, int(100 * math.log10(max(took, 1e-9) / 1e-6))))] += 1
+
+    def percentile(self, part: float) -> float:
+        """The duration in seconds that this part of the blocks did not exceed."""
+        place = int(np.searchsorted(self.counts.cumsum(), part * self.counts.sum()))
+        return 1e-6 * 10 ** ((place + 1) / 100)
+
+    def __str__(self) -> str:
+        total = int(self.counts.sum())
+        if not total:
+            return "0 blocks"
+        p50, p99 = (1000 * self.percentile(part) for part in (0.5, 0.99))
+        return f"{total} blocks of {1000 * self.limit:g} ms: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {self.late} late"

@@ -1,0 +1,105 @@
+"""A step as `export --to onnx-step` writes it, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.extras import require
+from tasnet_attn.files import touching
+
+LARGEST = 2**28  # numbers that a file's states may ask for, for one channel: what is larger is no model's
+
+
+class State(NamedTuple):
+    """The tensors that the graph takes, by name; how many frames came before, of how many channels."""
+
+    tensors: dict[str, np.ndarray]
+    frames: int
+    channels: int
+
+
+class OnnxSteps:
+    """Frames through an ONNX file; see `Steps`, and docs/streaming.md for what the file says of itself.
+
+    Args:
+        file: the step.
+        threads: of ONNX Runtime.
+
+    Raises:
+        ModuleNotFoundError: ONNX Runtime is not installed.
+        UserError: the file is no step.
+    """
+
+    def __init__(self, file: Path, threads: int = 1) -> None:
+        require("onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        with touching(file):
+            data = file.read_bytes()
+        try:
+            self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            about = json.loads(self.session.get_modelmeta().custom_metadata_map["tasnet_attn"])
+            self.sources, self.sample_rate, step = about["sources"], about["sample_rate"], about["step"]
+            self.stride, self.lead, self.trail = step["stride"], step["lead"], step["trail"]
+            self.delay, self.latency, self.floor = step["delay"], step["latency"], step["floor"]
+            self.gain, self.ended, self.states = step["gain"], step["rest"], step["states"]
+            sizes = sum(math.prod(each["shape"]) for each in self.states)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: this is no step that `export --to onnx-step` wrote ({_first(error)})") from error
+        if sizes > LARGEST:
+            raise UserError(f"{file}: its states ask for {sizes} numbers; {LARGEST} are the most")
+        self.device = torch.device("cpu")
+
+    def initial_state(self, channels: int) -> State:
+        """Zeros."""
+        tensors = {}
+        for each in self.states:
+            shape = [size * (channels if axis == each["channels"] else 1) for axis, size in enumerate(each["shape"])]
+            tensors[each["name"]] = np.zeros(shape, each["type"])
+        return State(tensors, 0, channels)
+
+    def step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `Steps`; rings are written where they are."""
+        before, block = dict(state.tensors), samples.contiguous().numpy()
+        if state.frames == 0 and self.lead:  # the first samples complete what lies before the first step
+            held = before["encoder"]
+            before["encoder"] = np.concatenate([held[:, self.lead :], block[:, : self.lead]], axis=1)
+            block = block[:, self.lead :]
+        estimates, *after = self.session.run(None, {"samples": block, **before})
+        frames = block.shape[1] // self.stride
+        for each, new in zip(self.states, after, strict=True):
+            if each["ring"] is None:
+                before[each["name"]] = new
+            else:
+                _write(before[each["name"]], new, each["ring"], state.frames)
+        return torch.from_numpy(estimates), State(before, state.frames + frames, state.channels)
+
+    def rest(self, state: State) -> Tensor:
+        """See `Steps`."""
+        if not self.ended:
+            return torch.zeros(state.channels, len(self.sources), 0)
+        waveform, weights = (state.tensors[name] for name in self.ended)
+        rest = self.gain * waveform / np.maximum(weights, self.floor)
+        return torch.from_numpy(rest.astype(np.float32).reshape(state.channels, len(self.sources), -1))
+
+
+def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
+    """Frame f of a stream goes to slot f mod R; `new` begins with frame `before`."""
+    ring, new = np.moveaxis(ring, axis, 0), np.moveaxis(new, axis, 0)
+    slots = len(ring)
+    kept = new[-slots:]
+    ring[(before + len(new) - len(kept) + np.arange(len(kept))) % slots] = kept
+
+
+def _first(error: Any) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,106 @@
+"""What a stream is driven by: the model itself, or its step as an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.filterbanks import Decoder, Encoder
+from tasnet_attn.model import SourceSeparator
+
+
+class Steps(Protocol):
+    """Frames in, sources out, the memory between them carried by whoever asks; C channels, S sources.
+
+    Attributes:
+        sources: names.
+        sample_rate: Hz.
+        latency: samples that an output sample waits for at most, beyond its own.
+        stride: samples to a frame.
+        lead: samples that the first step takes beside whole strides.
+        trail: zeros that are read behind the end: T samples have (T + trail) // stride frames, at least one.
+        delay: samples that the first steps put before the beginning.
+        device: where blocks go.
+    """
+
+    sources: Sequence[str]
+    sample_rate: int
+    latency: int
+    stride: int
+    lead: int
+    trail: int
+    delay: int
+    device: torch.device
+
+    def initial_state(self, channels: int) -> Any:
+        """What is carried, before the first sample."""
+        ...
+
+    def step(self, samples: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """[C, l * stride], the first time lead more -> [C, S, l * stride] and the next state; `state` is used up."""
+        ...
+
+    def rest(self, state: Any) -> Tensor:
+        """What lies behind the last step's samples, [C, S, t]."""
+        ...
+
+
+def cannot_stream(model: Any) -> str:
+    """Why a model cannot stream, naming the part that hinders it; empty: it can."""
+    if not isinstance(model, SourceSeparator) or type(model).forward is not SourceSeparator.forward:
+        return f"{type(model).__name__} has no step"
+    if model.segment is not None:
+        return f"the model takes whole segments of {model.segment} s"
+    for part in (model.encoder, model.separator, model.decoder):
+        if part.cannot_stream:
+            kind = "encoder" if isinstance(part, Encoder) else "decoder" if isinstance(part, Decoder) else "separator"
+            return f"{kind} {type(part).__name__} {part.cannot_stream}"
+    return ""
+
+
+class ModelSteps:
+    """A model's own arithmetic, part by part.
+
+    Args:
+        model: a causal one whose memory is bounded, in evaluation mode.
+
+    Raises:
+        UserError: a model that cannot stream; says which part of it.
+    """
+
+    def __init__(self, model: SourceSeparator) -> None:
+        if why := cannot_stream(model):
+            raise UserError(f"this model cannot stream: {why}")
+        assert model.latency is not None
+        self.model, self.sources, self.sample_rate, self.latency = (
+            model,
+            model.sources,
+            model.sample_rate,
+            model.latency,
+        )
+        self.stride, self.lead, self.trail = model.encoder.stride, model.encoder.lead, model.encoder.trail
+        self.delay, self.device = model.decoder.delay, next(model.parameters()).device
+
+    def initial_state(self, channels: int) -> dict[str, Any]:
+        """The states of encoder, separator and decoder."""
+        return {
+            "encoder": self.model.encoder.initial_state(channels),
+            "separator": self.model.separator.initial_state(channels),
+            "decoder": self.model.decoder.initial_state(channels * len(self.sources)),
+        }
+
+    def step(self, samples: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """See `Steps`."""
+        model = self.model
+        encoded, encoder = model.encoder.step(samples, state["encoder"])
+        stages, separator = model.separator.step(encoded.features, state["separator"])
+        estimates, decoder = model.decoder.step(model.head.apply(stages[-1], encoded), state["decoder"])
+        return model.gain * estimates, {"encoder": encoder, "separator": separator, "decoder": decoder}
+
+    def rest(self, state: dict[str, Any]) -> Tensor:
+        """See `Steps`."""
+        return self.model.gain * self.model.decoder.rest(state["decoder"]).unflatten(0, (-1, len(self.sources)))
