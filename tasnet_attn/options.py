@@ -220,6 +220,19 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add("--verify-seams", action="store_true", help=help)
 
 
+class _Devices(argparse.Action):
+    """Like --version: prints and ends, whatever else is missing."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from tasnet_attn.streaming.devices import devices
+
+        print(devices())
+        parser.exit()
+
+
 def _stream(stream: argparse.ArgumentParser) -> None:
     stream.usage = "tasnet-attn stream -m MODEL (--source NAME | -o DIR) [options] < SOUND"
     add = stream.add_argument
@@ -234,6 +247,10 @@ def _stream(stream: argparse.ArgumentParser) -> None:
     add("--block", type=float, default=10.0, metavar="MS", help="milliseconds that go through at once (default: 10)")
     help = "onnx: ONNX Runtime, prepared for some seconds; eager: the model itself (default: onnx if installed)"
     add("--engine", choices=("auto", "onnx", "eager"), default="auto", metavar="ENGINE", help=help)
+    for name, does in (("--microphone", "is heard"), ("--speakers", "plays the source")):
+        help = f"the sound device that {does}, by name or number (default: the system's); the live extra"
+        add(name, nargs="?", const="default", metavar="DEVICE", help=help)
+    add("--list-devices", action=_Devices, help="the sound devices, and nothing else")
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:

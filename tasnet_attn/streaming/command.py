@@ -21,6 +21,7 @@ from tasnet_attn.extras import require
 from tasnet_attn.files import touching
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
+from tasnet_attn.streaming.devices import device, through
 from tasnet_attn.streaming.live import Clock, Live
 from tasnet_attn.streaming.onnx import OnnxSteps
 from tasnet_attn.streaming.separator import StreamingSeparator
@@ -42,6 +43,8 @@ def stream(
     block: float = 10.0,
     engine: Engine = "auto",
     write_step: WriteStep | None = None,
+    microphone: str | None = None,
+    speakers: str | None = None,
     source_pipe: BinaryIO | None = None,
     target_pipe: BinaryIO | None = None,
 ) -> None:
@@ -58,6 +61,9 @@ def stream(
         engine: what computes: ONNX Runtime on the model's step, which takes seconds to prepare and a third of the time
             for each block, or the model itself; "auto": ONNX Runtime where it is installed.
         write_step: writes a model's step; the export room's.
+        microphone: a sound device to hear instead of standard input, by name or number, "default" is the system's; with
+            `speakers`, or those are the system's own. Ctrl-C ends it.
+        speakers: a sound device to play the source.
         source_pipe: standard input.
         target_pipe: standard output.
 
@@ -77,24 +83,42 @@ def stream(
         steps = _steps(network, engine, write_step)
     names = _chosen(source, steps.sources, out)
     torch.set_num_threads(1)  # a block's matrices are too small to share
-    pipe = source_pipe or sys.stdin.buffer
-    layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
-    separator = StreamingSeparator(steps, layout.channels)
-    size = max(1, round(block / 1000 * layout.sample_rate))
-    live, clipped = Live(separator, layout.sample_rate), 0
-    clock = Clock(size / layout.sample_rate)
-    with _outputs(out, names, layout, target_pipe or sys.stdout.buffer) as files:
-        which = [steps.sources.index(name) for name in names]
-        for samples in blocks(pipe, layout, size, before):
+    which = [steps.sources.index(name) for name in names]
+    if microphone is not None or speakers is not None:
+        if out != PIPE:
+            raise UserError("--out is for pipes; with --microphone or --speakers the source is played")
+        layout = Layout(rate or steps.sample_rate, channels)
+        live, clock, size = _live(steps, layout, block)
+
+        def heard(samples: Tensor) -> Tensor:
             with clock:
-                estimates = live.feed(samples)
-            clipped += _write(estimates[which], layout, files)
-        clipped += _write(live.flush()[which], layout, files)
-    delay = 1000 * separator.latency / steps.sample_rate
+                return live.feed(samples)[which[0]]
+
+        ends = device(microphone or "default"), device(speakers or "default")
+        missed = through(heard, *ends, layout.sample_rate, channels, size)
+        say(f"{missed} times the devices did not wait")
+    else:
+        pipe = source_pipe or sys.stdin.buffer
+        layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
+        (live, clock, size), clipped = _live(steps, layout, block), 0
+        with _outputs(out, names, layout, target_pipe or sys.stdout.buffer) as files:
+            for samples in blocks(pipe, layout, size, before):
+                with clock:
+                    estimates = live.feed(samples)
+                clipped += _write(estimates[which], layout, files)
+            clipped += _write(live.flush()[which], layout, files)
+        if clipped:
+            say(f"{clipped} samples were louder than {layout.coding} holds and were cut to full scale")
+    delay = 1000 * steps.latency / steps.sample_rate
     resampled = "" if layout.sample_rate == steps.sample_rate else f"; resampled from {layout.sample_rate} Hz and back"
     say(f"{clock}; latency {delay:.1f} ms of the model and {block:g} ms of the block{resampled}")
-    if clipped:
-        say(f"{clipped} samples were louder than {layout.coding} holds and were cut to full scale")
+
+
+def _live(steps: Steps, layout: Layout, milliseconds: float) -> tuple[Live, Clock, int]:
+    """The stream, its clock, and the samples of a block."""
+    size = max(1, round(milliseconds / 1000 * layout.sample_rate))
+    live = Live(StreamingSeparator(steps, layout.channels), layout.sample_rate)
+    return live, Clock(size / layout.sample_rate), size
 
 
 def _chosen(source: str | None, sources: Sequence[str], out: Path) -> Sequence[str]:

@@ -17,6 +17,7 @@ from conftest import tasnet_model
 from tasnet_attn import UserError, load, save
 from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
 from tasnet_attn.cli import main
+from tasnet_attn.exporting.formats import write_step
 from tasnet_attn.separators import LTL
 from tasnet_attn.streaming import stream
 from tasnet_attn.streaming.live import Clock
@@ -162,3 +163,29 @@ def test_percentiles_of_a_clock():
     clock.counts[300:400] = 1  # 1 to 10 ms
     assert clock.percentile(0.5) == pytest.approx(1e-3 * 10**0.5, rel=0.03)
     assert clock.percentile(0.99) == pytest.approx(9.8e-3, rel=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["auto", "onnx"])
+def test_onnx_runtime_gives_what_the_model_gives(model, whole, tmp_path, engine):
+    """By the command, which writes the step itself, and from a step that the user wrote."""
+    pytest.importorskip("onnxscript")
+    mixture, file = 0.1 * torch.randn(2, 2001), tmp_path / "model.step.onnx"
+    write_step(load(model).eval(), file)
+    for given in (model, str(file)):
+        out, pipe = io.BytesIO(), io.BytesIO(mixture.T.numpy().tobytes())
+        stream(given, source="backing", engine=engine, write_step=write_step, source_pipe=pipe, target_pipe=out)
+        found = np.frombuffer(out.getvalue(), "<f4").reshape(-1, 2).T
+        expected = whole(mixture)[1]
+        np.testing.assert_allclose(found, expected, atol=3e-5 * np.abs(expected).max())
+
+
+def test_what_is_no_step_is_one_line(tmp_path):
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "model.step.onnx"
+    with pytest.raises(UserError, match="No such file"):
+        stream(str(file), source="guitar")
+    file.write_bytes(b"no graph")
+    with pytest.raises(UserError, match="no step that `export --to onnx-step` wrote") as caught:
+        stream(str(file), source="guitar")
+    assert "\n" not in str(caught.value)
