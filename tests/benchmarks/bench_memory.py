@@ -1,7 +1,8 @@
-"""Peak memory of `separate` and `evaluate` for a minute and for an hour of sound, each in a fresh process.
+"""Peak memory of `separate`, `stream` and `evaluate` for a minute and for an hour of sound, each in a fresh process.
 
-`separate`: stereo at 44.1 kHz through an identity model. `evaluate`: two mono sources at 8 kHz, BSSEval v4 and v3,
-SI-SNR, and the baselines that ask for no whole track.
+`separate`: stereo at 44.1 kHz through an identity model. `stream`: the same sound through the demo's model, of random
+weights, in blocks of 20 ms; it says by the clock how long they took and how many were late. `evaluate`: two mono
+sources at 8 kHz, BSSEval v4 and v3, SI-SNR, and the baselines that ask for no whole track.
 
     python tests/benchmarks/bench_memory.py [MINUTES ...]
 """
@@ -20,6 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import numpy as np
 import soundfile
+from bench_stream import MODELS
 
 from tasnet_attn import config, save
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
@@ -53,7 +55,10 @@ def write_noise(file, seconds, sample_rate, channels, seed):
 def peak(*arguments):
     """Peak resident memory (MB) and seconds of a command in a process of its own."""
     begin = time.perf_counter()
-    run = subprocess.run([sys.executable, "-c", RUN, *map(str, arguments)], text=True, stdout=subprocess.PIPE)
+    song = next((word for word in arguments if str(word).startswith("<")), None)
+    with open(str(song)[1:] if song else os.devnull, "rb") as pipe:
+        words = [str(word) for word in arguments if word != song]
+        run = subprocess.run([sys.executable, "-c", RUN, *words], text=True, stdin=pipe, stdout=subprocess.PIPE)
     if run.returncode:
         raise SystemExit(f"{arguments[0]} ended with status {run.returncode}")
     return int(run.stdout.rpartition("peak ")[2]) / 1024, time.perf_counter() - begin
@@ -64,6 +69,15 @@ def separating(folder, minutes):
     write_noise(folder / "song.wav", 60 * minutes, 44_100, 2, 0)
     model = save(identity(["song"], 44_100), folder / "identity.safetensors")
     return "separate", folder / "song.wav", "--model", model, "--out", folder / "out"
+
+
+def streaming(folder, minutes):
+    """The words of a `stream` of the same."""
+    write_noise(folder / "song.wav", 60 * minutes, 44_100, 2, 0)
+    model = save(MODELS["demo"](), folder / "demo.safetensors")
+    for source in ("guitar", "backing"):
+        (folder / f"{source}.wav").symlink_to(os.devnull)
+    return "stream", "--model", model, "--block", 20, "--out", folder, f"<{folder / 'song.wav'}"
 
 
 def evaluating(folder, minutes):
@@ -81,7 +95,7 @@ if __name__ == "__main__":
     lengths = [int(word) for word in sys.argv[1:]] or [1, 60]
     print(f"{platform.processor() or platform.machine()}, torch {version('torch')}, Python {platform.python_version()}")
     print("command   minutes  peak MB  seconds")
-    for words in (separating, evaluating):
+    for words in (separating, streaming, evaluating):
         for minutes in lengths:
             with TemporaryDirectory() as folder:
                 megabytes, seconds = peak(*words(Path(folder), minutes))
