@@ -62,7 +62,11 @@ export class Stream {
     if (early) this.#begin(this.#take(early));
     const samples = new this.ort.Tensor("float32", concatenated(this.#take(frames * stride)), [this.channels, frames * stride]);
     const outputs = await this.session.run({ samples, ...this.state });
-    for (const name in this.state) this.state[name] = outputs[`next.${name}`];
+    for (const { name, ring = null } of this.step.states) {
+      const next = outputs[`next.${name}`];
+      if (ring === null) this.state[name] = next;
+      else write(this.state[name], next, ring, this.frames);
+    }
     this.frames += frames;
     return this.#cut(outputs.estimates.data, end);
   }
@@ -100,6 +104,19 @@ export class Stream {
   #signals(samples) {
     const count = (length, make) => Array.from({ length }, (_, index) => make(index));
     return count(this.sources, (source) => count(this.channels, (channel) => samples(source, channel)));
+  }
+}
+
+/** The new frames, of which the first is `frame`, into a ring of the last ones: frame f goes to slot f mod R. */
+function write(ring, frames, axis, frame) {
+  const product = (sizes) => sizes.reduce((all, size) => all * size, 1);
+  const [slots, count] = [ring.dims[axis], frames.dims[axis]];
+  const size = product(ring.dims.slice(axis + 1));
+  for (let outer = 0; outer < product(ring.dims.slice(0, axis)); outer++) {
+    for (let i = Math.max(0, count - slots); i < count; i++) {
+      const from = (outer * count + i) * size;
+      ring.data.set(frames.data.subarray(from, from + size), (outer * slots + ((frame + i) % slots)) * size);
+    }
   }
 }
 

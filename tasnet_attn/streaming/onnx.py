@@ -78,7 +78,7 @@ class OnnxSteps:
         estimates, *after = self.session.run(None, {"samples": block, **before})
         frames = block.shape[1] // self.stride
         for each, new in zip(self.states, after, strict=True):
-            if each["ring"] is None:
+            if each.get("ring") is None:
                 before[each["name"]] = new
             else:
                 _write(before[each["name"]], new, each["ring"], state.frames)
