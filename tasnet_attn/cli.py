@@ -131,8 +131,15 @@ def _separate(options: argparse.Namespace) -> int:
 def _stream(options: argparse.Namespace) -> None:
     from tasnet_attn.exporting.formats import write_step
     from tasnet_attn.streaming.command import stream
+    from tasnet_attn.streaming.devices import devices
 
-    stream(**vars(options), write_step=write_step)
+    settings = vars(options)
+    if settings.pop("list_devices"):
+        print(devices())
+    elif options.model is None:
+        raise UserError("stream needs a model: -m MODEL")
+    else:
+        stream(**settings, write_step=write_step)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -220,23 +220,10 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add("--verify-seams", action="store_true", help=help)
 
 
-class _Devices(argparse.Action):
-    """Like --version: prints and ends, whatever else is missing."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(nargs=0, default=argparse.SUPPRESS, **settings)
-
-    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        from tasnet_attn.streaming.devices import devices
-
-        print(devices())
-        parser.exit()
-
-
 def _stream(stream: argparse.ArgumentParser) -> None:
     stream.usage = "tasnet-attn stream -m MODEL (--source NAME | -o DIR) [options] < SOUND"
     add = stream.add_argument
-    add("-m", "--model", required=True, help="a causal model whose memory is bounded, or its step (.onnx)")
+    add("-m", "--model", help="a causal model whose memory is bounded, or its step (.onnx)")
     help = "a file or FIFO for each source in it (default: one source to standard output)"
     add("-o", "--out", type=Path, default=Path("-"), metavar="DIR", help=help)
     add("--source", metavar="NAME", help="the source that is written")
@@ -250,7 +237,7 @@ def _stream(stream: argparse.ArgumentParser) -> None:
     for name, does in (("--microphone", "is heard"), ("--speakers", "plays the source")):
         help = f"the sound device that {does}, by name or number (default: the system's); the live extra"
         add(name, nargs="?", const="default", metavar="DEVICE", help=help)
-    add("--list-devices", action=_Devices, help="the sound devices, and nothing else")
+    add("--list-devices", action="store_true", help="print the sound devices, and do nothing else")
 
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:

@@ -54,7 +54,7 @@ class OnnxSteps:
             self.delay, self.latency, self.floor = step["delay"], step["latency"], step["floor"]
             self.gain, self.ended, self.states = step["gain"], step["rest"], step["states"]
             sizes = sum(math.prod(each["shape"]) for each in self.states)
-        except (*_refusals(), ValueError, KeyError, TypeError) as error:
+        except _refusals() as error:
             raise UserError(f"{file}: this is no step that `export --to onnx-step` wrote ({_first(error)})") from error
         if sizes > LARGEST:
             raise UserError(f"{file}: its states ask for {sizes} numbers; {LARGEST} are the most")
@@ -101,11 +101,12 @@ def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
     ring[(before + len(new) - len(kept) + np.arange(len(kept))) % slots] = kept
 
 
-def _refusals() -> list[type[Exception]]:
-    """What ONNX Runtime raises; its exceptions have no base of their own."""
+def _refusals() -> tuple[type[Exception], ...]:
+    """What a file that is no step raises; ONNX Runtime's exceptions have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    theirs = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return *theirs, ValueError, KeyError, TypeError
 
 
 def _first(error: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +26,7 @@ class Steps(Protocol):
         device: where blocks go.
     """
 
-    sources: Sequence[str]
+    sources: list[str]
     sample_rate: int
     latency: int
     stride: int
