@@ -111,7 +111,7 @@ def clear(folder: Path, age: float = 0.2) -> None:
 def holding(folder: Path, lock: str, busy: str) -> Iterator[None]:
     """Hold a folder, made if need be, from the first moment on; the process's end releases it, however it ends.
 
-    The lock's file goes with the block, and so does a folder in which nothing came to be.
+    The lock's file goes with the block, and so does a folder that was made for it and stays empty.
 
     Args:
         folder: what one process at a time works in.
@@ -122,6 +122,7 @@ def holding(folder: Path, lock: str, busy: str) -> Iterator[None]:
         UserError: another process holds it, or it cannot be written.
     """
     with touching(folder):
+        ours = not folder.exists() or (folder / lock).exists()  # a killed process left it
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / lock)
         try:
@@ -133,7 +134,8 @@ def holding(folder: Path, lock: str, busy: str) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (folder / lock).unlink()
-            folder.rmdir()  # if nothing came to be in it
+            if ours:
+                folder.rmdir()  # if it is empty
         held.release()
 
 

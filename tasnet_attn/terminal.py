@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -203,6 +204,12 @@ class _Libraries(logging.Handler):
         text = f"{filename}:{lineno}: {category.__name__}: {message}"
         self.handle(logging.LogRecord("warnings", logging.WARNING, filename, lineno, text, None, None))
 
+    def ended(self, thread: threading.ExceptHookArgs) -> None:
+        """In the place of `threading.excepthook`: ours hand their errors on, a library's thread writes tracebacks."""
+        raised = (thread.exc_type, thread.exc_value or thread.exc_type(), thread.exc_traceback)
+        text = f"{thread.thread and thread.thread.name} ended"
+        self.handle(logging.LogRecord("threading", logging.ERROR, __file__, 0, text, None, raised))
+
 
 @contextmanager
 def libraries_apart() -> Iterator[None]:
@@ -214,6 +221,7 @@ def libraries_apart() -> Iterator[None]:
     _apart = _Libraries()
     found = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     loggers = [logging.root, *found]
+    hook = threading.excepthook
     theirs = [(logger, each) for logger in loggers for each in logger.handlers if type(each) is logging.StreamHandler]
     ours = {logging.root, *(logger for logger, _ in theirs if not logger.propagate)}
     for logger, handler in theirs:
@@ -222,9 +230,10 @@ def libraries_apart() -> Iterator[None]:
         logger.addHandler(_apart)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _apart.warned
+            warnings.showwarning, threading.excepthook = _apart.warned, _apart.ended
             yield
     finally:
+        threading.excepthook = hook
         for logger in ours:
             logger.removeHandler(_apart)
         for logger, handler in theirs:

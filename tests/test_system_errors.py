@@ -1,5 +1,6 @@
 """What the operating system refuses is one line that names path and reason, status 1, in every command."""
 
+import importlib
 import re
 import resource
 import shutil
@@ -63,6 +64,7 @@ def command(tmp_path, capsys, evaluated):
         "FILE": "file",
         "BELOW": "file/below",
         "NEW": "new",
+        "BELOW_NEW": "new/below",
         "LOCKED": "locked/below",
     }
 
@@ -116,6 +118,7 @@ def test_train_onto_a_full_disk(command, size):
         assert "File too large" in command("train", "--config", BASE, "--config", "CONF", "--out", "NEW", *SHORT)
 
 
+TRAIN = ("train", "--config", BASE, "--config", "CONF", "--out", "NEW", *SHORT)
 EVALUATE = ("evaluate", "--model", "MODEL", "--data", BASE, "--out", "NEW")
 
 
@@ -169,22 +172,87 @@ def test_a_name_that_is_too_long(command, tmp_path):
         assert "File name too long" in command(*words, "--out", long)
 
 
-@pytest.mark.parametrize("name", ["debian2mix/local/prepare.py", "synthsong/local/prepare.py"])
-def test_corpora_onto_a_file_or_a_full_disk(tmp_path, capsys, monkeypatch, name):
-    script = recipe_script(name)
+BUILDERS = ["debian2mix/local/prepare.py", "synthsong/local/prepare.py", "voices2mix/local/voices2mix.py"]
+
+
+@pytest.fixture(params=BUILDERS, ids=["debian2mix", "synthsong", "voices2mix"])
+def builder(request, monkeypatch):
+    """A corpus's builder that has its packages."""
+    script = recipe_script(request.param)
+    for name, stand_in in {
+        "find": lambda packages: [],
+        "prompts_of": lambda debs: [],
+        "write_subset": lambda root, *rest: (root / "x").write_text("x" * 9000),
+        "versions": dict,
+        "read_styles": lambda archive: {},
+    }.items():
+        monkeypatch.setattr(script, name, stand_in, raising=False)
+    if hasattr(script, "sentences"):
+        monkeypatch.setattr(script.sentences, "find", lambda packages: [])
+        monkeypatch.setattr(script.sentences, "read", lambda debs: [])
+    return script
+
+
+REFUSALS = [("file/below", "Not a directory|File exists"), ("new", "File too large"), ("x" * 300, "File name too long")]
+
+
+@pytest.mark.parametrize(("out", "reason"), [*REFUSALS, ("locked/below", "Permission denied")])
+def test_what_the_system_refuses_a_builder(tmp_path, capsys, monkeypatch, builder, out, reason):
     (tmp_path / "file").write_text("mine")
-    if "debian" in name:
-        monkeypatch.setattr(script, "find", lambda packages: [])
-        monkeypatch.setattr(script, "prompts_of", lambda debs: [])
-        monkeypatch.setattr(script, "write_subset", lambda root, *rest: (root / "x").write_text("x" * 9000))
-    else:
-        monkeypatch.setattr(script, "versions", dict)
-    for out, reason in (("file/below", "Not a directory|File exists"), ("new", "File too large")):
-        with full_disk(100):
-            assert script.main(["--out", str(tmp_path / out)]) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1 and re.search(reason, error) and str(tmp_path) in error
-    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "new/x").exists()
+    mkdir = Path.mkdir
+
+    def refusing(self, *arguments, **settings):
+        if "locked" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return mkdir(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "mkdir", refusing)
+    with full_disk(100):
+        assert builder.main(["--out", str(tmp_path / out)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(reason, error) and str(tmp_path) in error
+    assert (tmp_path / "file").read_text() == "mine" and not list(tmp_path.glob("new/x"))
+
+
+@pytest.mark.parametrize("builder", BUILDERS[:2], indirect=True)  # the third says so of each file that it lacks
+def test_a_folder_that_is_removed_while_a_corpus_is_built(tmp_path, capsys, monkeypatch, builder):
+    def write_song(song, folder, facts):
+        (folder / song.name).mkdir(parents=True)
+        (folder / song.name / "song.json").write_text("{}")
+        if folder.name == "test":
+            shutil.rmtree(tmp_path / "out")
+        return {"name": song.name, "samples": 1}
+
+    monkeypatch.setattr(builder, "write_song", write_song, raising=False)
+    monkeypatch.setattr(builder, "write_subset", lambda root, *rest: None)
+    assert builder.main(["--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and ("No such file or directory" in error or "files were removed" in error)
+
+
+REMOVED = [  # the words, and what is about to run when the folder goes; report and check-data make it anew
+    (EVALUATE, "tasnet_attn.evaluation.systems.System.estimate"),
+    (EVALUATE, "tasnet_attn.evaluation.command.write_tables"),
+    (("export", "MODEL", "--out", "BELOW_NEW"), "tasnet_attn.exporting.command.parity"),
+    (("export", "MODEL", "--to", "huggingface", "--out", "NEW"), "tasnet_attn.exporting.command.parity"),
+    (TRAIN, "tasnet_attn.training.task.SeparationTask.training_step"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "place"), REMOVED)
+def test_a_folder_that_is_removed_while_running(command, monkeypatch, tmp_path, words, place):
+    owner, _, name = place.rpartition(".")
+    module, _, kind = owner.rpartition(".")
+    found = importlib.import_module(owner) if kind.islower() else getattr(importlib.import_module(module), kind)
+    real = getattr(found, name)
+
+    def without(*arguments, **settings):
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(found, name, without)
+    assert "No such file or directory" in command(*words)
 
 
 HELD = [
@@ -202,13 +270,13 @@ def test_one_at_a_time_works_in_one_place(command, tmp_path, words, lock):
     assert not list(tmp_path.rglob("new*/*.json"))
 
 
-@pytest.mark.parametrize("name", ["debian2mix/local/prepare.py", "synthsong/local/prepare.py"])
-def test_one_at_a_time_builds_a_corpus(tmp_path, capsys, monkeypatch, name):
-    script = recipe_script(name)
-    with FileLock(tmp_path / (".new.building" if "debian" in name else ".building")):
-        out = tmp_path / "new" if "debian" in name else tmp_path
-        monkeypatch.setattr(script, "find", lambda packages: [], raising=False)
-        monkeypatch.setattr(script, "prompts_of", lambda debs: [], raising=False)
-        assert script.main(["--out", str(out)]) == 2
+def test_one_at_a_time_builds_a_corpus(tmp_path, capsys, builder):
+    out = tmp_path / "new"
+    lock = tmp_path / ".new.building" if "debian" in builder.__name__ else out / ".building"
+    out.mkdir()
+    if "debian" in builder.__name__:
+        out.rmdir()
+    with FileLock(lock):
+        assert builder.main(["--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"{out}: another process builds into this folder" in error

@@ -20,7 +20,7 @@ from tasnet_attn.ablation.sweep import Run, Sweep
 from tasnet_attn.ablation.tables import claim_rows, collect, score_rows, write
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
-from tasnet_attn.files import holding, write_text
+from tasnet_attn.files import holding, touching, write_text
 
 BUSY = "another `ablate` is at work in this folder; wait for it, or give another --out"
 
@@ -74,7 +74,8 @@ def ablate(
             return 130
         finally:
             pool.close()
-        _report(checked, runs, out, statuses, time.time() - began)
+        with touching(out):
+            _report(checked, runs, out, statuses, time.time() - began)
     return int(any(status.state == "failed" for status in statuses.values()))
 
 

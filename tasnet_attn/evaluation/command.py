@@ -192,7 +192,11 @@ def evaluate(
         ordered = {track.name: documents[track.name] for track in tracks}
         about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
         about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
-        return write_tables(out, ordered, **about, **(facts or {}))
+        summary = write_tables(out, ordered, **about, **(facts or {}))
+        for track in tracks:
+            with touching(out):
+                (out / f"{file_name(track.name)}.json").stat()  # else the folder was removed meanwhile
+        return summary
 
 
 def run(

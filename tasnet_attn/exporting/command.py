@@ -13,7 +13,7 @@ from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.exporting.formats import FORMATS
 from tasnet_attn.exporting.parity import parity, table
 from tasnet_attn.extras import require
-from tasnet_attn.files import digest, holding, whole, write_text
+from tasnet_attn.files import digest, holding, touching, whole, write_text
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
 from tasnet_attn.storage.finding import HUB, HUB_FILES, find
@@ -102,7 +102,12 @@ def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], 
 
 
 def _proven(model: SourceSeparator, part: Path, kind: str, file: Path) -> dict[str, Any]:
-    report = parity(model, part, kind)
+    try:
+        report = parity(model, part, kind)
+    except UserError:
+        with touching(file):
+            part.stat()  # else the folder was removed meanwhile
+        raise
     if not report["passed"]:
         raise UserError(f"{file}: removed, because it {_differs(report)}")
     return {**report, "file": file.name}

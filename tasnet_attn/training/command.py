@@ -8,6 +8,7 @@ precision and resuming: docs/scaling.md.
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import os
 import re
@@ -30,6 +31,7 @@ from tasnet_attn import config, terminal
 from tasnet_attn.data import SegmentedData
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluation
+from tasnet_attn.files import touching
 from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.checkpoints import read_checkpoint
@@ -46,6 +48,7 @@ from tasnet_attn.training.signals import Interrupted, Stop, stopping
 from tasnet_attn.training.sizes import check_size
 from tasnet_attn.training.task import SeparationTask
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such an error need not say which file it was
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -156,7 +159,8 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
         trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if not (out / "checkpoints" / "last.ckpt").is_file():  # no step was asked for
         trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")
-    (out / FINISHED).touch()
+    with touching(out):
+        (out / FINISHED).touch()
     if not (out / "checkpoints" / "best.ckpt").is_file():
         rank_zero_only(terminal.warn)(
             f"{out}: ended without a validation, so the level of the outputs was not measured and SDR says nothing; "
@@ -205,6 +209,11 @@ def _explaining(out: Path) -> Iterator[None]:
             "data.segment; go on with --ckpt_path last",
             status=1,
         ) from error
+    except OSError as error:  # a logger's, or Lightning's own files
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        if not (Path(name).is_relative_to(out) or not name and error.errno in FULL):
+            raise
+        raise UserError(f"{name or out}: {error.strerror}", status=1) from error
 
 
 @contextmanager

@@ -275,7 +275,10 @@ def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None
         for subset, prompts in subsets.items():
             write_subset(part, subset, prompts, (sizes or SUBSETS)[subset], seed)
         write_credits(part, debs)
-        (part / "SHA256SUMS").write_text(checksums(part))
+        listed = checksums(part)
+        if listed.count("\n") != sum(3 * size + 1 for size in (sizes or SUBSETS).values()):
+            raise UserError(f"{part}: files were removed while the corpus was built; build it again", status=1)
+        (part / "SHA256SUMS").write_text(listed)
         part.rename(out)
     return check(out)
 

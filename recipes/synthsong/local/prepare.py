@@ -277,6 +277,9 @@ def build(out: Path, songs: int, seed: int, bars: int) -> Path:
                 f"{split} {index}/{count} {song.name}: {about['samples'] / RATE:.1f} s of synthetic music, {took}",
                 flush=True,
             )
+    for split, listed in tracks.items():
+        for about in listed:
+            (out / split / about["name"] / "song.json").stat()  # else the folder was removed meanwhile
     manifest = out / "manifest.json"
     write_text(manifest, json.dumps({"synthetic": True, "about": LABEL, **settings, "tracks": tracks}, indent=1))
     return manifest
