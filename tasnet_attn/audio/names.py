@@ -30,15 +30,16 @@ class Found(NamedTuple):
 def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
     """Files to separate, by the name that their output gets.
 
-    A file's name is its stem, below a given folder with the path from there; its whole name where stems collide, and
-    with the folder's where those do. Hidden files and folders, `__MACOSX` and `out` itself are passed over.
+    A file's name is its stem, below a given folder with the path from there; its whole name where stems collide, with
+    the folder's where those do, and with ~2 where that does not help. Hidden files and folders, `__MACOSX` and `out`
+    itself are passed over.
 
     Args:
         inputs: files and folders.
         out: the folder that is written to.
 
     Raises:
-        UserError: no sound at all, two inputs of one name, or an input that is named twice.
+        UserError: no sound at all, or an input that is named twice.
     """
     named: list[tuple[PurePath, Path]] = []
     others: list[Path] = []
@@ -64,19 +65,15 @@ def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
 
 
 def _distinct(named: list[tuple[PurePath, Path]]) -> dict[str, Path]:
-    for make in (_stem, _whole, _with_parent):
-        names = [make(short, path) for short, path in named]
-        counts = Counter(name.casefold() for name in names)
-        if make is _stem:  # only those that collide get their whole name
-            names = [
-                name if counts[name.casefold()] == 1 else _whole(short, path)
-                for name, (short, path) in zip(names, named, strict=True)
-            ]
-            counts = Counter(name.casefold() for name in names)
-        if max(counts.values(), default=1) == 1:
-            return dict(zip(names, (path for _, path in named), strict=True))
-    name = next(name for name in names if counts[name.casefold()] > 1)
-    raise UserError(f"two inputs would both be written to {name}; separate them one by one")
+    paths = [path for _, path in named]
+    tries = [[make(short, path) for short, path in named] for make in (_stem, _whole, _with_parent)]
+    counts = Counter(name.casefold() for name in tries[0])
+    # only those that collide get their whole name
+    tries[0] = [stem if counts[stem.casefold()] == 1 else whole for stem, whole in zip(*tries[:2], strict=True)]
+    for names in tries:
+        if len({name.casefold() for name in names}) == len(names):
+            return dict(zip(names, paths, strict=True))
+    return dict(zip(distinct(tries[0]), paths, strict=True))  # they differ in their letters' size alone
 
 
 def _stem(short: PurePath, path: Path) -> str:

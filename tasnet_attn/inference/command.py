@@ -191,7 +191,8 @@ def _piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> i
         try:
             result = separate_to(network, path, work / "stems" if out == PIPE else out, track, options)
         except UserError as error:
-            raise UserError(str(error).replace(str(work / "stdin"), "standard input"), error.status) from error
+            said = str(error).replace(str(work / "stdin"), "standard input")
+            raise UserError(said.replace(str(work / "stems" / track), "standard output"), error.status) from error
         if out == PIPE:
             _send(result.files[0])
         else:

@@ -52,6 +52,9 @@ def test_names_of_255_bytes_stay_apart(tmp_path):
 def test_names_that_collide_get_their_endings_then_their_folders(tmp_path):
     put(tmp_path, "f/x.wav", "f/x.flac", "f/X.ogg", "f/y.wav", "g/x.wav")
     assert sorted(find_audio([tmp_path / "f"]).sounds) == ["X.ogg", "x.flac", "x.wav", "y"]
+    put(tmp_path, "h/a.wav", "h/A.wav", "i/c/x.wav", "j/c/x.wav")
+    assert sorted(find_audio([tmp_path / "h"]).sounds) == ["A.wav", "a.wav~2"]
+    assert list(find_audio([tmp_path / "i/c/x.wav", tmp_path / "j/c/x.wav"]).sounds) == ["x.wav", "x.wav~2"]
     single = find_audio([tmp_path / "f/x.wav", tmp_path / "g/x.wav", tmp_path / "f/y.wav"]).sounds
     assert single == {
         "f/x.wav": tmp_path / "f/x.wav",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import encoded_bytes
 
 from tasnet_attn import load, save, separate, separate_blocks, separate_file
 from tasnet_attn.cli import main
@@ -146,6 +147,30 @@ def test_two_kinds_of_one_name(command, tmp_path):
     soundfile.write(tmp_path / "f/x.flac", samples, RATE)
     assert command(tmp_path / "f", "--sources", "voice")[0] == 0
     assert tree(tmp_path / "out") == ["x.flac/voice.wav", "x.wav/voice.wav"]
+
+
+KINDS = [("aac", "ipod"), ("aac", "adts"), ("aac", "mp4"), ("aac", "matroska"), ("libopus", "webm"), ("wmav2", "asf")]
+KINDS += [
+    ("ac3", "ac3"),
+    ("wavpack", "wv"),
+    ("libopus", "ogg"),
+    ("libmp3lame", "mp3"),
+    ("mp2", "mpegts"),
+    ("flac", "ogg"),
+]
+
+
+def test_a_folder_of_every_kind(command, tmp_path):
+    (tmp_path / "f").mkdir()
+    samples = (0.2 * np.random.default_rng(0).uniform(-1, 1, (9000, 2))).astype("float32")
+    for codec, container in KINDS:
+        data = encoded_bytes(samples, codec, container, 48_000 if codec == "libopus" else 44_100)
+        (tmp_path / f"f/{codec} in {container}.x").write_bytes(data)
+    status, said, error = command(tmp_path / "f", "--sources", "voice")
+    assert (status, error) == (0, "") and len(said.splitlines()) == len(KINDS) == len(tree(tmp_path / "out"))
+    for file in (tmp_path / "out").rglob("*.wav"):
+        info = soundfile.info(file)
+        assert abs(info.duration - 9000 / 44_100) < 0.06 and info.channels == 2
 
 
 ODD = [b"latin1-\xe9.wav", b"...wav", b"..wav", b"-x.wav", b"a b 100%.wav", b"%s%n.wav", b"L" * 251 + b".wav"]
@@ -369,6 +394,8 @@ def test_mistakes_with_pipes(command, model, tmp_path, capsys):
         tmp_path / "x.wav", "--remainder", "rest", "--sources", "voice", "--format", "flac", "--clip", "error"
     )
     assert loud[0] == 2 and "above full scale" in loud[2]
+    loud = command(tmp_path / "x.wav", "--sources", "voice", "--format", "flac", out="-")
+    assert loud[0] == 2 and loud[2].startswith("tasnet-attn: standard output: ") and "above full scale" in loud[2]
 
 
 @pytest.mark.slow
