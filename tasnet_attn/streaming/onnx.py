@@ -58,7 +58,7 @@ class OnnxSteps:
             raise UserError(f"{file}: this is no step that `export --to onnx-step` wrote ({_first(error)})") from error
         if sizes > LARGEST:
             raise UserError(f"{file}: its states ask for {sizes} numbers; {LARGEST} are the most")
-        self.device = torch.device("cpu")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def initial_state(self, channels: int) -> State:
         """Zeros."""

@@ -38,7 +38,7 @@ class StreamingSeparator:
     def reset(self) -> None:
         """Forget everything: the next block is the first of a new stream."""
         self.state = self.steps.initial_state(self.channels)
-        self.waiting = torch.empty(self.channels, 0, device=self.steps.device)
+        self.waiting = torch.empty(self.channels, 0, device=self.steps.device, dtype=self.steps.dtype)
         self.fed = self.given = self.frames = 0
         self.early = self.steps.delay  # samples to drop: they lie before the beginning
         self.late = self.waiting.new_zeros(len(self.steps.sources), self.channels, self.latency)  # `process` gives them

@@ -23,7 +23,7 @@ class Steps(Protocol):
         lead: samples that the first step takes beside whole strides.
         trail: zeros that are read behind the end: T samples have (T + trail) // stride frames, at least one.
         delay: samples that the first steps put before the beginning.
-        device: where blocks go.
+        device, dtype: of the blocks that it takes.
     """
 
     sources: list[str]
@@ -34,6 +34,7 @@ class Steps(Protocol):
     trail: int
     delay: int
     device: torch.device
+    dtype: torch.dtype
 
     def initial_state(self, channels: int) -> Any:
         """What is carried, before the first sample."""
@@ -82,7 +83,8 @@ class ModelSteps:
             model.latency,
         )
         self.stride, self.lead, self.trail = model.encoder.stride, model.encoder.lead, model.encoder.trail
-        self.delay, self.device = model.decoder.delay, next(model.parameters()).device
+        weight = next(model.parameters())
+        self.delay, self.device, self.dtype = model.decoder.delay, weight.device, weight.dtype
 
     def initial_state(self, channels: int) -> dict[str, Any]:
         """The states of encoder, separator and decoder."""

@@ -70,14 +70,16 @@ def sounds(length):
 
 @pytest.mark.parametrize("length", [1, 17, 90, *(pytest.param(n, marks=pytest.mark.slow) for n in (15, 16, 33, 401))])
 def test_blocks_of_any_size_equal_the_whole(model, length):
-    stream = StreamingSeparator(model, channels=2)
+    """In double precision: what differs is arithmetic, not rounding."""
+    stream = StreamingSeparator(model.double(), channels=2)
     for name, mixture in sounds(length).items():
+        mixture = mixture.double()
         with torch.inference_mode():
             whole = model(mixture[None])[0]
         for size in BLOCKS:
             estimates, behind = streamed(stream, mixture, size)
             assert estimates.shape == whole.shape
-            assert (estimates - whole).abs().max() <= 3e-6 * whole.abs().max() + 1e-12, (name, size)
+            assert (estimates - whole).abs().max() <= 1e-12 * whole.abs().max() + 1e-24, (name, size)
             assert behind <= stream.latency == model.latency
 
 
