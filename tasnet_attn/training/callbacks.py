@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tasnet_attn.config import write_yaml
 from tasnet_attn.data.fingerprint import record, remember
+from tasnet_attn.errors import UserError
 from tasnet_attn.files import touching, whole, write_text
 from tasnet_attn.terminal import warn
 from tasnet_attn.training.folder import add_history
@@ -33,6 +34,7 @@ class LastCheckpoint(ModelCheckpoint):
     them, the run goes on as if it had not ended.
     """
 
+    fixed: ClassVar[dict[str, Any]] = {"filename": "last", "monitor": None, "save_weights_only": False}
     stop = Stop()
     due = within = False  # within: it ended within an epoch, and that is written
 
@@ -72,6 +74,10 @@ class LastCheckpoint(ModelCheckpoint):
         """Save what was due before, the end, and what a signal asks for."""
         if self.within:
             return
+        early, measured = trainer.early_stopping_callback, trainer.callback_metrics
+        if early is not None and early.monitor not in measured and "valid_loss" in measured:
+            names = ", ".join(sorted(measured))
+            raise UserError(f"early_stopping.monitor: no {early.monitor!r} is measured; there are {names}")
         stops = self.stop.agreed() and not self._ends(trainer)
         if self.due or stops or self._ends(trainer):
             self._save(trainer)

@@ -12,11 +12,13 @@ import errno
 import functools
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pytorch_lightning as lightning
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint
@@ -39,7 +41,7 @@ from tasnet_attn.storage.finding import find
 from tasnet_attn.training import ranges
 from tasnet_attn.training.amending import misfit
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
-from tasnet_attn.training.folder import FINISHED, holding
+from tasnet_attn.training.folder import BOARD, FINISHED, holding
 from tasnet_attn.training.guard import Diverged, Guard
 from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
 from tasnet_attn.training.settings import listing
@@ -84,8 +86,13 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("out", "checkpoint.dirpath", compute_fn=lambda out: Path(out) / "checkpoints")
 
     def _set_seed(self) -> None:
-        """Not yet: a configuration that is only read draws nothing. `true` becomes a seed drawn now."""
-        if self.config.seed_everything is True:
+        """Not yet: a configuration that is only read draws nothing. `true` is a run's own seed, or one drawn now."""
+        if self.config.seed_everything is not True:
+            return
+        stored = Path(self.config.out) / "config.yml"
+        if self.config.ckpt_path is not None and stored.is_file():
+            self.config.seed_everything = config.read_yaml(stored).get("seed_everything")
+        else:
             self.config.seed_everything = seed_everything(workers=True, verbose=False)
 
     def instantiate_classes(self) -> None:
@@ -157,8 +164,10 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     introduce(task.model, type(data).__name__, trainer, out)
     with terminal.log(out / terminal.LOG), _explaining(out), _said_once(trainer), stopping(trainer, stop):
         trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    if not (out / "checkpoints" / "last.ckpt").is_file():  # no step was asked for
-        trainer.save_checkpoint(out / "checkpoints" / "last.ckpt")
+    if not (out / "checkpoints" / "last.ckpt").is_file():
+        raise UserError(
+            f"{out}: no step was asked for; see trainer.max_steps, max_epochs, max_time, limit_train_batches"
+        )
     with touching(out):
         (out / FINISHED).touch()
     if not (out / "checkpoints" / "best.ckpt").is_file():
@@ -200,6 +209,10 @@ def _explaining(out: Path) -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
+        raise UserError(f"trainer: {_explain(error)}") from error
+    except (ValueError, TypeError) as error:  # of a setting, if Lightning's own code refuses it
+        if not traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(Path(lightning.__file__).parent)):
+            raise
         raise UserError(f"trainer: {_explain(error)}") from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -311,10 +324,20 @@ def _built(
     settings["default_root_dir"] = settings["default_root_dir"] or out
     if settings["enable_checkpointing"] is False and fits:
         raise UserError("trainer.enable_checkpointing: a run is its checkpoints; leave it out, or see fast_dev_run")
+    for key, value in LastCheckpoint.fixed.items():
+        if full["checkpoint"][key] != value:
+            raise UserError(
+                f"checkpoint.{key}: a run goes on from last.ckpt, of which this cannot be changed; for other "
+                "checkpoints add a ModelCheckpoint to trainer.callbacks"
+            )
+    if settings["barebones"] and fits:
+        raise UserError(
+            "trainer.barebones: measures speed and keeps nothing, and a run is its checkpoints; leave it out"
+        )
     settings["logger"] = _loggers(settings["logger"], out, fits)
     try:
         trainer = Trainer(**settings)
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
         raise UserError(f"trainer: {_explain(error)}") from error
     started = int(os.environ.get("WORLD_SIZE", 1)) if is_torchelastic_launched() else trainer.world_size
     if started != trainer.world_size:  # they would train apart from each other, into one folder
@@ -330,7 +353,7 @@ def _loggers(stated: Any, out: Path, fits: bool) -> list[Logger]:
     users = [] if isinstance(stated, bool) else _listed(stated)
     if not fits:
         return users
-    board = [] if stated is False else [TensorBoardLogger(out, name="", version="tensorboard")]
+    board = [] if stated is False else [TensorBoardLogger(out, name="", version=BOARD)]
     return [*users, MetricsFile(out), *board]
 
 
@@ -373,12 +396,26 @@ def _listed(setting: Any) -> list[Any]:
 def _explain(error: Exception) -> str:
     """One line for a jsonargparse error, which lists every type it tried: the key, and what is wrong with it."""
     text = str(error)
-    key = re.search(r'[Kk]ey "([^"]+)"', text)
-    where = f"{key[1]}: " if key else ""
+    keys = re.findall(r'[Kk]ey "([^"]+)"', text)  # a setting's within a class's
+    where = f"{'.'.join(dict.fromkeys(keys))}: " if keys else ""
     if option := re.search(r"Option '([^']+)' is not accepted", text):
         owner = re.search(r"class_path[ =]'([^']+)'", text)
         name = owner[1].rpartition(".")[2] if owner else "it"
         return f"{where}{name} has no setting {option[1]!r}; check its spelling"
+    if problem := re.search(r"Problem with given class_path '(?:[^']*\.)?(\w+)':\s*[- ]*(\S.*)", text):
+        return f"{where}{problem[1]}: {problem[2]}"
+    named = re.search(r"Expected a dot import path string: (\w+)$", text, re.MULTILINE)
+    if named and not re.search("Expected a <class '(int|float)'>", text):
+        return f"{where}no class {named[1]!r}; --import the module of one of your own"
     lines = [line.strip(" -") for line in re.sub(r'Parser key "[^"]+":', "", text).splitlines()]
-    dull = ("Does not validate", "Subtypes", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+    lines = [re.sub("^Type .* expects a function or a callable class:", "", line).strip() for line in lines]
+    dull = (
+        "Expected a path but",
+        "Expected a dot import",
+        "Does not validate",
+        "Subtypes",
+        "Errors:",
+        "Given value",
+        "Expected a <class 'NoneType'>",
+    )
     return where + "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(dull)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tasnet_attn import files
 from tasnet_attn.files import write_text
+from tasnet_attn.terminal import LOG
 
 FINISHED = "finished"  # this file in a run folder says that its training came to its end
+BOARD = "tensorboard"  # a folder
 HISTORY = "history.json"  # what changed in a run's settings, and where it comes from
 BUSY = "another process is training in this folder; wait for it, or give another --out"
 
@@ -23,7 +26,8 @@ BUSY = "another process is training in this folder; wait for it, or give another
 def holding(out: Path) -> Iterator[None]:
     """Hold a run folder from the first moment on; the process's end releases it, however it ends.
 
-    A folder in which no run began goes with the block. The other processes of one training pass.
+    A new folder in which no run began goes with the block, with what libraries left in it. The other processes of one
+    training pass.
 
     Raises:
         UserError: another process trains in it.
@@ -32,7 +36,13 @@ def holding(out: Path) -> Iterator[None]:
         yield
         return
     with files.holding(out, ".training", f"{out}: {BUSY}"):
-        yield
+        new = len(list(out.iterdir())) == 1  # the lock
+        try:
+            yield
+        finally:
+            if new and not (out / "config.yml").exists():
+                (out / LOG).unlink(missing_ok=True)
+                shutil.rmtree(out / BOARD, ignore_errors=True)
 
 
 def read_history(out: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ LEAST = {
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"), 1),
     "save_top_k": -1,
 }
+POSITIVE = ("trainer.val_check_interval",)
 MOST = {"seed_everything": 2**32 - 1, "ema": 1}
 
 
@@ -32,5 +33,7 @@ def check(value: Any, path: str = "") -> None:
     if path.startswith(ANY):
         return
     least, most = LEAST.get(path.rpartition(".")[2], 0), MOST.get(path, math.inf)
+    if path in POSITIVE and value == 0:
+        raise UserError(f"{path}: 0 must be more than 0")
     if not least <= value <= most:
         raise UserError(f"{path}: {value} must be " + (f"at least {least}" if value < least else f"at most {most}"))

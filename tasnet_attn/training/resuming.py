@@ -145,6 +145,10 @@ def _finished(out: Path, full: dict[str, Any], differs: Differences, step: int, 
     reached = any(limit not in (None, -1) and done >= limit for limit, done in limits)
     if not reached and any(within(key, LIMITS) for key in differs):
         return ""
+    last = out / "checkpoints" / "last.ckpt"
+    if last.is_file():  # the one that is given may be an earlier one
+        ended = read_checkpoint(last)
+        step, epochs = ended["global_step"], epochs_done(ended)
     return f"finished after {step} steps, {epochs} epochs"
 
 

@@ -10,6 +10,7 @@ import pytest
 from training.test_resuming import begun  # noqa: F401  a fixture
 
 from tasnet_attn.cli import main
+from tasnet_attn.config import read_yaml
 from tasnet_attn.data.base import Segments
 from tasnet_attn.errors import UserError
 from tasnet_attn.options import recipe
@@ -62,6 +63,52 @@ def test_a_bad_value_is_one_line_and_leaves_nothing(arguments, tmp_path, values,
         train([*arguments, *values])
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["--trainer.max_epochs=0", "--trainer.max_steps=-1"], "no step was asked for"),
+        (["--trainer.limit_train_batches=0", "--trainer.logger=true"], "no step was asked for"),
+        (["--trainer.limit_train_batches=0.001"], "limit_train_batches"),
+        (["--trainer.val_check_interval=0"], "trainer.val_check_interval: 0 must be more than 0"),
+        (["--trainer.val_check_interval=100"], "less than or equal to the number of the training batches"),
+        (["--trainer.devices=foo"], "devices"),
+        (["--trainer.precision=transformer-engine"], "not met"),
+        (["--trainer.barebones=true"], "trainer.barebones: measures speed"),
+        (["--trainer.logger=CSVLogger"], "trainer.logger: CSVLogger: the following arguments are required: save_dir"),
+        (["--trainer.logger=NoLogger"], "trainer.logger: no class 'NoLogger'"),
+        (["--task.optimizer.lr=abc"], "task.optimizer.lr: Expected a <class 'float'>"),
+        (["--task.lr_scheduler=StepLR"], "task.lr_scheduler: the following arguments are required: step_size"),
+        (["--checkpoint.filename=other"], "checkpoint.filename: a run goes on from last.ckpt"),
+        (["--checkpoint.save_weights_only=true"], "checkpoint.save_weights_only: a run goes on from last.ckpt"),
+        (["--data.root=nowhere"], "nowhere/valid: no such folder"),
+    ],
+)
+def test_a_setting_that_lightning_refuses_is_one_line_and_leaves_nothing(arguments, tmp_path, values, said):
+    test_a_bad_value_is_one_line_and_leaves_nothing(arguments, tmp_path, values, said)
+
+
+@pytest.mark.slow
+def test_what_is_monitored_is_measured(arguments):
+    """Not only said when the patience would have ended the run."""
+    with pytest.raises(UserError, match="early_stopping.monitor: no 'valid_los' is measured; there are .*valid_loss,"):
+        train([*arguments, "--early_stopping.monitor=valid_los", "--trainer.max_steps=9"])
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_seed_that_it_drew(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    run = train([*arguments, "--seed_everything=true"])
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    seed = read_yaml(run)["seed_everything"]
+    train([*arguments, "--seed_everything=true", "--ckpt_path=last", "--trainer.max_steps=5"])
+    assert read_yaml(run)["seed_everything"] == seed and not (run / "history.json").exists()
+    capsys.readouterr()
+    best = f"--ckpt_path={run / 'checkpoints/best.ckpt'}"
+    train([*arguments, "--seed_everything=true", best, "--trainer.max_steps=5"])
+    assert "finished after 5 steps" in capsys.readouterr().err  # not 4, as of the best
 
 
 def test_a_killed_reader_is_one_line(arguments, monkeypatch):
