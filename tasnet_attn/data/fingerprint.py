@@ -11,7 +11,7 @@ from typing import Any, get_args
 from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.track import Split
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import write_text
+from tasnet_attn.files import touching, write_text
 
 RECORD = "data.json"  # in a run folder
 
@@ -82,6 +82,9 @@ def remember(now: dict[str, Any], run: Path, begins: bool = True) -> list[str]:
     Returns:
         What changed since it began.
     """
+    if run.exists():
+        with touching(run):
+            run.mkdir(exist_ok=True)  # it is a folder
     begun, earlier = (run / "config.yml").is_file(), read_record(run)
     if earlier is not None:
         changed = differences(earlier, now)
