@@ -254,6 +254,17 @@ def test_what_is_no_file_is_one_line(tmp_path):
             Sound(tmp_path / name)
 
 
+def test_decoders_keep_off_the_terminal(tmp_path, music, capfd):
+    music = music[:40_000]
+    files = [encoded_bytes(music, codec, container) for codec, container in (("libmp3lame", "mp3"), ("aac", "adts"))]
+    files += [encoded_bytes(music, "aac", "mp4", options={"movflags": "+faststart"}), audio_bytes(music, "FLAC")]
+    files += [audio_bytes(music, "OGG", "VORBIS"), audio_bytes(music, "CAF", "ALAC_16")]
+    for data in files:
+        for damaged in (data[: len(data) // 2], data[:20_000] + bytes(700) + data[20_700:]):
+            sound(tmp_path, damaged, partial=True)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_names_that_are_no_text_and_values_that_are_no_sound(tmp_path, music):
     odd = tmp_path / os.fsdecode(b"latin1-\xe9.wav")
     odd.write_bytes(audio_bytes(music, "WAV"))
