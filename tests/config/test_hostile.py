@@ -38,6 +38,14 @@ def test_nested_anchors(command, tmp_path, monkeypatch, capsys):
     assert "write it out" in said
 
 
+def test_a_sweep_of_a_file_that_is_no_configuration_does_not_show_its_text(tmp_path, capsys):
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "sweep.yml").write_text("base: [passwd]\nseeds: [0]\naxes: {model.separator.hidden: [4, 8]}\n")
+    assert main(["ablate", str(tmp_path / "sweep.yml"), "--dry-run"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "passwd: not a configuration" in said and "root" not in said.partition("passwd: not")[2]
+
+
 @pytest.mark.parametrize("which", CLASSES)
 def test_a_module_that_a_file_names_is_not_imported(which, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 
 import pytest
+import soundfile
 import torch
 from conftest import ROOT, tasnet_model
 from export_models import KINDS
@@ -338,6 +339,24 @@ def theirs(name):
         "LSTMTasNet": {"n_filters": 16, "n_layers": 1, "hid_size": 8},
     }[name]
     return getattr(asteroid.models, name)(n_src=2, **settings).eval()
+
+
+@pytest.mark.slow
+def test_the_page_s_block_for_asteroid_on_a_stereo_file(tmp_path, monkeypatch):
+    """As it stands in docs/deploy.md: Asteroid's own `separate` takes the first channel, and rescales the outputs."""
+    block = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").split("## Asteroid, both ways\n\n```python\n")[1]
+    monkeypatch.chdir(tmp_path)
+    model = tasnet_model()
+    save(model, "m.safetensors")
+    assert main(["export", "m.safetensors", "--to", "asteroid", "--out", "model.pth"]) == 0
+    song = 0.1 * torch.randn(2, 9000)
+    soundfile.write("song.wav", song.T.numpy(), 8000, "FLOAT")
+    exec(block.partition("```")[0], {})
+    with torch.no_grad():
+        expected = model.eval()(song[None, :1])[0, :, 0]
+    for number, ours in enumerate(expected, 1):
+        theirs = torch.from_numpy(soundfile.read(f"song_est{number}.wav", dtype="float32")[0])
+        assert torch.corrcoef(torch.stack([theirs, ours]))[0, 1] > 0.999  # it writes 16 bits
 
 
 @pytest.mark.parametrize("name", asteroid_files.THEIRS)

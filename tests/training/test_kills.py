@@ -70,13 +70,15 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draw", range(12))
+@pytest.mark.parametrize("draw", ["between an epoch's last step and its validation", *range(12)])
 def test_a_kill_anywhere(unbroken, tmp_path, draw):
     """Three epochs of six steps."""
     settings, whole = unbroken
     drawn = random.Random(draw)
     number = drawn.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     step, hook, interval = drawn.randrange(1, 18), drawn.choice(HOOKS), drawn.randrange(1, 8)
+    if isinstance(draw, str):  # where a checkpoint is due
+        number, step, hook, interval = signal.SIGKILL, 6, "on_validation_start", 3
     out = ["--out", str(tmp_path / "run"), f"--checkpoint.every_n_train_steps={interval}", "--ckpt_path=last"]
     script = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(torch.get_num_threads()), str(int(number)), str(step)]
     process = subprocess.run([*script, hook, *settings, *out], capture_output=True, text=True)
