@@ -26,7 +26,8 @@ def touching(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = os.fsdecode(error.filename) if error.filename else path
+        name = error.filename2 or error.filename  # of a renaming, what it should have become
+        where = os.fsdecode(name) if name else path
         raise UserError(f"{where}: {error.strerror or error}", status=1) from error
 
 

@@ -46,7 +46,8 @@ from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
-LOWEST = 1000  # Hz at which anything is scored
+LOWEST, HIGHEST = 1000, 1_000_000  # Hz at which anything is scored
+RATES = f"{LOWEST} at least, {HIGHEST} at most"
 BUSY = "another process evaluates into this folder; wait for it, or give another --out"
 OWN = ("model", "tracks", "out", "facts")  # arguments that no configuration gives
 CHOICE = tuple(key for key in config.settings(choose) if key not in OWN)  # those of the section that `choose` takes
@@ -117,8 +118,9 @@ def evaluate(
     for key, value in {**checked, "convention": convention}.items():
         config.complete(value, config.settings(evaluate)[key].annotation, f"evaluation.{key}")
     _check(model, tracks)
-    if low := [hertz for hertz in (*beside, *([] if rate is None else [rate])) if hertz < LOWEST]:
-        raise UserError(f"evaluation: a rate of {low[0]} Hz is too low; {LOWEST} at least")
+    for hertz in (*beside, *([] if rate is None else [rate])):
+        if not LOWEST <= hertz <= HIGHEST:
+            raise UserError(f"evaluation: a rate of {hertz} Hz is too {'low' if hertz < LOWEST else 'high'}; {RATES}")
     names = offered(v3, beside)
     if not metrics and (unknown := [metric for metric in show if metric not in names]):
         raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; there are {', '.join(names)}")
@@ -189,7 +191,9 @@ def evaluate(
                     finish()
             while pending:
                 finish()
-        ordered = {track.name: documents[track.name] for track in tracks}
+        # a folder's name that is not UTF-8 is text in tables
+        texts = {track.name: track.name.encode("utf-8", "backslashreplace").decode() for track in tracks}
+        ordered = {texts[track.name]: documents[track.name] for track in tracks}
         about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
         about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
         summary = write_tables(out, ordered, **about, **(facts or {}))
