@@ -56,6 +56,8 @@ def read(arguments: Sequence[str]) -> Layers:
             _set(layers.ours, keys, _data(key, value))
         elif key.removeprefix("--") in FILES:
             _add(layers, {keys[0]: _data(key, value)}, "")
+        elif key == "--out" and value == "":
+            raise UserError("--out: needs a value")  # an empty path would be the working folder
         else:
             _check_theirs(_parsed(value), key.removeprefix("--").rstrip("+"))
             layers.theirs.append(key if value is None else f"{key}={value}")

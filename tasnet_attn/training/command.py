@@ -47,7 +47,7 @@ from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, ch
 from tasnet_attn.training.settings import listing
 from tasnet_attn.training.showing import Progress, introduce, say
 from tasnet_attn.training.signals import Interrupted, Stop, stopping
-from tasnet_attn.training.sizes import check_size
+from tasnet_attn.training.sizes import check_ends, check_size
 from tasnet_attn.training.task import SeparationTask
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such an error need not say which file it was
@@ -208,6 +208,10 @@ def _explaining(out: Path) -> Iterator[None]:
     """What ends a Trainer by no fault of ours is one line."""
     try:
         yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes status 1 of
+            raise KeyboardInterrupt from error
+        raise
     except MisconfigurationException as error:
         raise UserError(f"trainer: {_explain(error)}") from error
     except (ValueError, TypeError) as error:  # of a setting, if Lightning's own code refuses it
@@ -292,6 +296,7 @@ def _built(
     except (ArgumentError, ValueError, MisconfigurationException) as error:
         raise UserError(_explain(error)) from error
     out: Path = built.out
+    check_ends(full["model"])
     check_size(full["model"])
     model = SourceSeparator.from_config(full["model"])
     data = _data(full)

@@ -15,6 +15,26 @@ from tasnet_attn.storage.filling import NoDraws
 MOST = 10_000  # parameter tensors
 
 
+SHARED = ("n_filters", "kernel_size", "stride", "n_fft", "hop")  # of an encoder and a decoder of ours
+
+
+def check_ends(config: dict[str, Any]) -> None:
+    """Refuse a decoder that does not take what its encoder makes.
+
+    Raises:
+        UserError: names the setting that differs.
+    """
+    ends = [config[end]["init_args"] for end in ("encoder", "decoder")]
+    if any("." in config[end]["class_path"] for end in ("encoder", "decoder")):
+        return  # a user's own, whose settings may mean something else
+    encoder, decoder = ({**end, "stride": end.get("stride") or end.get("kernel_size")} for end in ends)
+    for key in SHARED:
+        if key in encoder and key in decoder and encoder[key] != decoder[key]:
+            raise UserError(
+                f"model.decoder.{key}: {decoder[key]} is not the encoder's {encoder[key]}; give both the same"
+            )
+
+
 def check_size(config: dict[str, Any]) -> None:
     """Refuse a model whose weights and gradients are larger than this machine's memory.
 

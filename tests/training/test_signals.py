@@ -90,6 +90,21 @@ def test_one_process(arguments, tmp_path, monkeypatch, capsys, hook, step, numbe
     assert (tmp_path / "run/checkpoints/last.ckpt").exists() == (hook not in ("setup", "on_sanity_check_start"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("words", [["validate"], ["fit", "--trainer.fast_dev_run=true"]], ids=" ".join)
+def test_where_nothing_is_kept(arguments, tmp_path, monkeypatch, words, number):
+    step = SeparationTask._loss
+    monkeypatch.setattr(SeparationTask, "_loss", lambda *a: (os.kill(os.getpid(), number), step(*a))[1])
+    if words[0] == "validate":
+        arguments = [*arguments[:2], f"--out={tmp_path}", f"--ckpt_path={arguments[1][:-8]}run/checkpoints/best.ckpt"]
+    try:
+        status = main(["train", words[0], *arguments, *words[1:]])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == STATUS[number] and not (tmp_path / "run").exists()
+
+
 # ---- two processes --------------------------------------------------------------------------------------------------
 
 CASES = {  # hook, step, signal, the processes that get it, what is said
