@@ -6,10 +6,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two busy cores oth
 
 import importlib.util
 import io
+import resource
 import shutil
 import sys
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -170,3 +172,14 @@ def train_until(model, loss, batch, reached, steps, lr, every=10):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
         optimizer.step()
     pytest.fail(f"not reached in {steps} steps")
+
+
+@contextmanager
+def full_disk(size):
+    """Files cannot grow beyond a size, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,14 +2,12 @@
 
 import importlib
 import re
-import resource
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL_SEPARATORS, recipe_script, tasnet_model
+from conftest import ROOT, SMALL_SEPARATORS, full_disk, recipe_script, tasnet_model
 from filelock import FileLock
 
 from tasnet_attn import config, save
@@ -22,17 +20,6 @@ from tasnet_attn.files import digest
 
 BASE = str(recipe("demo") / "base.yml")
 SWEEP = str(ROOT / "recipes/ablations/small/attention.yml")
-
-
-@contextmanager
-def full_disk(size):
-    """Files cannot grow beyond a size, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,10 @@
 
 import io
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import encoded_bytes
+from conftest import encoded_bytes, full_disk
 
 from tasnet_attn import load, save, separate, separate_blocks, separate_file
 from tasnet_attn.cli import main
@@ -482,17 +480,6 @@ def test_what_a_killed_run_left_is_cleared_but_not_a_living_one_s(command, model
 
 
 # ---- what the operating system refuses ------------------------------------------------------------------------------
-
-
-@contextmanager
-def full_disk(size):
-    """Files cannot grow beyond a size, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 FULL = ["wav", "flac", "ogg", "opus", "mp3", "m4a"]
