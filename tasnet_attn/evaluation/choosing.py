@@ -11,6 +11,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.oracles import Autoencoder, ModelOracle
 from tasnet_attn.heads import Magnitude
 from tasnet_attn.storage import load
+from tasnet_attn.storage.finding import find
 
 Masks = Literal["binary", "ratio", "wiener", "none"]
 
@@ -42,7 +43,7 @@ def choose(
     file = model / "checkpoints" / f"{checkpoint}.ckpt"
     if checkpoint == "last" and model.is_dir() and not file.is_file():
         raise UserError(f"{file}: no such file, but evaluation.checkpoint is 'last'; --checkpoint best takes another")
-    loaded = load(file if checkpoint == "last" and model.is_dir() else model)
+    loaded = load(find(model, checkpoint))
     kinds: list[str] = [mask] if isinstance(mask, str) else [*mask] if mask else [""]
     names = list(loaded.sources if sources is None else sources)
     try:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tasnet_attn.config import read_yaml
 from tasnet_attn.errors import UserError, first_line
 
 HUB = "hf://"
 HUB_FILES = ("config.json", "model.safetensors", "README.md")
+CHECKPOINTS = ("best", "last")  # of a run; the first where its configuration says nothing
 
 
-def find(model: str | os.PathLike) -> Path:
+def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
     """The file that MODEL stands for.
 
     Args:
-        model: a model file, a Lightning checkpoint, a run folder (its best checkpoint), a folder in Hugging Face's
-            layout, or `hf://user/name` on its hub.
+        model: a model file, a Lightning checkpoint, a run folder, a folder in Hugging Face's layout, or
+            `hf://user/name` on its hub.
+        checkpoint: which of a run folder, "best" or "last" (the other where it has but that); None: the one that
+            its recipe scores, `evaluation.checkpoint` of its configuration.
 
     Raises:
         UserError: no such file, folder or name.
@@ -25,7 +29,8 @@ def find(model: str | os.PathLike) -> Path:
         return find(_download(str(model).removeprefix(HUB)))
     path = Path(model)
     if path.is_dir():
-        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "model.safetensors"):
+        names = sorted(CHECKPOINTS, key=(checkpoint or _scored(path)).__ne__)
+        for name in (*(f"checkpoints/{name}.ckpt" for name in names), "model.safetensors"):
             if (path / name).is_file():
                 return path / name
         raise UserError(
@@ -37,6 +42,13 @@ def find(model: str | os.PathLike) -> Path:
             f"{path}: no such model; give a run folder, a .ckpt, .safetensors or Asteroid .pth file, or {HUB}USER/NAME"
         )
     return path
+
+
+def _scored(run: Path) -> str:
+    """Which checkpoint a run's configuration has `evaluate` score."""
+    file = run / "config.yml"
+    section = read_yaml(file).get("evaluation") if file.is_file() else None
+    return section.get("checkpoint", CHECKPOINTS[0]) if isinstance(section, dict) else CHECKPOINTS[0]
 
 
 def _download(name: str) -> Path:

@@ -45,8 +45,8 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
     """Load a model for use: in evaluation mode, on the CPU. Nothing is unpickled and no code of the file runs.
 
     Args:
-        path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (its best checkpoint), a
-            folder in Hugging Face's layout, or `hf://user/name` on its hub.
+        path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (the checkpoint that its
+            recipe scores), a folder in Hugging Face's layout, or `hf://user/name` on its hub.
         classes: your own classes that the file names, if they are not simply imported before.
 
     Raises:

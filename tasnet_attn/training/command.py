@@ -193,7 +193,8 @@ def _try(cli: TrainCLI, full: dict[str, Any]) -> None:
 def _look(cli: TrainCLI, full: dict[str, Any], verb: str) -> None:
     """Lightning's validate, test or predict on a run's best checkpoint, or on the one that --ckpt_path names."""
     out, given = cli.config.out, cli.config.ckpt_path
-    file = find(out / "checkpoints" / "last.ckpt" if given == "last" else out if given in (None, "best") else given)
+    named = out / "checkpoints" / "last.ckpt" if given == "last" else given
+    file = find(out, "best") if named in (None, "best") else find(named)
     task, data, trainer = _built(cli, full, Beginning(), [], None, fits=False)
     misfit(task.model, read_checkpoint(file)["state_dict"], "model.", f"the configured model ({file})")
     settings = {"return_predictions": False} if verb == "predict" else {}

@@ -29,6 +29,7 @@ from tasnet_attn.model import SourceSeparator
 from tasnet_attn.reporting.command import report
 from tasnet_attn.separators import AudioSlots, QueryTransformer, ResNet, TasNet
 from tasnet_attn.storage import load, save
+from tasnet_attn.storage.finding import find
 
 RATE = 8000
 
@@ -184,7 +185,13 @@ def test_the_last_checkpoint_is_another(tmp_path):
         for key, value in model.state_dict().items():
             chosen = choose(tmp_path, name)[0][""].state_dict()[key]
             torch.testing.assert_close(chosen, value)
+    assert find(tmp_path).stem == "best"
+    (tmp_path / "config.yml").write_text("evaluation: {checkpoint: last}")
+    for key, value in load(tmp_path).state_dict().items():  # what the recipe scores is what separates, and is exported
+        torch.testing.assert_close(value, last.state_dict()[key])
+    assert find(tmp_path, "best").stem == "best"
     (tmp_path / "checkpoints" / "last.ckpt").unlink()
+    assert find(tmp_path).stem == "best"
     with pytest.raises(UserError, match="last.ckpt: no such file, but evaluation.checkpoint is 'last'"):
         choose(tmp_path, "last")
 

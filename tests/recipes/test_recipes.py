@@ -18,6 +18,8 @@ from warm_python import warm_python
 from tasnet_attn import config
 from tasnet_attn.compat import museval
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage.checkpoints import read_checkpoint
+from tasnet_attn.storage.tensors import read_safetensors
 from tasnet_attn.training.command import parse
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -213,7 +215,8 @@ TINY = {  # what makes a separator small; another one stays as it is
     },
 }  # fmt: skip
 TINY["SkipAttentionHourglass"] = TINY["Hourglass"]
-PLAIN = "demo/ltl"  # the one that gets an ordinary Python, the bundled songs and the last stage
+PLAIN = "demo/ltl"  # the one that gets an ordinary Python and the bundled songs
+EXPORTED = (PLAIN, "mir1k/hourglass_park")  # the last stage, too; of the best and of the last checkpoint
 ELSEWHERE = {"musdb18/ltl_gammatone": {"data.root": "data/MUSDB18-HQ"}}  # MUSDB18's other layout
 ELSEWHERE |= {  # the bundled songs take long to score
     name_of(conf): {"data.root": "data/own_stems"}
@@ -306,13 +309,19 @@ def test_a_recipe_from_run_sh(conf, folder, request):
     plain = name_of(conf) == PLAIN
     python = sys.executable if plain else request.getfixturevalue("python")
     run = train_by_run_sh(name_of(conf), folder, "--python", python, *options(conf))
+    exported = name_of(conf) in EXPORTED
     finished, _ = run_sh(
-        name_of(conf), folder, "--python", python, "--stage", "2", "--stop-stage", "4" if plain else "3"
+        name_of(conf), folder, "--python", python, "--stage", "2", "--stop-stage", "4" if exported else "3"
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert ": evaluate" in finished.stdout and ": report" in finished.stdout
     assert_scored_and_shown(run, finished.stdout)
-    assert (run / "model.safetensors").is_file() == plain
+    assert (run / "model.safetensors").is_file() == exported
+    if exported:  # what was scored, with its scores
+        facts = read_safetensors(run / "model.safetensors").facts
+        summary = json.loads((run / "evaluation" / "summary.json").read_text())
+        scored = read_checkpoint(run / "checkpoints" / f"{summary['checkpoint']}.ckpt")
+        assert facts["training"]["global_step"] == scored["global_step"] and facts["scores"]
 
 
 def test_a_small_recipe_from_data_to_model_file(tmp_path, python):
