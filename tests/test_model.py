@@ -82,6 +82,10 @@ def test_forward_and_analyse_agree(any_model):
     separation = any_model.analyse(mixture)
     assert torch.equal(any_model(mixture), separation.estimates)
     assert separation.estimates.shape == (3, 2, 2, 128)
+    last = any_model.separator(separation.encoded.features)[-1]  # with several stages it is the last that separates
+    assert torch.equal(separation.predictions[-1], any_model.head.predict(last, separation.encoded))
+    carriers = any_model.head.apply(last, separation.encoded)
+    assert torch.equal(any_model.decoder(carriers, 128).flatten(), separation.estimates.transpose(1, 2).flatten())
     for prediction in separation.predictions:
         n, features, frames = separation.encoded.features.shape
         assert prediction.shape == (n, 2, features, frames)

@@ -73,6 +73,12 @@ PUBLISHED = {  # what the papers state, as the recipes' own files must say it, s
             "model.separator.init_args.hidden": 500, "model.sources": ["vocals", "accompaniment"],
         },
     ),
+    "TasNet for two speakers": (["librimix/tasnet"], {
+        "model.encoder.init_args.n_filters": 500, "model.encoder.init_args.kernel_size": 40,
+        "model.decoder.init_args.n_filters": 500, "model.decoder.init_args.kernel_size": 40,
+        "model.separator.init_args.hidden": 500, "model.separator.init_args.n_layers": 4,
+        "model.separator.init_args.bidirectional": True, "model.separator.init_args.input_norm": True,
+    }),
     "10 % of the songs": (
         ["musdb18/tasnet", "musdb18/ltl", "musdb18/ltl_causal", "musdb18/ltl_gammatone"],
         {"data.init_args.fraction": 0.1},
@@ -93,6 +99,8 @@ PUBLISHED = {  # what the papers state, as the recipes' own files must say it, s
         "model.separator.init_args.slices": 12, "model.separator.init_args.scale": "channels",
         "task.loss.init_args.distance": "l2", "task.optimizer.init_args.lr": 1e-4, "task.lr_scheduler": None,
         "trainer.gradient_clip_val": None, "early_stopping.patience": 140, "data.init_args.segment": 6,
+        "data.init_args.segments_per_epoch": 1000, "data.init_args.batch_size": 4, "data.init_args.channels": "all",
+        "model.separator.init_args.joint": False,
     }),
     "training of Park's network": (
         ["mir1k/hourglass_park", "mir1k/hourglass_report", "mir1k/hourglass_constant", "mir1k/skip_attention"],
