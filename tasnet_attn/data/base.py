@@ -253,6 +253,11 @@ class SegmentedData(Configurable, LightningDataModule):
         self.augmentation = Augmentation(remix, gain, swap, polarity).check()
         self.cached: dict[str, list[Track]] = {}
 
+    @property
+    def additive(self) -> bool:
+        """Whether a mixture is the sum of its sources, so that all but one leave the last."""
+        return True
+
     def list_tracks(self, split: Split) -> list[Track]:
         """The tracks of a split; nothing of them is opened: training, evaluation, check-data and fingerprint read this.
 

@@ -99,6 +99,10 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         self.root = Path(f"data/Libri{max(2, len(sources))}Mix") if root is None else Path(root)
         self.noisy, self.mode, self.training, self.testing = noisy, mode, training, testing
 
+    @property
+    def additive(self) -> bool:
+        return not self.noisy
+
     def list_tracks(self, split: Split) -> list[Track]:
         file, rows, speakers = self._rows(split)
         tracks: list[Track] = []

@@ -136,6 +136,10 @@ Anywhere else: set data.init_args.root."""
             raise ValueError(f"mixture is 'sum' or 'mean', sampling 'starts' or 'clips'; got {mixture!r}, {sampling!r}")
         self.root, self.mixture, self.sampling, self.held_out = Path(root), mixture, sampling, held_out
 
+    @property
+    def additive(self) -> bool:
+        return self.mixture == "sum"
+
     def list_tracks(self, split: Split) -> list[Track]:
         again = split == "valid" and not self.held_out
         return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture, again) for file in self._find(split)]

@@ -98,6 +98,10 @@ Unpack either to data/MUSDB18, so that data/MUSDB18/train and data/MUSDB18/test 
             raise ValueError(f"fraction {fraction} must lie above 0, at most 1")
         self.root, self.split, self.fraction, self.split_seed = Path(root), split, fraction, split_seed
 
+    @property
+    def additive(self) -> bool:
+        return {stem for source in self.sources for stem in STEMS[source]} == set(STREAMS[1:])
+
     def list_tracks(self, split: Split) -> list[Track]:
         return [Song(path, self.sources, self.sample_rate) for path in self._find(split).values()]
 

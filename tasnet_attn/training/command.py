@@ -301,6 +301,11 @@ def _built(
     check_size(full["model"])
     model = SourceSeparator.from_config(full["model"])
     data = _data(full)
+    if getattr(model.head, "subtract", False) and not data.additive:
+        raise UserError(
+            "model.head.subtract: makes the last source of what the others leave, but here the mixture is not the sum "
+            "of the sources; set data.mixture to sum, data.noisy to false, or name all of model.sources"
+        )
     loss = config.build(full["task"]["loss"], Loss | None, "task.loss")
     task = SeparationTask(model, loss, **built.task.as_dict())
     try:

@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "recipes")]
 
 from lookalikes import write_everything  # noqa: E402
 from test_recipes import RECIPES, options, run_sh  # noqa: E402
+from warm_python import warm_python  # noqa: E402
 
 STARTS = ("recipes/", "tasnet-attn ", "python ")
 SWEEP = re.compile(r"tasnet-attn ablate recipes/ablations/(\w+)\.yml")
@@ -35,7 +36,7 @@ def commands(page):
     return [word for row in rows for word in re.findall(r"`([^`]+)`", row) if word.startswith(STARTS)]
 
 
-def printed(command, folder, twins):
+def printed(command, folder, python, twins):
     """What a command prints last, as Markdown; in `folder`, which has the look-alikes."""
     if sweep := SWEEP.fullmatch(command):
         return twin(twins / sweep[1], sweep[1])
@@ -43,7 +44,7 @@ def printed(command, folder, twins):
     if program.endswith("run.sh"):
         recipe = Path(program).parent.relative_to("recipes").as_posix()
         small = [*options(RECIPES / recipe / "conf.yml"), STEPS, "--stop-stage", "2"]
-        finished, _ = run_sh(recipe, folder, "--python", sys.executable, *small, *words)
+        finished, _ = run_sh(recipe, folder, "--python", python, *small, *words)
         assert finished.returncode == 0, finished.stderr
         return fenced(finished.stdout.rpartition("== scores\n")[2])
     if "table1.py" in command:
@@ -111,11 +112,11 @@ def main():
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warm_python(Path(folder)) as python:
         write_everything(Path(folder))
         for command in commands((DOCS / "papers.md").read_text(encoding="utf-8")):
             if not given.patterns or any(pattern in command for pattern in given.patterns):
-                found[command] = printed(command, Path(folder), given.twins)
+                found[command] = printed(command, Path(folder), python, given.twins)
                 print(f"== {command}\n{found[command]}", flush=True)
     if given.write:
         write(found, given.twins)

@@ -15,7 +15,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.losses import SISNR, Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import Separator
-from tasnet_attn.training.command import parse
+from tasnet_attn.training.command import parse, train
 
 
 def layered(conf, base=None):
@@ -115,4 +115,21 @@ def test_what_cannot_be_is_one_line(tmp_path, base, options, said):
         SourceSeparator.from_config(full["model"])
         given = {"sources": full["model"]["sources"], "sample_rate": full["model"]["sample_rate"], "seed": 0}
         config.build(full["data"], SegmentedData, "data", **given).tracks("train")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("base", "option"), [
+    ("mir1k", "data.mixture=mean"), ("librimix", "data.noisy=true"), ("musdb18", "model.sources=[vocals, drums]"),
+])  # fmt: skip
+def test_nothing_is_subtracted_from_a_mixture_that_is_not_the_sum(tmp_path, base, option):
+    files = [f"--config={RECIPES / base / 'base.yml'}", f"--config={RECIPES / 'mir1k/hourglass_park/conf.yml'}"]
+    small = [f"--model.separator.{key}" for key in ("n_stacks=1", "channels=8", "stem=[8]")]
+    options = [
+        "--model.head.subtract=true",
+        f"--{option}",
+        "--trainer.accelerator=cpu",
+        f"--out={tmp_path / 'run'}",
+    ]
+    with pytest.raises(UserError, match="model.head.subtract: .* is not the sum of the sources") as raised:
+        train([*files, *small, *options])
     assert "\n" not in str(raised.value)
