@@ -106,7 +106,7 @@ class Ring(NamedTuple):
 
 
 def attend_further(
-    q: Tensor, k: Tensor, v: Tensor, ring: Ring, frame: Tensor, window: int | None
+    q: Tensor, k: Tensor, v: Tensor, ring: Ring, frame: Tensor, hidden: Tensor | None
 ) -> tuple[Tensor, Ring]:
     """Causal `attend` on the next frames of a stream.
 
@@ -116,37 +116,43 @@ def attend_further(
         q: [N, H, l, d].
         k: [N, H, l, d].
         v: [N, H, l, d].
-        ring: of R = window - 1 slots; what lies in slots that no frame has reached is not looked at. Without a window
-            it holds every frame, in order.
+        ring: of R slots; None of them: nothing but these frames is seen.
         frame: how many frames came before, an integer without axes.
-        window: see `attend`.
+        hidden: see `beyond_window`; None: all frames are seen, and the ring holds every one of them, in order.
 
     Returns:
         [N, H, l, d], and the ring after these frames.
     """
-    if window is None:
+    if hidden is None:
         ring = Ring(torch.cat([ring.keys, k], dim=-2), torch.cat([ring.values, v], dim=-2))
         return attend(q, ring.keys, ring.values, causal=True), ring
-    if window == 1:
+    slots = ring.keys.shape[-2]
+    if slots == 0:
         return attend(q, k, v, causal=True, window=1), ring
-    outputs, slots = [], torch.arange(window - 1, device=q.device)
-    blocks = zip(*(each.split(BLOCK, dim=-2) for each in (q, k, v)), strict=True)
-    for queries, keys, values in [(q, k, v)] if exporting() else blocks:  # blocks would fix their number
-        now = frame + torch.arange(queries.shape[-2], device=q.device)
-        seen = torch.cat([_latest(frame, slots), now])  # which frame each score belongs to
-        age = now[:, None] - seen
-        hidden = (age < 0) | (age >= window) | (seen < 0)
-        queries = queries * queries.shape[-1] ** -0.5
-        scores = torch.cat([queries @ ring.keys.transpose(-2, -1), queries @ keys.transpose(-2, -1)], dim=-1)
-        weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
-        outputs.append(weights[..., : window - 1] @ ring.values + weights[..., window - 1 :] @ values)
-        if exporting():
-            return outputs[0], Ring(keys, values)
-        last = now[1 - window :] % (window - 1)
-        for old, new in zip(ring, (keys, values), strict=True):
-            old.index_copy_(-2, last, new[..., 1 - window :, :])
-        frame = frame + len(now)
-    return torch.cat(outputs, dim=-2), ring
+    q = q * q.shape[-1] ** -0.5
+    scores = torch.cat([q @ ring.keys.mT, q @ k.mT], dim=-1)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+    attended = weights[..., :slots] @ ring.values + weights[..., slots:] @ v
+    if exporting():
+        return attended, Ring(k, v)
+    last = (frame + torch.arange(k.shape[-2], device=q.device))[-slots:] % slots
+    for old, new in zip(ring, (k, v), strict=True):
+        old.index_copy_(-2, last, new[..., -slots:, :])
+    return attended, ring
+
+
+def beyond_window(frame: Tensor, length: int, window: int) -> Tensor:
+    """What each of the next frames does not see of a ring and of these frames, [length, window - 1 + length].
+
+    Args:
+        frame: how many frames came before; what lies in slots that none of them reached is not seen.
+        length: how many come now.
+        window: see `attend`.
+    """
+    now = frame + torch.arange(length, device=frame.device)
+    seen = torch.cat([_latest(frame, torch.arange(window - 1, device=frame.device)), now])
+    age = now[:, None] - seen
+    return (age < 0) | (age >= window) | (seen < 0)
 
 
 def _latest(frame: Tensor, slots: Tensor) -> Tensor:
@@ -193,12 +199,15 @@ class TransformerLayer(nn.Module):
         shape = batch, self.heads, slots, weight.shape[0] // self.heads
         return Ring(weight.new_zeros(shape), weight.new_zeros(shape))
 
-    def step(self, x: Tensor, ring: Ring, frame: Tensor) -> tuple[Tensor, Ring]:
-        """`forward` on frames [N, l, D] after `frame` others, whose last ones are in the ring; and the next ring."""
+    def step(self, x: Tensor, ring: Ring, frame: Tensor, hidden: Tensor | None) -> tuple[Tensor, Ring]:
+        """`forward` on frames [N, l, D] after `frame` others, whose last ones are in the ring; and the next ring.
+
+        `hidden`: see `attend_further`; one for all layers of the same window.
+        """
         if not self.causal:
             raise ValueError("attention that sees later frames has no step")
         q, k, v = self._projected(x)
-        attended, ring = attend_further(q, k, v, ring, frame, self.window)
+        attended, ring = attend_further(q, k, v, ring, frame, hidden)
         return self._finished(x, attended), ring
 
     def _projected(self, x: Tensor) -> Tensor:

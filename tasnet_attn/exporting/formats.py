@@ -144,7 +144,8 @@ def _write_int8_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) 
         _write_onnx_step(model, exact, facts)
         logging.disable(logging.WARNING)  # it advises to prepare a graph that is prepared
         try:
-            quantize_dynamic(exact, file, weight_type=QuantType.QUInt8)  # signed ones saturate on AVX2 without VNNI
+            # signed weights saturate on AVX2 without VNNI; convolutions of one block are slower in integers
+            quantize_dynamic(exact, file, weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul", "LSTM"])
         finally:
             logging.disable(logging.NOTSET)
 

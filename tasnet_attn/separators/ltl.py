@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tasnet_attn.errors import at_least
-from tasnet_attn.nn import LSTM, Init, TransformerLayer, sinusoids
+from tasnet_attn.nn import BLOCK, LSTM, Init, TransformerLayer, beyond_window, exporting, sinusoids
 from tasnet_attn.separators.base import Separator
 
 
@@ -115,7 +115,11 @@ class LTL(Separator):
         return {"frame": frame, "before": before, "rings": rings, "after": after}
 
     def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
-        return self._run(features, state)
+        masks = []
+        for block in [features] if exporting() else features.split(BLOCK, dim=-1):  # blocks would fix their number
+            stages, state = self._run(block, state)
+            masks += stages
+        return [torch.cat(masks, dim=-1)], state
 
     @property
     def cannot_stream(self) -> str:
@@ -130,10 +134,12 @@ class LTL(Separator):
             x, before = self.before(x, before)
         if self.positional:
             x = x + sinusoids(frame, x.shape[1], x.shape[2], x.device)
-        rings = []
+        rings, hidden = [], None
+        if self.window is not None and isinstance(frame, Tensor):  # in a stream; one mask for all layers
+            hidden = beyond_window(frame, x.shape[1], self.window)
         for layer, ring in zip(self.transformer, state["rings"], strict=True):
             assert isinstance(layer, TransformerLayer)
-            x, ring = (layer(x), None) if ring is None else layer.step(x, ring, frame)
+            x, ring = (layer(x), None) if ring is None else layer.step(x, ring, frame, hidden)
             rings.append(ring)
         if self.after is not None:
             x, after = self.after(x, after)
