@@ -167,7 +167,9 @@ class SourceSeparator(Configurable, nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The model's description: `from_config` builds an equal, untrained model from it."""
-        return describe(self)["init_args"] | {"separator": describe(self.separator)}  # as built, not what built it
+        described = describe(self)["init_args"] | {"separator": describe(self.separator)}  # as built, not what built it
+        head = describe(self.head)  # may have been changed since: masks are chosen at evaluation
+        return described if described["head"] is None and head == describe(Mask()) else described | {"head": head}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], classes: Iterable[type] = ()) -> SourceSeparator:

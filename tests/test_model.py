@@ -168,6 +168,12 @@ def test_a_description_builds_an_equal_model(any_model):
     assert list(config) == list(SourceSeparator.__init__.__annotations__)[:-1]
 
 
+def test_a_description_says_what_the_head_is_now():
+    model = fixed_model()
+    model.head = Magnitude("binary", power=0.3)
+    assert SourceSeparator.from_config(model.config, [FixedLength]).head.kind == "binary"
+
+
 def test_copies_and_pickles(any_model):
     mixture = torch.randn(1, 1, 128)
     for other in (copy.deepcopy(any_model), pickle.loads(pickle.dumps(any_model))):

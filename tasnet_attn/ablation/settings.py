@@ -123,7 +123,7 @@ class Settings:
         average: of a run's tracks; the first word is over tracks, the last over windows, see `evaluation.summary`.
         baseline: the cell that the others are compared with; None: the first.
         over: configuration files over every cell's `config`, under its keys: what all cells share.
-        evaluate: splits whose whole tracks the best checkpoint of every cell separates.
+        evaluate: splits whose whole tracks every cell separates, by the checkpoint that its `evaluation` names.
         threads: of a cell's training. Sums in another order differ in the last bit: it is part of the sweep.
         claims: statements to check.
         figures: further figures, by name.
