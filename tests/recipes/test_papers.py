@@ -29,6 +29,14 @@ def test_every_recipe_and_sweep_of_a_paper_has_its_command():
     assert {sweep for sweep in sweeps if f"ablations/{sweep}" in PAGE} == sweeps - ours
 
 
+def test_what_every_command_prints_is_shown():
+    """One folded block for each command of the tables, written by tests/benchmarks/bench_papers.py."""
+    shown = re.findall(r"<summary><code>(.*)</code></summary>\n\n\S", PAGE)
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    asked = [word for row in rows for word in re.findall(r"`([^`]+)`", row) if word.startswith(STARTS)]
+    assert asked and [command for command in asked if "/small/" not in command] == shown
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_page_parses(command):
     program, *words = shlex.split(command)
