@@ -8,6 +8,7 @@ import importlib.util
 import io
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -27,6 +28,9 @@ from tasnet_attn.config import IMPORTED
 from tasnet_attn.filterbanks import GammatoneEncoder, GatedEncoder, LearnedDecoder
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, TasNet
+
+# Processes in the background of a script inherit that Ctrl-C is ignored; ours, which tests interrupt, must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the suite runs in two processes, a thread each; alone (-n 0) in two threads
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
