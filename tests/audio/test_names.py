@@ -88,7 +88,7 @@ def test_an_empty_folder_stops_nothing_unless_it_is_all(tmp_path):
 TEXT = st.text(st.characters(codec="utf-8"), max_size=300)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXT)
 def test_any_text_becomes_one_file_name(name):
     made = file_name(name)

@@ -208,7 +208,7 @@ def test_beyond_the_tolerance_no_file_is_left(tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "safetensors", wrong)
     with pytest.raises(UserError, match="removed, because it does not compute"):
         export(str(source), "safetensors", tmp_path / "out" / "m.safetensors")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_does_not_run_is_one_line(tmp_path):
@@ -307,6 +307,7 @@ def test_a_user_s_separator_in_a_graph(to, mine, tmp_path):
     assert report["passed"], table(report)
 
 
+@pytest.mark.slow
 def test_check_knows_half_precision_by_the_tensors(written, tmp_path):
     source = save(kind("SamsNet"), tmp_path / "source.safetensors")
     report = check(str(source), "safetensors", written["SamsNet", "safetensors-half"][0])

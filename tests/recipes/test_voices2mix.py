@@ -323,6 +323,7 @@ def test_a_mixture_is_the_sum_at_both_rates(corpus):
                 assert first.any() and second.any()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_corpus_over_any_number_of_jobs(corpus, tmp_path):
     assert build(tmp_path / "two", jobs=2) == corpus[1] == voices2mix.check(corpus[0])
     with pytest.raises(UserError, match="already exists, with seed 0"):

@@ -58,7 +58,7 @@ def test_raw_samples_come_out_as_the_whole_would(model, whole):
     np.testing.assert_allclose(found, whole(mixture)[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_32", "FLOAT"])
+@pytest.mark.parametrize("subtype", ["PCM_16", *(pytest.param(s, marks=pytest.mark.slow) for s in ("PCM_32", "FLOAT"))])
 def test_a_wav_through_the_shell_gives_wavs_of_its_kind(model, whole, tmp_path, capfdbinary, subtype):
     mixture = 0.1 * torch.randn(1, 3000)
     soundfile.write(tmp_path / "song.wav", mixture.T.numpy(), 8000, subtype)
