@@ -16,6 +16,7 @@ from tasnet_attn.errors import at_least
 
 Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"]
 BLOCK = 256  # queries that windowed attention takes at once: large enough to be fast, small against long inputs
+FUSED = 32  # frames from which on a step's attention takes the fused kernel
 
 
 class LSTM(nn.LSTM):
@@ -110,7 +111,8 @@ def attend_further(
 ) -> tuple[Tensor, Ring]:
     """Causal `attend` on the next frames of a stream.
 
-    The scores of earlier and of new frames are found apart and joined: no key and no value is copied.
+    For few frames the scores of earlier and of new ones are found apart and joined: no key and no value is copied. For
+    many the fused kernel is worth the copies.
 
     Args:
         q: [N, H, l, d].
@@ -129,16 +131,26 @@ def attend_further(
     slots = ring.keys.shape[-2]
     if slots == 0:
         return attend(q, k, v, causal=True, window=1), ring
+    if not exporting() and k.shape[-2] >= FUSED:
+        keys, values = (torch.cat(each, dim=-2) for each in ((ring.keys, k), (ring.values, v)))
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=~hidden)
+        return attended, _written(ring, k, v, frame)
     q = q * q.shape[-1] ** -0.5
     scores = torch.cat([q @ ring.keys.mT, q @ k.mT], dim=-1)
     weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
     attended = weights[..., :slots] @ ring.values + weights[..., slots:] @ v
     if exporting():
         return attended, Ring(k, v)
-    last = (frame + torch.arange(k.shape[-2], device=q.device))[-slots:] % slots
+    return attended, _written(ring, k, v, frame)
+
+
+def _written(ring: Ring, k: Tensor, v: Tensor, frame: Tensor) -> Ring:
+    """The ring with the next frames in it."""
+    slots = ring.keys.shape[-2]
+    last = (frame + torch.arange(k.shape[-2], device=k.device))[-slots:] % slots
     for old, new in zip(ring, (k, v), strict=True):
         old.index_copy_(-2, last, new[..., -slots:, :])
-    return attended, ring
+    return ring
 
 
 def beyond_window(frame: Tensor, length: int, window: int) -> Tensor:
