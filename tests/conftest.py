@@ -35,9 +35,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # the suite runs in two processes, a thread each; alone (-n 0) in two threads
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
 ROOT = Path(__file__).parents[1]
-LIVE = (
-    ROOT / "docs/live"
-)  # a page and a program for Node; what they run on is fetched by `make live` and by .ci/run alone
+# a page and a program for Node; what they run on is fetched by `make live` and by .ci/run alone
+LIVE = ROOT / "docs/live"
 fetched = pytest.mark.skipif(
     shutil.which("node") is None or not (LIVE / "node_modules/onnxruntime-web").is_dir(),
     reason="no Node, or no docs/live/node_modules (`make live` fetches them): docs/live is not tried",

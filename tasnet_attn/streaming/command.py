@@ -76,6 +76,8 @@ def stream(
         if value is not None and value < 1:
             raise UserError(f"{name} {value} must be at least 1")
     if model.endswith(".onnx"):
+        if engine == "eager":
+            raise UserError(f"--engine eager: {model} is a step for ONNX Runtime; give the model that it was made of")
         steps: Steps = OnnxSteps(Path(model))
     else:
         network = load(model).eval()

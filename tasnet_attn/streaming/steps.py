@@ -76,12 +76,8 @@ class ModelSteps:
         if why := cannot_stream(model):
             raise UserError(f"this model cannot stream: {why}")
         assert model.latency is not None
-        self.model, self.sources, self.sample_rate, self.latency = (
-            model,
-            model.sources,
-            model.sample_rate,
-            model.latency,
-        )
+        self.model, self.sources, self.sample_rate = model, model.sources, model.sample_rate
+        self.latency: int = model.latency
         self.stride, self.lead, self.trail = model.encoder.stride, model.encoder.lead, model.encoder.trail
         weight = next(model.parameters())
         self.delay, self.device, self.dtype = model.decoder.delay, weight.device, weight.dtype

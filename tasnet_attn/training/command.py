@@ -7,18 +7,13 @@ precision and resuming: docs/scaling.md.
 
 from __future__ import annotations
 
-import difflib
-import errno
 import functools
 import os
-import re
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as lightning
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint
@@ -41,6 +36,7 @@ from tasnet_attn.storage.finding import find
 from tasnet_attn.training import ranges
 from tasnet_attn.training.amending import misfit
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
+from tasnet_attn.training.explaining import explain, explaining, misspelt
 from tasnet_attn.training.folder import BOARD, FINISHED, holding
 from tasnet_attn.training.guard import Diverged, Guard
 from tasnet_attn.training.resuming import Beginning, Fork, amendments, begin, changes, say_finished, ways
@@ -50,7 +46,6 @@ from tasnet_attn.training.signals import Interrupted, Stop, stopping
 from tasnet_attn.training.sizes import check_ends, check_size
 from tasnet_attn.training.task import SeparationTask
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such an error need not say which file it was
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -162,7 +157,7 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)).stop = stop
     trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
     introduce(task.model, type(data).__name__, trainer, out)
-    with terminal.log(out / terminal.LOG), _explaining(out), _said_once(trainer), stopping(trainer, stop):
+    with terminal.log(out / terminal.LOG), explaining(out), _said_once(trainer), stopping(trainer, stop):
         trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if not (out / "checkpoints" / "last.ckpt").is_file():
         raise UserError(
@@ -185,7 +180,7 @@ def _try(cli: TrainCLI, full: dict[str, Any]) -> None:
     if full["seed_everything"] is not False:
         seed_everything(full["seed_everything"], workers=True, verbose=False)
     task, data, trainer = _built(cli, full, Beginning(), [], None)
-    with _explaining(cli.config.out):
+    with explaining(cli.config.out):
         trainer.fit(task, datamodule=data)
     say(f"fast_dev_run: {trainer.global_step} steps work; nothing was written")
 
@@ -198,40 +193,10 @@ def _look(cli: TrainCLI, full: dict[str, Any], verb: str) -> None:
     task, data, trainer = _built(cli, full, Beginning(), [], None, fits=False)
     misfit(task.model, read_checkpoint(file)["state_dict"], "model.", f"the configured model ({file})")
     settings = {"return_predictions": False} if verb == "predict" else {}
-    with _explaining(out):
+    with explaining(out):
         getattr(trainer, verb)(task, datamodule=data, ckpt_path=file, weights_only=True, **settings)
     if verb == "predict" and not any(isinstance(each, BasePredictionWriter) for each in trainer.callbacks):  # type: ignore[attr-defined]
         say("nothing kept the estimates: name a BasePredictionWriter in trainer.callbacks, or use tasnet-attn separate")
-
-
-@contextmanager
-def _explaining(out: Path) -> Iterator[None]:
-    """What ends a Trainer by no fault of ours is one line."""
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes status 1 of
-            raise KeyboardInterrupt from error
-        raise
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {_explain(error)}") from error
-    except (ValueError, TypeError) as error:  # of a setting, if Lightning's own code refuses it
-        if not traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(Path(lightning.__file__).parent)):
-            raise
-        raise UserError(f"trainer: {_explain(error)}") from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"{out}: a process that reads data was killed, perhaps for memory; fewer data.workers, or shorter "
-            "data.segment; go on with --ckpt_path last",
-            status=1,
-        ) from error
-    except OSError as error:  # a logger's, or Lightning's own files
-        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-        if not (Path(name).is_relative_to(out) or not name and error.errno in FULL):
-            raise
-        raise UserError(f"{name or out}: {error.strerror}", status=1) from error
 
 
 @contextmanager
@@ -295,7 +260,7 @@ def _built(
     try:
         built = cli.parser.instantiate_classes(cli.config)
     except (ArgumentError, ValueError, MisconfigurationException) as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(explain(error)) from error
     out: Path = built.out
     check_ends(full["model"])
     check_size(full["model"])
@@ -349,7 +314,7 @@ def _built(
     try:
         trainer = Trainer(**settings)
     except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {_explain(error)}") from error
+        raise UserError(f"trainer: {explain(error)}") from error
     started = int(os.environ.get("WORLD_SIZE", 1)) if is_torchelastic_launched() else trainer.world_size
     if started != trainer.world_size:  # they would train apart from each other, into one folder
         raise UserError(
@@ -380,53 +345,9 @@ def _start(arguments: Sequence[str]) -> TrainCLI:
             parser_kwargs={"exit_on_error": False, "prog": "tasnet-attn train"},
         )
     except (ArgumentError, ValueError, MisconfigurationException) as error:
-        raise UserError(_misspelt(str(error)) or _explain(error)) from error
-
-
-def _misspelt(text: str) -> str:
-    """One line for a key that does not exist, with the nearest that does; empty: something else is wrong."""
-    for pattern in (r"unrecognized arguments: --([\w.]+)", r"Group '(.*)' does not accept option '(.*)'",
-                    r"Option '([\w.]+)' is not accepted$"):  # fmt: skip
-        if found := re.search(pattern, text):
-            key = ".".join(found.groups())
-            known = {action.dest for action in _start([]).parser._actions}
-            known |= {dest.partition(".")[0] for dest in known} | set(config.SECTIONS)
-            parts = key.split(".")
-            top = difflib.get_close_matches(parts[0], [name for name in known if "." not in name], n=1)
-            close = difflib.get_close_matches(key, known, n=1) if parts[0] in known else top
-            guess = f"; did you mean {close[0]}?" if close else "; --help-all lists every setting"
-            return f"{key if parts[0] in known else parts[0]}: no such setting{guess}"
-    return ""
+        raise UserError(misspelt(str(error), lambda: _start([]).parser._actions) or explain(error)) from error
 
 
 def _listed(setting: Any) -> list[Any]:
     """None, one or several, as the Trainer takes callbacks and plugins."""
     return setting if isinstance(setting, list) else [] if setting is None else [setting]
-
-
-def _explain(error: Exception) -> str:
-    """One line for a jsonargparse error, which lists every type it tried: the key, and what is wrong with it."""
-    text = str(error)
-    keys = re.findall(r'[Kk]ey "([^"]+)"', text)  # a setting's within a class's
-    where = f"{'.'.join(dict.fromkeys(keys))}: " if keys else ""
-    if option := re.search(r"Option '([^']+)' is not accepted", text):
-        owner = re.search(r"class_path[ =]'([^']+)'", text)
-        name = owner[1].rpartition(".")[2] if owner else "it"
-        return f"{where}{name} has no setting {option[1]!r}; check its spelling"
-    if problem := re.search(r"Problem with given class_path '(?:[^']*\.)?(\w+)':\s*[- ]*(\S.*)", text):
-        return f"{where}{problem[1]}: {problem[2]}"
-    named = re.search(r"Expected a dot import path string: (\w+)$", text, re.MULTILINE)
-    if named and not re.search("Expected a <class '(int|float)'>", text):
-        return f"{where}no class {named[1]!r}; --import the module of one of your own"
-    lines = [line.strip(" -") for line in re.sub(r'Parser key "[^"]+":', "", text).splitlines()]
-    lines = [re.sub("^Type .* expects a function or a callable class:", "", line).strip() for line in lines]
-    dull = (
-        "Expected a path but",
-        "Expected a dot import",
-        "Does not validate",
-        "Subtypes",
-        "Errors:",
-        "Given value",
-        "Expected a <class 'NoneType'>",
-    )
-    return where + "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(dull)))

@@ -216,9 +216,8 @@ class SeparationTask(LightningModule):
         checkpoint["model_config"] = self.model.config
         loss = describe(self.loss) if isinstance(self.loss, Loss) else None
         checkpoint.setdefault(TASK, {"loss": loss, "lr_interval": self.lr_interval})
-        checkpoint["epoch_sums"] = (
-            self.trainer.strategy.all_gather(self._epoch).reshape(-1, 2).cpu()
-        )  # of every process
+        of_all = self.trainer.strategy.all_gather(self._epoch)
+        checkpoint["epoch_sums"] = of_all.reshape(-1, 2).cpu()  # a row for each process
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
