@@ -139,7 +139,7 @@ def nan_file(tmp_path):
             "no source 'drums'; it separates guitar, backing",
         ),
         (["separate", "SONG", "--model", "SONG"], "not a checkpoint that can be read safely"),
-        (["separate", "CORRUPT", "--model", "MODEL"], "corrupt.wav: cannot be read as "),
+        (["separate", "CORRUPT", "--model", "MODEL"], "corrupt.wav: cannot be read as audio"),
         (["separate", "EMPTY", "--model", "MODEL"], "empty: no audio files"),
         (["separate", "NAN", "--model", "MODEL"], "nan.wav: NaN or infinite value at sample 0"),
         (["evaluate", "--model", "MODEL", "--data", "nowhere.yml"], "nowhere.yml: no such file"),

@@ -64,6 +64,8 @@ def _kind_of(path: Path) -> Kind | None:
             return _ogg(file)
         if head[:4] == b"caff":
             return _caf(file)
+        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            return Kind("avi", "avi", cut=_end(head) > file.seek(0, 2))
         for start, name, demuxer, claims in MAGIC:
             if head.startswith(start):
                 return Kind(name, demuxer, claims=claims, cut=_end(head) > file.seek(0, 2))
@@ -98,7 +100,6 @@ def _ebml_size(data: bytes, position: int) -> tuple[int, int]:
 
 
 MAGIC = (  # first bytes, name, FFmpeg's demuxer, whether its length is a claim
-    (b"RIFF", "avi", "avi", False),
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska", False),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "asf", False),
     (b"wvpk", "wavpack", "wv", True),

@@ -138,7 +138,8 @@ def test_compressed_files_cut_in_the_middle(tmp_path, music, codec, container):
     _, samples = sound(tmp_path, data[: len(data) // 2], partial=True)
     _, whole = sound(tmp_path, data)
     assert 0.3 * len(whole) < len(samples) < 0.7 * len(whole)
-    np.testing.assert_allclose(samples[:-5000], whole[: len(samples) - 5000], atol=1e-4)
+    last = 2000 if container in ("mp3", "ogg", "wv") else 5000  # what the decoder makes of the last, broken block
+    np.testing.assert_allclose(samples[:-last], whole[: len(samples) - last], atol=1e-4)
 
 
 def test_an_mp4_cut_behind_its_index(tmp_path, music):

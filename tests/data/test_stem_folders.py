@@ -188,7 +188,7 @@ def damage(root, how):
         ("shorter", "guitar.wav: has 2999 samples, backing.wav beside it 3000"),
         ("channels", "backing.wav: has 2 channel(s), not 1"),
         ("rate", "track0/guitar.wav: sampled at 22050 Hz, but the model takes 8000 Hz"),
-        ("corrupt", "guitar.wav: cannot be read as "),
+        ("corrupt", "guitar.wav: cannot be read as audio"),
         ("empty", "train: empty"),
     ],
 )

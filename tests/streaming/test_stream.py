@@ -185,6 +185,8 @@ def test_what_is_no_step_is_one_line(tmp_path):
     file = tmp_path / "model.step.onnx"
     with pytest.raises(UserError, match="No such file"):
         stream(str(file), source="guitar")
+    with pytest.raises(UserError, match="--engine eager: .* is a step for ONNX Runtime"):
+        stream(str(file), source="guitar", engine="eager")
     file.write_bytes(b"no graph")
     with pytest.raises(UserError, match="no step that `export --to onnx-step` wrote") as caught:
         stream(str(file), source="guitar")
