@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tasnet_attn.lazily import attributes
 from tasnet_attn.version import __version__
 
 if TYPE_CHECKING:
@@ -36,19 +37,7 @@ HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and fr
     "separate_file": "inference",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: `import tasnet_attn` alone costs nothing, and `--help` answers at once."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    if name in HOMES:
-        value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = attributes(__name__, HOMES)  # `import tasnet_attn` alone costs nothing, and `--help` answers at once
 
 
 def __dir__() -> list[str]:

@@ -118,8 +118,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _separate(options: argparse.Namespace) -> int:
-    from tasnet_attn.inference.command import PIPE, separate_files
-    from tasnet_attn.inference.files import Options
+    from tasnet_attn.inference.command import separate_files
+    from tasnet_attn.inference.options import PIPE, Options
 
     settings = {name: value for name, value in vars(options).items() if name in Options.__dataclass_fields__}
     settings["clip"] = options.clip or ("error" if options.out == PIPE else "rescale")

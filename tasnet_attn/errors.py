@@ -35,6 +35,11 @@ def printable(text: object) -> str:
     return shown.encode("utf-8", "backslashreplace").decode()
 
 
+def one_line(text: object) -> str:
+    """Text for a terminal, on one line: a file's name can hold anything."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def first_line(error: BaseException) -> str:
     """What another library's exception says, as part of one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

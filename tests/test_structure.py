@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "tasnet_attn"
 LEVELS = [  # a room may import from earlier levels and from itself
-    {"errors", "version", "compat", "extras"},
+    {"errors", "version", "compat", "extras", "lazily"},
     {"files", "archives", "config", "terminal"},
     {"options"},
     {"audio", "nn"},

@@ -11,6 +11,7 @@ from conftest import ROOT, SMALL_SEPARATORS, full_disk, recipe_script, tasnet_mo
 from filelock import FileLock
 
 from tasnet_attn import config, save
+from tasnet_attn.ablation.runner import Status
 from tasnet_attn.cli import main
 from tasnet_attn.data import Track
 from tasnet_attn.demo import recipe
@@ -155,8 +156,9 @@ def test_a_folder_that_may_not_be_written(command, monkeypatch, words, reason):
 @pytest.mark.slow
 def test_a_name_that_is_too_long(command, tmp_path):
     long = str(tmp_path / ("x" * 300))
-    for words in (("export", "MODEL"), ("report", "SCORES"), EVALUATE[:-2], ("ablate", SWEEP)):
+    for words in (("export", "MODEL"), ("report", "SCORES"), EVALUATE[:-2], ("ablate", SWEEP), TRAIN[:-5]):
         assert "File name too long" in command(*words, "--out", long)
+    assert "File name too long" in command("check-data", BASE, "--run", long, "--quick")
 
 
 BUILDERS = ["debian2mix/local/prepare.py", "synthsong/local/prepare.py", "voices2mix/local/voices2mix.py"]
@@ -240,6 +242,15 @@ def test_a_folder_that_is_removed_while_running(command, monkeypatch, tmp_path, 
 
     monkeypatch.setattr(found, name, without)
     assert "No such file or directory" in command(*words)
+
+
+def test_a_sweep_s_folder_is_removed_while_its_cells_run(command, monkeypatch, tmp_path):
+    def cells_that_run(runs, *rest):
+        shutil.rmtree(tmp_path / "new")
+        return {run.name: Status("finished") for run in runs}
+
+    monkeypatch.setattr("tasnet_attn.ablation.command.perform_all", cells_that_run)
+    assert "removed while the sweep ran" in command("ablate", SWEEP, "--out", "NEW")
 
 
 HELD = [

@@ -15,7 +15,7 @@ from tasnet_attn.ablation.display import Display
 from tasnet_attn.ablation.figures import draw
 from tasnet_attn.ablation.plan import plan
 from tasnet_attn.ablation.pools import LocalPool, RayPool
-from tasnet_attn.ablation.runner import Status, perform_all
+from tasnet_attn.ablation.runner import Status, perform_all, read_result
 from tasnet_attn.ablation.sweep import Run, Sweep
 from tasnet_attn.ablation.tables import claim_rows, collect, score_rows, write
 from tasnet_attn.errors import UserError
@@ -74,9 +74,17 @@ def ablate(
             return 130
         finally:
             pool.close()
+        _check_there(runs, statuses)
         with touching(out):
             _report(checked, runs, out, statuses, time.time() - began)
     return int(any(status.state == "failed" for status in statuses.values()))
+
+
+def _check_there(runs: Sequence[Run], statuses: dict[str, Status]) -> None:
+    """A folder that somebody removed meanwhile must not read as a sweep that found nothing."""
+    for run in runs:
+        if statuses[run.name].state == "finished" and read_result(run) is None:
+            raise UserError(f"{run.folder}: removed while the sweep ran; the same command runs it again", status=1)
 
 
 def _print_cells(sweep: Sweep, say: Callable[[str], None]) -> None:

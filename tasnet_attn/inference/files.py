@@ -3,71 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio.names import stem_files
 from tasnet_attn.audio.reading import Sound
-from tasnet_attn.audio.writing import Encoding, Stems
+from tasnet_attn.audio.writing import Stems
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import workspace
+from tasnet_attn.inference.options import Options
 from tasnet_attn.inference.record import identity
 from tasnet_attn.inference.seams import verify_seams
-from tasnet_attn.inference.segments import Choice, Stream
+from tasnet_attn.inference.segments import Stream
 from tasnet_attn.model import Separates
-
-
-@dataclass(frozen=True)
-class Options:
-    """How files are separated.
-
-    Args:
-        format: "wav", "flac", "ogg", "opus", "mp3" or "m4a".
-        bits: "16", "24" or "32f"; None: 32-bit float in wav, 24 bits in flac.
-        clip: what happens where the format cannot hold the level, see `audio.writing.Encoding`.
-        sources: which to write, in this order; None: all.
-        remainder: the name of one more stem, the mixture minus the stems that are written; None: none.
-        mixture_consistent: what the stems lack of the mixture is dealt out to them in equal parts.
-        segment: as for `separate`.
-        overlap: as for `separate`.
-        device: as for `separate`.
-        track: which audio track of a file with several, from 1.
-        partial: take what is there of a file that ends before its header says.
-        verify_seams: also compare stretches with one whole pass over them, and say how well they agree.
-        name: the files' names below the output folder.
-    """
-
-    format: str = "wav"
-    bits: str | None = None
-    clip: Literal["rescale", "clamp", "error"] = "rescale"
-    sources: Sequence[str] | None = None
-    remainder: str | None = None
-    mixture_consistent: bool = False
-    segment: float | None = None
-    overlap: float | None = None
-    device: str = "auto"
-    track: int = 1
-    partial: bool = False
-    verify_seams: bool = False
-    name: str = "{track}/{source}.{ext}"
-
-    @property
-    def encoding(self) -> Encoding:
-        """How the stems are written."""
-        return Encoding(self.format, self.bits, self.clip)
-
-    def choice(self, model: Separates) -> Choice:
-        """The stems that are written."""
-        return Choice(model, self.sources, self.remainder, self.mixture_consistent)
-
-    def files(self, model: Separates, out: Path, track: str) -> list[Path]:
-        """Where a track's stems go."""
-        return stem_files(out, track, self.choice(model).names, self.format, self.name)
 
 
 @dataclass(frozen=True)

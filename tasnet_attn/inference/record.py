@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasnet_attn.files import digest, touching
+from tasnet_attn.inference.options import Options
 
-RECORD = ".separated"  # a line a song: {"input": identity, "files": [...]}
+RECORD = ".separated"  # a line a song: {"input": identity, "files": [...], "track": its name, "request": which stems}
 SAMPLES, SAMPLE = 16, 4096  # pieces of a file, and their bytes
 
 
@@ -21,6 +22,19 @@ def identity(path: Path) -> str:
         return digest([str(size), *(file.read(SAMPLE) for place in places if file.seek(place) >= 0)])
 
 
+def request(model: str, options: Options) -> str | None:
+    """What decides which stems a track gets, told without loading the model; None: no such file or folder."""
+    place = Path(model)
+    described = (
+        [place / name for name in ("config.yml", "config.json", "model.safetensors")] if place.is_dir() else [place]
+    )
+    found = [identity(file) for file in described if file.is_file()]
+    if not found:
+        return None
+    asked = [options.sources and list(options.sources), options.remainder, options.format, options.name]
+    return digest([*found, json.dumps(asked)])
+
+
 class Record:
     """The record of an output folder; runs beside each other add to it line by line.
 
@@ -30,6 +44,7 @@ class Record:
 
     def __init__(self, out: Path) -> None:
         self.out, self.inputs = out, dict[str, str]()
+        self.stems = dict[tuple[str, str], list[str]]()
         file = out / RECORD
         if file.is_file():
             with touching(file):
@@ -38,6 +53,7 @@ class Record:
                 try:
                     found = json.loads(line)
                     self.inputs.update(dict.fromkeys(found["files"], found["input"]))
+                    self.stems[found["track"], found["request"]] = list(map(str, found["files"]))
                 except (ValueError, LookupError, TypeError):  # a run was killed while it wrote
                     continue
 
@@ -48,18 +64,27 @@ class Record:
         known = {self.inputs[name] for name in self._names(files) if name in self.inputs}
         return not known or known == {identity(path)}
 
+    def all_made(self, sounds: Mapping[str, Path], request: str | None) -> bool:
+        """Whether every track has the stems that this request gave it before: then no model is needed to say so."""
+        if request is None or not sounds or any((track, request) not in self.stems for track in sounds):
+            return False
+        return all(
+            self.made_of(path, [self.out / name for name in self.stems[track, request]])
+            for track, path in sounds.items()
+        )
+
     def forget(self, files: Sequence[Path]) -> None:
         """From now on nobody knows whose files these are, of which there is a record: they are about to be replaced."""
         if names := [name for name in self._names(files) if self.inputs.get(name)]:
-            self._append("", names)
+            self._append(input="", files=names)
 
-    def add(self, input: str, files: Sequence[Path]) -> None:
-        """The files are made of the input of this identity."""
-        self._append(input, self._names(files))
+    def add(self, input: str, files: Sequence[Path], track: str, request: str | None) -> None:
+        """The files are made of the input of this identity, as the track's answer to this request."""
+        self._append(input=input, files=self._names(files), track=track, request=request)
 
-    def _append(self, input: str, names: list[str]) -> None:
+    def _append(self, **line: object) -> None:
         with touching(self.out / RECORD), (self.out / RECORD).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"input": input, "files": names}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
     def _names(self, files: Sequence[Path]) -> list[str]:
         return [os.path.relpath(file, self.out) for file in files]

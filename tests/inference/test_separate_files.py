@@ -277,6 +277,24 @@ def test_skip_existing_does_not_take_another_song_s_stems(command, tmp_path):
     assert "1 of 1 files" in command(tmp_path / "q/song.wav", "--skip-existing")[1]
 
 
+def test_nothing_left_to_do_needs_neither_torch_nor_the_model(command, model, tmp_path):
+    """A process that starts again over many files answers at once; what another request gave stays its own."""
+    for name in "ab":
+        song(tmp_path / "f" / f"{name}.wav", 300)
+    (tmp_path / "f/notes.txt").write_text("no sound")
+    command(tmp_path / "f")
+    program = "import sys; from tasnet_attn.cli import main; status = main(sys.argv[1:]); print('torch' in sys.modules)"
+    words = ("separate", tmp_path / "f", "-m", model, "-o", tmp_path / "out", "--skip-existing")
+    ran = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-2:] == ["2 of 2 files are separated already", "False"]
+    assert "1 file was not audio: " in ran.stderr
+    assert command(tmp_path / "f", "--skip-existing", "--format", "flac")[0] == 0
+    assert len(list((tmp_path / "out").rglob("*.flac"))) == len(list((tmp_path / "out").rglob("*.wav")))
+    (tmp_path / "out/a/voice.wav").unlink()
+    assert "1 of 2 files" in command(tmp_path / "f", "--skip-existing")[1]
+    assert (tmp_path / "out/a/voice.wav").is_file()
+
+
 def attempt_or_die(network, path, *rest):
     """As a process that is killed for memory."""
     if path.name == "b.wav":

@@ -1,0 +1,69 @@
+"""What a user can choose about separating files; torch is imported where a model is at hand, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tasnet_attn.audio.names import stem_files
+
+if TYPE_CHECKING:
+    from tasnet_attn.audio.writing import Encoding
+    from tasnet_attn.inference.segments import Choice
+    from tasnet_attn.model import Separates
+
+PIPE = Path("-")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are separated.
+
+    Args:
+        format: "wav", "flac", "ogg", "opus", "mp3" or "m4a".
+        bits: "16", "24" or "32f"; None: 32-bit float in wav, 24 bits in flac.
+        clip: what happens where the format cannot hold the level, see `audio.writing.Encoding`.
+        sources: which to write, in this order; None: all.
+        remainder: the name of one more stem, the mixture minus the stems that are written; None: none.
+        mixture_consistent: what the stems lack of the mixture is dealt out to them in equal parts.
+        segment: as for `separate`.
+        overlap: as for `separate`.
+        device: as for `separate`.
+        track: which audio track of a file with several, from 1.
+        partial: take what is there of a file that ends before its header says.
+        verify_seams: also compare stretches with one whole pass over them, and say how well they agree.
+        name: the files' names below the output folder.
+    """
+
+    format: str = "wav"
+    bits: str | None = None
+    clip: Literal["rescale", "clamp", "error"] = "rescale"
+    sources: Sequence[str] | None = None
+    remainder: str | None = None
+    mixture_consistent: bool = False
+    segment: float | None = None
+    overlap: float | None = None
+    device: str = "auto"
+    track: int = 1
+    partial: bool = False
+    verify_seams: bool = False
+    name: str = "{track}/{source}.{ext}"
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the stems are written."""
+        from tasnet_attn.audio.writing import Encoding
+
+        return Encoding(self.format, self.bits, self.clip)
+
+    def choice(self, model: Separates) -> Choice:
+        """The stems that are written."""
+        from tasnet_attn.inference.segments import Choice
+
+        return Choice(model, self.sources, self.remainder, self.mixture_consistent)
+
+    def files(self, model: Separates, out: Path, track: str) -> list[Path]:
+        """Where a track's stems go."""
+        return stem_files(out, track, self.choice(model).names, self.format, self.name)

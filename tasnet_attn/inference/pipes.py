@@ -1,0 +1,59 @@
+"""`tasnet-attn separate -`: standard input, kept aside until it ends, and one stem to standard output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tasnet_attn import terminal
+from tasnet_attn.errors import UserError, printable
+from tasnet_attn.files import touching, workspace
+from tasnet_attn.inference.files import separate_to
+from tasnet_attn.inference.options import PIPE, Options
+from tasnet_attn.storage import load
+
+
+def _send(file: Path) -> None:
+    """A file to standard output."""
+    try:
+        with touching(Path("standard output")), file.open("rb") as opened:
+            shutil.copyfileobj(opened, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    except UserError:
+        with suppress(OSError, ValueError):  # else Python tries the rest again when it ends, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> int:
+    """Standard input, kept aside until it ends, or one stem to standard output."""
+    if len(inputs) != 1:
+        raise UserError("-: takes the place of all other inputs")
+    network = load(model)
+    if out == PIPE and len(options.choice(network).names) != 1:
+        raise UserError(f"--out -: takes one stem; choose it with --sources ({', '.join(network.sources)})")
+    if inputs[0] != PIPE and not inputs[0].is_file():
+        raise UserError(f"{inputs[0]}: --out - takes one file")
+    with tempfile.TemporaryDirectory() as folder, workspace(Path(folder) if out == PIPE else out) as work:
+        path, track = inputs[0], inputs[0].stem
+        if path == PIPE:
+            path, track = work / "stdin", "stdin"
+            with path.open("wb") as spool:
+                shutil.copyfileobj(sys.stdin.buffer, spool)
+        try:
+            result = separate_to(network, path, work / "stems" if out == PIPE else out, track, options)
+        except UserError as error:
+            said = str(error).replace(str(work / "stdin"), "standard input")
+            raise UserError(said.replace(str(work / "stems" / track), "standard output"), error.status) from error
+        if out == PIPE:
+            _send(result.files[0])
+        else:
+            terminal.result(printable(f"- -> {out}: {', '.join(file.name for file in result.files)}"))
+        if result.said:
+            print(printable(f"tasnet-attn: {result.said}"), file=sys.stderr)
+    return 0
