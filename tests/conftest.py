@@ -107,6 +107,10 @@ SMALL = {
 }
 
 
+LSTM = {
+    "class_path": "LTL",
+    "init_args": {"lstm_before": 1, "transformer_layers": 0, "hidden": 6, "bidirectional": True},
+}
 SMALL_SEPARATORS = {  # what makes each kind of network small
     "TasNet": {"hidden": 8, "n_layers": 2},
     "LTL": {"hidden": 8, "heads": 2, "ffn": 8, "transformer_layers": 1, "lstm_before": 1},
@@ -118,6 +122,7 @@ SMALL_SEPARATORS = {  # what makes each kind of network small
         "slots": {"class_path": "QueryTransformer", "init_args": {"width": 16, "n_layers": 1, "heads": 2, "ffn": 16}},
         "decoder_hidden": 8,
     },
+    "DualPath": {"width": 8, "n_blocks": 1, "within": LSTM, "across": LSTM},
     "TDConvNet": {"n_blocks": 2, "bn_chan": 4, "hid_chan": 4, "skip_chan": 4},
     "DPRNN": {"bn_chan": 4, "hid_size": 4, "n_repeats": 1},
 }

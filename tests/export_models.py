@@ -10,6 +10,9 @@ from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import (
     LTL,
     AudioSlots,
+    Bands,
+    Chunks,
+    DualPath,
     Hourglass,
     QueryTransformer,
     ResNet,
@@ -44,6 +47,11 @@ def audioslots(slots):
     return spectrogram_model(network, head, 0.128, power=0.3, drop="nyquist", last_frame=False, interchangeable=True)
 
 
+def dual_path(fold, **settings):
+    path = partial(LTL, lstm_before=1, transformer_layers=1, hidden=4, heads=2, ffn=4, bidirectional=True)
+    return partial(DualPath, fold=fold, width=6, n_blocks=1, within=path, across=path, **settings)
+
+
 def samsnet(segment=0.05):
     return spectrogram_model(partial(SamsNet, channels=2, n_modules=1, slices=3), Mask("sigmoid"), segment)
 
@@ -55,6 +63,8 @@ KINDS = {
         partial(LTL, hidden=6, heads=2, ffn=8, transformer_layers=1, bidirectional=True, window=9),
         GammatoneEncoder(24, 16, 8000, n_centres=6),
     ),
+    "DualPath, bands": lambda: spectrogram_model(dual_path(partial(Bands, n_bands=3)), Mask(), None, power=0.3),
+    "DualPath, chunks": lambda: tasnet_model(dual_path(partial(Chunks, size=4), norm="global")),
     "Hourglass, Park's": lambda: hourglass(Hourglass),
     "Hourglass, the report's": lambda: hourglass(Hourglass, batch_norm=True, growth=2, kernel_size=3),
     "SkipAttentionHourglass": lambda: hourglass(SkipAttentionHourglass),

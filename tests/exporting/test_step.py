@@ -21,14 +21,16 @@ from tasnet_attn.exporting import export
 from tasnet_attn.exporting.formats import FORMATS
 from tasnet_attn.exporting.parity import cases
 from tasnet_attn.heads import Mask
-from tasnet_attn.separators import LTL, TasNet
+from tasnet_attn.separators import LTL, Bands, DualPath, TasNet
 
 WINDOWED = partial(LTL, hidden=8, heads=1, ffn=8, transformer_layers=2, window=9)
 CODED = partial(WINDOWED, lstm_before=0, lstm_after=2, positional="sinusoidal")
+BANDS = partial(DualPath, fold=partial(Bands, n_bands=3, standardise="frame"), width=8, n_blocks=2, across=WINDOWED)
 MODELS = {
     "LTL": lambda: tasnet_model(WINDOWED),
     "TasNet, overlapping": lambda: tasnet_model(partial(TasNet, hidden=8), kernel_size=20, stride=7),
     "STFT": lambda: spectrogram_model(CODED, Mask("sigmoid"), None, drop="nyquist", last_frame=False),
+    "bands": lambda: spectrogram_model(BANDS, Mask("softmax"), None, power=0.3),
 }
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 

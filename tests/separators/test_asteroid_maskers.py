@@ -15,7 +15,7 @@ from tasnet_attn.cli import main
 from tasnet_attn.config.components import OPTIONAL
 from tasnet_attn.errors import UserError
 from tasnet_attn.heads import Mask
-from tasnet_attn.separators import Separator
+from tasnet_attn.separators import LTL, Chunks, DualPath, Separator
 from tasnet_attn.separators import asteroid as maskers
 
 masknn, models = compat.asteroid.masknn, compat.asteroid.models
@@ -102,6 +102,64 @@ def test_a_recurrence_that_it_does_not_have():
     with pytest.raises(UserError, match="model.rnn_type: 'LSTMM' is none of 'RNN', 'LSTM', 'GRU'"):
         config.complete({"class_path": "DPRNN", "init_args": {"rnn_type": "LSTMM"}}, Separator, "model", n_features=4,
                         n_sources=2)  # fmt: skip
+
+
+LSTM = {"lstm_before": 1, "transformer_layers": 0, "hidden": 6}
+ASTEROID_S = {
+    "bottleneck.0": "fold.norm",
+    "bottleneck.1": "fold.enter",
+    "first_out.0": "fold.rectify",
+    "first_out.1": "fold.split",
+    "net_out.0": "fold.content",
+    "net_gate.0": "fold.gate",
+    "mask_net": "fold.leave",
+    "intra_RNN.rnn": "within.before",
+    "inter_RNN.rnn": "across.before",
+    "intra_linear": "within.to_masks",
+    "inter_linear": "across.to_masks",
+    "intra_norm": "norm_within",
+    "inter_norm": "norm_across",
+    "gamma": "weight",
+    "beta": "bias",
+    "net.": "blocks.",
+}
+
+
+def of_asteroid_s(weights):
+    """The weights of its DPRNN, for ours; its convolutions of one frame are linear maps."""
+    ours = {}
+    for name, weight in weights.items():
+        for theirs, our in ASTEROID_S.items():
+            name = name.replace(theirs, our)
+        pointwise = weight.dim() > 2
+        ours[name] = weight.flatten(1) if pointwise else weight
+    return ours
+
+
+@pytest.mark.parametrize("frames", [1, 7, 33])
+@pytest.mark.parametrize(("size", "hop"), [(4, None), (5, 3)])
+@pytest.mark.parametrize("one_way", [False, True])
+def test_our_dual_path_is_asteroid_s_dprnn(frames, size, hop, one_way):
+    settings = {"bn_chan": 8, "hid_size": 6, "n_repeats": 2, "bidirectional": not one_way}
+    theirs = masknn.DPRNN(12, 3, chunk_size=size, hop_size=hop, mask_act="linear", **settings)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    within, across = (partial(LTL, **LSTM, bidirectional=both) for both in (True, not one_way))
+    ours = DualPath(12, 3, partial(Chunks, size=size, hop=hop), 8, 2, within, across, norm="global")
+    ours.load_state_dict(of_asteroid_s(theirs.state_dict()))
+    features = torch.randn(2, 12, frames)
+    expected = theirs(features)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(ours(features)[-1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_our_dual_path_has_dprnn_s_number_of_parameters():
+    path = partial(LTL, **LSTM | {"hidden": 128}, bidirectional=True)
+    with torch.device("meta"):
+        theirs = masknn.DPRNN(64, 2, bn_chan=64)
+        ours = DualPath(64, 2, Chunks, 64, 6, path, path, "global")
+    counts = [sum(p.numel() for p in each.parameters()) for each in (theirs, ours)]
+    assert counts[0] == counts[1] and round(counts[0], -5) == 2_600_000  # the paper's 2.6 M
 
 
 def test_the_table_of_what_is_imported_on_demand_is_complete():

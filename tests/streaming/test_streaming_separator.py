@@ -15,7 +15,7 @@ from tasnet_attn.data import StemFolders
 from tasnet_attn.filterbanks import GammatoneEncoder, STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Magnitude
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.separators import LTL, TasNet
+from tasnet_attn.separators import LTL, Bands, DualPath, TasNet
 
 BLOCKS = (1, 7, 15, 16, 441, 4410)
 WINDOWED = partial(LTL, hidden=8, heads=2, ffn=8, transformer_layers=2, window=5)
@@ -27,6 +27,7 @@ def spectrogram(separator, n_fft=64, hop=16, drop=None, head=None, **settings):
 
 
 CODED = partial(LTL, lstm_before=0, lstm_after=1, heads=1, hidden=8, ffn=8, window=300, positional="sinusoidal")
+BANDS = partial(DualPath, fold=partial(Bands, n_bands=3, standardise="frame"), width=8, n_blocks=2, across=WINDOWED)
 MODELS = {
     "LTL": lambda: tasnet_model(WINDOWED),
     "LTL that sees one frame": lambda: tasnet_model(partial(WINDOWED, window=1), stride=7),
@@ -36,6 +37,7 @@ MODELS = {
     "gammatone": lambda: tasnet_model(WINDOWED, GammatoneEncoder(24, 16, 8000, 8, n_centres=6), stride=8),
     "STFT": lambda: spectrogram(partial(WINDOWED, heads=1), power=0.5),
     "STFT, ragged hop": lambda: spectrogram(CODED, hop=25, drop="dc", last_frame=False),
+    "STFT, bands": lambda: spectrogram(BANDS, power=0.3),
     "STFT, magnitudes": lambda: spectrogram(partial(TasNet, hidden=8), hop=32, head=Magnitude("wiener")),
 }
 
