@@ -12,14 +12,15 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from tasnet_attn.metrics.projection import Projection, convolve
+from tasnet_attn.metrics.energies import DIGITS, Filters, direct, resynthesised
+from tasnet_attn.metrics.projection import Projection
 from tasnet_attn.metrics.signals import Signals
+from tasnet_attn.metrics.windows import Windows
 
 
 def bss_eval(
@@ -56,17 +57,8 @@ def bss_eval_sources(references: Tensor, estimates: Tensor) -> dict[str, Tensor]
     return BSSEval(references).sources(estimates)
 
 
-class Energies(NamedTuple):
-    """Energies [S] of the parts of estimates e of references s; a: projected on its own source, b: on all of them."""
-
-    true: Tensor  # s
-    distortion: Tensor  # e - s
-    spatial: Tensor  # a - s
-    target: Tensor  # a
-    rest: Tensor  # e - a
-    interference: Tensor  # b - a
-    explained: Tensor  # b
-    artefacts: Tensor  # e - b
+IMAGES = ("true", "distortion"), ("true", "spatial"), ("target", "interference"), ("explained", "artefacts")
+SOURCES = ("target", "rest"), ("target", "interference"), ("explained", "artefacts")
 
 
 class BSSEval:
@@ -80,11 +72,7 @@ class BSSEval:
         references = _checked(references, "references")
         self.shape, self.heard = references.shape, ~silent(references)
         self.references = self._heard(references)
-
-    @cached_property
-    def projection(self) -> Projection:
-        """Made on first use: there is none if no source is heard."""
-        return Projection(self.references)
+        self.projection: Projection | None = None  # made for the first estimates; there is none if no source is heard
 
     def images(
         self, estimates: Tensor | Signals, window: int | None = None, hop: int | None = None
@@ -98,19 +86,11 @@ class BSSEval:
             raise ValueError(f"window and hop must have at least one sample; got {window} and {hop}")
         scores = torch.full((4, signals.shape[0], (length - size) // hop + 1), torch.nan).double()
         if signals.shape[0]:
-            filters = self.projection.filters(signals)
-            for number in range(scores.shape[-1]):
-                start, stop = number * hop, number * hop + size
-                references, pieces = self.references.cut(start, stop), signals.cut(start, stop)
+            windows = Windows(self.references, signals, size, hop)
+            filters = self._filters(windows.total)
+            for number, (references, pieces, lags) in enumerate(windows):
                 if not (silent(references).any() or silent(pieces)[scored].any()):
-                    e = self._energies(references, pieces, filters)
-                    ratios = (
-                        (e.true, e.distortion),
-                        (e.true, e.spatial),
-                        (e.target, e.interference),
-                        (e.explained, e.artefacts),
-                    )
-                    scores[..., number] = torch.stack([_db(*ratio) for ratio in ratios])
+                    scores[..., number] = _ratios(IMAGES, references, pieces, lags, filters)
         return self._named(("SDR", "ISR", "SIR", "SAR"), scores, scored)
 
     def sources(self, estimates: Tensor | Signals) -> dict[str, Tensor]:
@@ -118,10 +98,18 @@ class BSSEval:
         signals, scored = self._prepare(estimates)
         scores = torch.full((3, signals.shape[0]), torch.nan, dtype=torch.float64)
         if signals.shape[0]:
-            e = self._energies(self.references, signals, self.projection.filters(signals))
-            ratios = (e.target, e.rest), (e.target, e.interference), (e.explained, e.artefacts)
-            scores = torch.stack([_db(*ratio) for ratio in ratios])
+            lags = Windows(self.references, signals, signals.length, signals.length).total
+            scores = _ratios(SOURCES, self.references, signals, lags, self._filters(lags))
         return self._named(("SDR", "SIR", "SAR"), scores, scored)
+
+    def _filters(self, lags: Tensor) -> Filters:
+        """The filters for estimates, of their correlations over the whole signals."""
+        own, cross = lags[:, : len(lags)], lags[:, len(lags) :]
+        if self.projection is None:
+            self.projection = Projection(own, self.references.shape[0])
+        together, alone = self.projection.filters(cross)
+        # a single source: both projections are one, and the interference is exactly zero
+        return Filters(together if self.references.shape[0] > 1 else alone, alone)
 
     def _prepare(self, estimates: Tensor | Signals) -> tuple[Signals, Tensor]:
         """The estimates of the sources that are heard, and which of these are not silent."""
@@ -142,22 +130,13 @@ class BSSEval:
         every[:, self.heard.cpu()] = scores.cpu()
         return dict(zip(names, every, strict=True))
 
-    def _energies(self, s: Signals, e: Signals, filters: tuple[Tensor, Tensor]) -> Energies:
-        """The energies in a window of references and estimates; projections ring on for 511 samples after it."""
-        sums = [self.projection.level.new_zeros(s.shape[0]) for _ in Energies._fields]
-        # a single source: both projections are one, and the interference is exactly zero
-        stacked = torch.cat(filters if s.shape[0] > 1 else filters[:1]).flatten(0, 1)
-        for start, pieces in convolve(self.projection.of_live(s), stacked):
-            projections = pieces.unflatten(0, (-1, *s.shape[:2]))
-            b, a = projections[0], projections[-1]
-            if start == s.length:  # only the projections' tail is left
-                parts = {2: a, 3: a, 4: a, 5: b - a, 6: b, 7: b}
-            else:
-                x, y = (signal.read(start, start + pieces.shape[-1]).double() for signal in (s, e))
-                parts = dict(enumerate((x, y - x, a - x, a, y - a, b - a, b, y - b)))
-            for index, part in parts.items():
-                sums[index] += _energy(part)
-        return Energies(*sums)
+
+def _ratios(which: Sequence[tuple[str, str]], s: Signals, e: Signals, lags: Tensor, filters: Filters) -> Tensor:
+    """Ratios of energies in a window, [ratios, S], dB; from the signals if an energy would lack digits."""
+    found, lost = filters.energies(lags, direct(s, e))
+    if not all((getattr(lost, n) <= DIGITS * getattr(found, n)).all() for ratio in which for n in ratio):
+        found = resynthesised(s, e, filters.together, filters.alone)
+    return torch.stack([_db(getattr(found, over), getattr(found, under)) for over, under in which])
 
 
 def silent(signals: Tensor | Signals) -> Tensor:
@@ -171,10 +150,6 @@ def silent(signals: Tensor | Signals) -> Tensor:
         if heard.all():
             break
     return ~heard
-
-
-def _energy(signals: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(signals, dim=(-2, -1)).square()  # in one pass
 
 
 def _db(part: Tensor, other: Tensor) -> Tensor:
