@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +15,13 @@ class Head(Configurable):
     """Turns one stage [N, S, F, L] of a separator into what losses compare and into what the decoder gets.
 
     No `nn.Module`: a head has no parameters, and `nn.Module.apply` means something else.
+
+    Attributes:
+        parts: what the encoder's must be, see `Encoder`.
     """
 
     abstract = True
+    parts = 1
 
     def n_outputs(self, n_sources: int) -> int:
         """How many outputs of the separator make `n_sources` sources."""
@@ -37,26 +41,50 @@ def masked(mask: Tensor, carrier: Tensor) -> Tensor:
     return mask * carrier.unsqueeze(1) if carrier.dim() == 3 else mask.unsqueeze(2) * carrier.unsqueeze(1)
 
 
+def rotated(mask: Tensor, carrier: Tensor) -> Tensor:
+    """Complex mask [N, S, 2, F, L] times carrier [N, 2, F, L], real and imaginary parts, for every source."""
+    (a, b), (x, y) = mask.unbind(2), carrier.unsqueeze(1).unbind(2)
+    return torch.stack([a * x - b * y, a * y + b * x], dim=2)
+
+
+def paired(features: Tensor, dim: int) -> Tensor:
+    """Features of two parts to a bin, 2 F along `dim`, as [.., 2, F, ..]."""
+    return features.unflatten(dim, (-1, 2)).transpose(dim, dim + 1)
+
+
 class Mask(Head):
     """The stage is a mask.
 
     Args:
         activation: "softmax" over the sources (masks sum to one), "sigmoid", "relu", "linear" (unbounded), or
-            "clipped": linear in the loss, with negative values set to zero in the output (Park et al. 2018).
+            "clipped": linear in the loss, with negative values set to zero in the output (Park et al. 2018). None:
+            "softmax", of complex masks "linear", the only one that they have.
         subtract: the separator makes all masks but the last, which is what they leave of the mixture (Stoller et al.
             2018); the mixture must be the sum of the sources.
+        kind: "real", or "complex", which changes the phase too (Williamson et al. 2016): for an encoder of complex
+            features, whose pairs are the mask's real and imaginary parts then.
     """
 
     def __init__(
         self,
-        activation: Literal["softmax", "sigmoid", "relu", "linear", "clipped"] = "softmax",
+        activation: Literal["softmax", "sigmoid", "relu", "linear", "clipped"] | None = None,
         subtract: bool = False,
+        kind: Literal["real", "complex"] = "real",
     ) -> None:
-        if activation not in ("softmax", "sigmoid", "relu", "linear", "clipped"):
-            raise ValueError(f"activation {activation!r} is none of softmax, sigmoid, relu, linear, clipped")
-        if subtract and activation == "softmax":
+        if kind not in ("real", "complex"):
+            raise ValueError(f"kind {kind!r} is neither 'real' nor 'complex'")
+        chosen = _activation(activation, kind)
+        if chosen not in ("softmax", "sigmoid", "relu", "linear", "clipped"):
+            raise ValueError(f"activation {chosen!r} is none of softmax, sigmoid, relu, linear, clipped")
+        if kind == "complex" and chosen != "linear":
+            raise ValueError(f"activation {chosen!r}: complex masks are linear")
+        if subtract and chosen == "softmax":
             raise ValueError("softmax masks sum to one already and leave nothing to subtract; take another activation")
-        self.activation, self.subtract = activation, subtract
+        self.activation, self.subtract, self.parts = chosen, subtract, 1 + (kind == "complex")
+
+    @classmethod
+    def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments | {"activation": _activation(arguments["activation"], arguments.get("kind", "real"))}
 
     def n_outputs(self, n_sources: int) -> int:
         if self.subtract and n_sources < 2:
@@ -64,7 +92,11 @@ class Mask(Head):
         return n_sources - self.subtract
 
     def mask(self, stage: Tensor) -> Tensor:
-        """Stage [N, S or S - 1, F, L] -> [N, S, F, L]."""
+        """Stage [N, S or S - 1, F, L] -> [N, S, F, L]; complex ones [N, S or S - 1, 2 F, L] -> [N, S, 2, F, L]."""
+        if self.parts == 2:
+            mask = paired(stage, 2)
+            one = mask.new_tensor([1.0, 0.0])[:, None, None]
+            return torch.cat([mask, one - mask.sum(dim=1, keepdim=True)], dim=1) if self.subtract else mask
         match self.activation:
             case "softmax":
                 return torch.softmax(stage, dim=1)
@@ -77,11 +109,21 @@ class Mask(Head):
         return torch.cat([mask, 1 - mask.sum(dim=1, keepdim=True)], dim=1) if self.subtract else mask
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:
-        return masked(self.mask(stage), encoded.features)
+        mask = self.mask(stage)
+        if self.parts == 2:
+            return rotated(mask, paired(encoded.features, 1)).transpose(2, 3).flatten(2, 3)
+        return masked(mask, encoded.features)
 
     def apply(self, stage: Tensor, encoded: Encoded) -> Tensor:
         mask = self.mask(stage)
+        if self.parts == 2:
+            return rotated(mask, encoded.carrier)
         return masked(mask.clamp_min(0) if self.activation == "clipped" else mask, encoded.carrier)
+
+
+def _activation(activation: str | None, kind: str) -> str:
+    """The activation that None stands for."""
+    return activation or ("linear" if kind == "complex" else "softmax")
 
 
 class Magnitude(Head):

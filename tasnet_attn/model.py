@@ -122,6 +122,12 @@ class SourceSeparator(Configurable, nn.Module):
         self.stitch: Literal["fade", "middle"] = stitch
         self.encoder = encoder
         self.head = head or Mask()
+        if self.head.parts != encoder.parts:
+            kinds = {1: "real", 2: "complex"}
+            raise ValueError(
+                f"the encoder's features are {kinds[encoder.parts]}, the head {type(self.head).__name__} is for "
+                f"{kinds[self.head.parts]} ones: STFTEncoder's features and Mask's kind are both complex or neither"
+            )
         self.separator = separator(encoder.n_features, self.head.n_outputs(len(sources)))
         self.decoder = decoder
         # SI-SNR leaves the outputs' level, and even their sign, open: training measures it (see `SeparationTask`)

@@ -23,16 +23,16 @@ from tasnet_attn.separators import (
 )
 
 
-def spectrogram_model(separator, head, segment, power=1.0, normalise=None, drop=None, last_frame=True, **settings):
+def spectrogram_model(separator, head, segment, drop=None, interchangeable=False, **settings):
     return SourceSeparator(
         ["guitar", "backing"],
         8000,
-        STFTEncoder(64, 16, power=power, normalise=normalise, drop=drop, last_frame=last_frame),
+        STFTEncoder(64, 16, drop=drop, **settings),
         separator,
         STFTDecoder(64, 16, drop=drop),
         head,
         segment=segment,
-        **settings,
+        interchangeable=interchangeable,
     )
 
 
@@ -63,7 +63,9 @@ KINDS = {
         partial(LTL, hidden=6, heads=2, ffn=8, transformer_layers=1, bidirectional=True, window=9),
         GammatoneEncoder(24, 16, 8000, n_centres=6),
     ),
-    "DualPath, bands": lambda: spectrogram_model(dual_path(partial(Bands, n_bands=3)), Mask(), None, power=0.3),
+    "DualPath, bands": lambda: spectrogram_model(
+        dual_path(partial(Bands, n_bands=3)), Mask(kind="complex"), None, power=0.3, features="complex"
+    ),
     "DualPath, chunks": lambda: tasnet_model(dual_path(partial(Chunks, size=4), norm="global")),
     "Hourglass, Park's": lambda: hourglass(Hourglass),
     "Hourglass, the report's": lambda: hourglass(Hourglass, batch_norm=True, growth=2, kernel_size=3),

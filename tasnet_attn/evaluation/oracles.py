@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tasnet_attn.filterbanks import Decoder, Encoded, STFTDecoder, STFTEncoder
-from tasnet_attn.heads import Magnitude
+from tasnet_attn.heads import Magnitude, paired
 from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.model import SourceSeparator, segment_samples
 
@@ -79,7 +79,9 @@ class MaskOracle:
 
     def spectrograms(self, clean: Encoded) -> Tensor:
         """What the masks are made of: [N, F, L] for N clean signals."""
-        return clean.features
+        if self.encoder.parts == 1:
+            return clean.features
+        return torch.linalg.vector_norm(paired(clean.features, 1), dim=1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mask!r}, {self.encoder._arguments}, {self.size})"

@@ -27,6 +27,8 @@ def _window(name: Window, n_fft: int) -> Tensor:
 class STFTEncoder(Encoder):
     """Centred STFT: features |X|**power of the scaled mixture, carrier the complex spectrogram, real and imaginary.
 
+    Complex features are X |X|**(power - 1), real and imaginary part of a bin one after the other: F is twice as many.
+
     Args:
         n_fft: window length in samples.
         hop: samples between frames; there are 1 + T // hop of them.
@@ -36,6 +38,7 @@ class STFTEncoder(Encoder):
         drop: leave the "nyquist" or the "dc" bin out (a power of two is easier to pool); the decoder puts a zero back.
         last_frame: False: leave out the last of the 1 + T // hop frames, unless it is the only one (AudioSlots: 64
             frames in 0.5 s). The frame before it still covers the end, if a window is four hops or longer.
+        features: "magnitude", or "complex" (for `Mask(kind="complex")`).
     """
 
     def __init__(
@@ -47,12 +50,16 @@ class STFTEncoder(Encoder):
         normalise: Literal["max"] | None = None,
         drop: Drop | None = None,
         last_frame: bool = True,
+        features: Literal["magnitude", "complex"] = "magnitude",
     ) -> None:
         super().__init__()
         at_least(1, n_fft=n_fft, hop=hop)
+        if features not in ("magnitude", "complex"):
+            raise ValueError(f"features {features!r} is neither 'magnitude' nor 'complex'")
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
         self.last_frame = last_frame
-        self.n_features = n_fft // 2 + 1 - (drop is not None)
+        self.parts = 1 + (features == "complex")
+        self.n_features = self.parts * (n_fft // 2 + 1 - (drop is not None))
         self.clip_scaled, self.framed = normalise == "max", True
         self.stride, self.lead, self.trail = hop, n_fft // 2 - hop, hop * last_frame
         self.latency = n_fft - 1 if self.lead >= 0 and not self.clip_scaled else None
@@ -95,9 +102,17 @@ class STFTEncoder(Encoder):
             if self.normalise == "max":
                 scale = magnitude.amax(dim=(1, 2), keepdim=True).clamp_min(EPS)
         features = magnitude / scale
-        if self.power != 1.0:
+        if self.parts == 2:
+            features = self._compressed(carrier / scale.unsqueeze(1), features)
+        elif self.power != 1.0:
             features = features.clamp_min(EPS).pow(self.power)
         return Encoded(features, carrier, scale)
+
+    def _compressed(self, spectrum: Tensor, magnitude: Tensor) -> Tensor:
+        """[N, 2, F, L] -> X |X|**(power - 1), the parts of a bin one after the other, [N, 2 F, L]."""
+        if self.power != 1.0:
+            spectrum = spectrum * magnitude.clamp_min(EPS).pow(self.power - 1).unsqueeze(1)
+        return spectrum.transpose(1, 2).flatten(1, 2)
 
     def spectrum(self, waveform: Tensor) -> Tensor:
         """[N, T] -> real and imaginary part, [N, 2, F, L]."""

@@ -30,7 +30,7 @@ MODELS = {
     "LTL": lambda: tasnet_model(WINDOWED),
     "TasNet, overlapping": lambda: tasnet_model(partial(TasNet, hidden=8), kernel_size=20, stride=7),
     "STFT": lambda: spectrogram_model(CODED, Mask("sigmoid"), None, drop="nyquist", last_frame=False),
-    "bands": lambda: spectrogram_model(BANDS, Mask("softmax"), None, power=0.3),
+    "bands": lambda: spectrogram_model(BANDS, Mask(kind="complex"), None, power=0.3, features="complex"),
 }
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 

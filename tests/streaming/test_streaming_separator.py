@@ -13,7 +13,7 @@ from tasnet_attn import StreamingSeparator, UserError, load, save, separate
 from tasnet_attn.cli import main
 from tasnet_attn.data import StemFolders
 from tasnet_attn.filterbanks import GammatoneEncoder, STFTDecoder, STFTEncoder
-from tasnet_attn.heads import Magnitude
+from tasnet_attn.heads import Magnitude, Mask
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, Bands, DualPath, TasNet
 
@@ -37,7 +37,7 @@ MODELS = {
     "gammatone": lambda: tasnet_model(WINDOWED, GammatoneEncoder(24, 16, 8000, 8, n_centres=6), stride=8),
     "STFT": lambda: spectrogram(partial(WINDOWED, heads=1), power=0.5),
     "STFT, ragged hop": lambda: spectrogram(CODED, hop=25, drop="dc", last_frame=False),
-    "STFT, bands": lambda: spectrogram(BANDS, power=0.3),
+    "STFT, bands, complex": lambda: spectrogram(BANDS, power=0.3, features="complex", head=Mask(kind="complex")),
     "STFT, magnitudes": lambda: spectrogram(partial(TasNet, hidden=8), hop=32, head=Magnitude("wiener")),
 }
 
