@@ -13,6 +13,8 @@ from torch import Tensor
 from tasnet_attn.audio.resampling import Resampler
 from tasnet_attn.streaming.separator import StreamingSeparator
 
+PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+
 
 class Live:
     """A `StreamingSeparator` for sound of any rate: resampled in and out, as long in all as what came in."""
@@ -40,32 +42,45 @@ class Live:
         return estimates
 
 
+class Durations:
+    """Many durations in memory that does not grow: counts, 100 to a decade from a microsecond on."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(900, dtype=np.int64)
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.counts[min(len(self.counts) - 1, max(0, int(100 * math.log10(max(seconds, 1e-9) / 1e-6))))] += 1
+
+    def percentile(self, part: float) -> float:
+        """The seconds that this part of them did not exceed."""
+        place = int(np.searchsorted(self.counts.cumsum(), part * self.counts.sum()))
+        return 1e-6 * 10 ** ((place + 1) / 100)
+
+
 class Clock:
-    """How long blocks take, in memory that does not grow: counts of durations, 100 to a decade from a microsecond on.
+    """How long blocks take, by the clock and in CPU time of this thread, which other programs do not lengthen.
 
     Args:
         limit: seconds after which a block is late.
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.late, self.counts = limit, 0, np.zeros(900, dtype=np.int64)
+        self.limit, self.late, self.wall, self.cpu = limit, 0, Durations(), Durations()
 
     def __enter__(self) -> None:
-        self.began = time.perf_counter()
+        self.began = time.perf_counter(), time.thread_time()
 
     def __exit__(self, *error: object) -> None:
-        took = time.perf_counter() - self.began
+        took, worked = time.perf_counter() - self.began[0], time.thread_time() - self.began[1]
         self.late += took > self.limit
-        self.counts[min(len(self.counts) - 1, max(0, int(100 * math.log10(max(took, 1e-9) / 1e-6))))] += 1
-
-    def percentile(self, part: float) -> float:
-        """The duration in seconds that this part of the blocks did not exceed."""
-        place = int(np.searchsorted(self.counts.cumsum(), part * self.counts.sum()))
-        return 1e-6 * 10 ** ((place + 1) / 100)
+        self.wall.add(took)
+        self.cpu.add(worked)
 
     def __str__(self) -> str:
-        total = int(self.counts.sum())
+        total = int(self.wall.counts.sum())
         if not total:
             return "0 blocks"
-        p50, p99 = (1000 * self.percentile(part) for part in (0.5, 0.99))
-        return f"{total} blocks of {1000 * self.limit:g} ms: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {self.late} late"
+        shown = ", ".join(f"{name} {1000 * self.wall.percentile(part):.2f}" for name, part in PERCENTILES.items())
+        cpu = f"{1000 * self.cpu.percentile(0.999):.2f} of CPU"
+        return f"{total} blocks of {1000 * self.limit:g} ms: {shown} ms ({cpu}), {self.late} late"
