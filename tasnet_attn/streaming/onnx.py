@@ -95,10 +95,13 @@ class OnnxSteps:
 
 def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
     """Frame f of a stream goes to slot f mod R; `new` begins with frame `before`."""
-    ring, new = np.moveaxis(ring, axis, 0), np.moveaxis(new, axis, 0)
-    slots = len(ring)
-    kept = new[-slots:]
-    ring[(before + len(new) - len(kept) + np.arange(len(kept))) % slots] = kept
+    slots, along = ring.shape[axis], (slice(None),) * axis
+    count = min(slots, new.shape[axis])
+    first = (before + new.shape[axis] - count) % slots
+    straight = min(count, slots - first)  # then the ring begins anew
+    kept = new[(*along, slice(new.shape[axis] - count, None))]
+    ring[(*along, slice(first, first + straight))] = kept[(*along, slice(straight))]
+    ring[(*along, slice(count - straight))] = kept[(*along, slice(straight, None))]
 
 
 def _refusals() -> tuple[type[Exception], ...]:

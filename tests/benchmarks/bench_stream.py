@@ -1,10 +1,10 @@
 """Blocks as they come, one core: the model, ONNX Runtime, ONNX Runtime with 8-bit integers, and what bounds them.
 
-CPU time of the thread for each block, stereo; where the machine is shared it says more than the clock. "Real time" is
+CPU time of the thread for each block; where the machine is shared it says more than the clock. "Real time" is
 the part of a second of sound that its blocks take. The bound is the time to read all weights and rings once, at the
-bandwidth that the same run measures over a buffer of that size.
+bandwidth that the same run measures over a buffer of that size, by a dot product with itself.
 
-    taskset -c 0 python tests/benchmarks/bench_stream.py [--seconds 20] [--models demo,TasNet,1_trans_0] [--blocks 5,10]
+    taskset -c 0 python tests/benchmarks/bench_stream.py [--seconds 20] [--channels 2] [--blocks 5,10]
 """
 
 import argparse
@@ -31,7 +31,7 @@ from tasnet_attn.separators import LTL, TasNet
 from tasnet_attn.streaming import OnnxSteps
 from tasnet_attn.training.command import parse
 
-RATE, CHANNELS, WARM = 44_100, 2, 20
+RATE, WARM = 44_100, 20
 
 
 def full_size(separator):
@@ -49,10 +49,10 @@ MODELS = {
 }
 
 
-def engines(model, folder):
+def engines(model, folder, channels):
     """The name of each engine, its steps, and the bytes that a frame reads: weights and rings."""
     rings = sum(
-        4 * 2 * CHANNELS * layer.window * layer.project_out.in_features
+        4 * 2 * channels * layer.window * layer.project_out.in_features
         for layer in getattr(model.separator, "transformer", ())
     )
     yield "model", model, sum(4 * weight.numel() for weight in model.parameters()) + rings
@@ -62,9 +62,9 @@ def engines(model, folder):
         yield name, OnnxSteps(file), file.stat().st_size + rings
 
 
-def durations(steps, block, seconds):
+def durations(steps, block, seconds, channels):
     """CPU seconds of each block of noise, sorted; the first blocks, which fill caches, are not counted."""
-    stream, noise = StreamingSeparator(steps, CHANNELS), 0.1 * torch.randn(CHANNELS, block)
+    stream, noise = StreamingSeparator(steps, channels), 0.1 * torch.randn(channels, block)
     times = []
     for _ in range(WARM + round(seconds * RATE / block)):
         begin = time.thread_time()
@@ -87,24 +87,26 @@ def seconds_to_read(size):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--channels", type=int, default=1)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--blocks", default="5,10,20")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, ONNX Runtime {version('onnxruntime')}, stereo at {RATE} Hz"
-    )
+    versions = f"torch {torch.__version__}, ONNX Runtime {version('onnxruntime')}"
+    print(f"{platform.machine()}, {versions}, {options.channels} channel(s) at {RATE} Hz")
     print(
         f"{'model':10} {'engine':10} {'block':>6} {'p50':>7} {'p99':>7} {'p99.9':>7} {'bound':>7}  ms of CPU; real time"
     )
     for name in options.models.split(","):
         model = MODELS[name]().eval()
         with TemporaryDirectory() as place:
-            for engine, steps, size in engines(model, Path(place)):
+            for engine, steps, size in engines(model, Path(place), options.channels):
                 bound = 1000 * seconds_to_read(size)
                 for milliseconds in map(float, options.blocks.split(",")):
-                    times = 1000 * durations(steps, round(milliseconds * RATE / 1000), options.seconds)
+                    times = 1000 * durations(
+                        steps, round(milliseconds * RATE / 1000), options.seconds, options.channels
+                    )
                     cells = " ".join(f"{np.percentile(times, part):7.2f}" for part in (50, 99, 99.9))
                     part = times.mean() / milliseconds
                     print(f"{name:10} {engine:10} {milliseconds:6g} {cells} {bound:7.2f}  {part:.2f}", flush=True)
