@@ -237,7 +237,7 @@ def options(conf):
     """The command line that makes a recipe small and short."""
     model = yaml.safe_load(conf.read_text())["model"]
     kind = model["separator"] if isinstance(model["separator"], str) else model["separator"]["class_path"]
-    chosen = BRIEF | TINY.get(kind, {}) | ELSEWHERE.get(name_of(conf), {})
+    chosen = BRIEF | TINY.get("LTL" if "_trans_" in kind else kind, {}) | ELSEWHERE.get(name_of(conf), {})
     if "LearnedDecoder" in str(model.get("decoder")):
         chosen |= LEARNED
     return [f"--{key}={value}" for key, value in chosen.items()]
