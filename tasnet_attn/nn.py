@@ -6,7 +6,7 @@ Shapes: N batch x channels, H heads, L frames, D model width.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from tasnet_attn.errors import at_least
 
 Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"]
-BLOCK = 256  # queries that windowed attention takes at once: large enough to be fast, small against long inputs
+BLOCK = 256  # frames that a stream takes at once: large enough to be fast, small against long inputs
+LEAST = 64  # queries in a block of windowed attention: fewer, and the keys are copied too often
+WIDTHS = {"cpu": 1}  # a head is filled up with zeros to a multiple that fused kernels take; on other devices of 8
 FUSED = 32  # frames from which on a step's attention takes the fused kernel
 
 
@@ -71,28 +73,53 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None 
 
     Source: Vaswani et al. 2017, equation 1.
     """
+    width = q.shape[-1]
+    if missing := 0 if exporting() else -width % WIDTHS.get(q.device.type, 8):
+        q, k, v = (F.pad(x, (0, missing)) for x in (q, k, v))
+        return _attend(q, k, v, causal, window, scale=width**-0.5)[..., :width]
+    return _attend(q, k, v, causal, window)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, **how: Any) -> Tensor:
     length, offset = q.shape[-2], k.shape[-2] - q.shape[-2]
     if offset == 0 and (window is None or not exporting() and window >= length):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    reach = k.shape[-2] if window is None else window
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, **how)
+    if window is not None and not exporting():  # to an exporter blocks would fix their number
+        return _banded(q, k, v, causal, window, **how)
     positions = torch.arange(k.shape[-2], device=q.device)
+    mask = _allowed(positions[offset:], positions, causal, window)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **how)
 
-    def allowed(now: Tensor, seen: Tensor) -> Tensor:
-        age = now[:, None] - seen
-        return (age < reach) & (age >= 0 if causal else age > -reach)
 
-    if exporting():  # blocks would fix their number
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed(positions[offset:], positions))
-    block = length if window is None else max(window, BLOCK)
-    outputs = []
-    for start in range(0, length, block):
-        now = positions[offset + start : offset + min(start + block, length)]
-        first = max(0, offset + start - reach + 1)
-        last = offset + start + len(now) + (0 if causal else reach - 1)
-        keys, values, seen = k[..., first:last, :], v[..., first:last, :], positions[first:last]
-        queries = q[..., start : start + len(now), :]
-        outputs.append(F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed(now, seen)))
-    return torch.cat(outputs, dim=-2)
+def _allowed(now: Tensor, seen: Tensor, causal: bool, window: int | None) -> Tensor:
+    """Which frames each frame sees, [frames now, frames seen]."""
+    age = now[:, None] - seen
+    near = torch.ones_like(age, dtype=torch.bool) if window is None else age < window
+    return near & (age >= 0) if causal else near if window is None else near & (age > -window)
+
+
+def _banded(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, **how: Any) -> Tensor:
+    """`attend` in a window: blocks of queries, all in one call, each with the keys that it may see.
+
+    (A call for each would train in time that grows with the square of the length: a slice's gradient is as long as the
+    whole.)
+    """
+    batch, length, offset = len(q), q.shape[-2], k.shape[-2] - q.shape[-2]
+    block = min(max(LEAST, window // 2), length)
+    count, before, after = -(-length // block), window - 1, 0 if causal else window - 1
+    first, span = offset - before, before + block + after  # the position of the first key; how many each block is given
+    ends = -first, first + before + count * block + after - k.shape[-2]
+    now, seen = torch.arange(block, device=q.device), torch.arange(span, device=q.device)
+    starts = torch.arange(count, device=q.device)[:, None] * block
+    keys = first + starts + seen
+    mask = _allowed(now + before, seen, causal, window) & ((keys >= 0) & (keys < offset + length))[:, None]
+    mask |= (starts + now >= length)[..., None]  # what is cut off may see anything: nothing at all would be NaN
+    q = F.pad(q, (0, 0, 0, count * block - length)).unflatten(-2, (count, block))
+    k, v = (F.pad(x, (0, 0, *ends)).unfold(-2, span, block).mT for x in (k, v))  # [N, H, count, span, d]
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # [N * count, H, ...]
+    mask = mask[:, None].repeat(batch, 1, 1, 1)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **how)
+    return attended.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)[..., :length, :]
 
 
 class Ring(NamedTuple):
