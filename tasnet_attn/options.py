@@ -263,6 +263,8 @@ def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     option("--sources", type=_or_none(_listed), help="the tracks': a,b; none: the model's (default)")
     option("--rate", type=hertz, metavar="HZ", help="of scoring; none: the tracks' (default)")
     option("--beside", type=int, nargs="*", metavar="HZ", help="also score whole tracks at these rates")
+    help = "also excerpts of these lengths: score, time and memory"
+    option("--by-length", type=float, nargs="*", metavar="SECONDS", help=help)
     option("--audio", type=text, metavar="FORMAT", help="keep it as wav, flac or ogg, for the report; none")
     baselines = ("mixture", "oracle-binary", "oracle-ratio", "oracle-wiener")
     help = f"also score these: {', '.join(baselines)}"

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from tasnet_attn import config, terminal
 from tasnet_attn.audio.writing import Encoding, write_signals
 from tasnet_attn.data import Track, from_config
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation import lengths
 from tasnet_attn.evaluation.choosing import choose
 from tasnet_attn.evaluation.oracles import BASELINES
 from tasnet_attn.evaluation.results import (
@@ -72,6 +74,7 @@ def evaluate(
     order_by_references: bool = False,
     rate: int | None = None,
     beside: Sequence[int] = (),
+    by_length: Sequence[float] = (),
     show: Sequence[str] = (),
     convention: Convention = "median of medians",
     name: str | None = None,
@@ -101,6 +104,7 @@ def evaluate(
         rate: Hz at which the estimates are scored; None: the tracks'. A model of another rate gets the mixture
             resampled, and its estimates are resampled back.
         beside: more rates, in Hz: the scores of whole tracks there too, as "NSDR at 8 kHz"; tracks lie in memory then.
+        by_length: seconds; also excerpts of these lengths, each separated in one piece: `lengths.by_length`.
         show: metrics in the table that is printed; none: all.
         convention: the one in that table, see `summary.CONVENTIONS`.
         name: the system's, for the report; None: the folder's, or its parent's if it is called "evaluation".
@@ -121,6 +125,8 @@ def evaluate(
     for hertz in (*beside, *([] if rate is None else [rate])):
         if not LOWEST <= hertz <= HIGHEST:
             raise UserError(f"evaluation: a rate of {hertz} Hz is too {'low' if hertz < LOWEST else 'high'}; {RATES}")
+    if by_length:
+        lengths.checked(model, tracks, by_length)
     names = offered(v3, beside)
     if not metrics and (unknown := [metric for metric in show if metric not in names]):
         raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; there are {', '.join(names)}")
@@ -144,19 +150,19 @@ def evaluate(
         pending: deque[tuple[str, Path, Future[dict[str, Any]]]] = deque()
 
         name = name or named(out)
-        lengths = {track.name: track.length / track.sample_rate for track in tracks}
+        seconds_of = {track.name: track.length / track.sample_rate for track in tracks}
 
         def finish() -> None:
             track, place, future = pending.popleft()
             documents[track] = future.result()
             shutil.rmtree(place, ignore_errors=True)
             write_text(out / f"{file_name(track)}.json", json.dumps(documents[track], indent=1))
-            bar.update(lengths[track])
+            bar.update(seconds_of[track])
 
         gpu = jobs == 1 and system.device.type == "cuda"
         scorer = Scorer(settings, metrics, system.device if gpu else torch.device("cpu"))
         how = {"version": __version__, "metrics": config.describe(list(metrics)), **settings}
-        length = sum(lengths.values())
+        length = sum(seconds_of.values())
         with workspace(out) as work, _executor(jobs) as executor, terminal.bar(length, "s of audio", name) as bar:
             for number, track in enumerate(tracks, 1):
                 bar.set_postfix_str(f"track {number} of {len(tracks)}")
@@ -172,13 +178,13 @@ def evaluate(
                 if kept and kept[OURS].get("stamp") == stamp and (audio is None or folder.is_dir()):
                     documents[track.name] = kept
                     shutil.rmtree(place, ignore_errors=True)
-                    bar.update(lengths[track.name])
+                    bar.update(seconds_of[track.name])
                     terminal.detail(f"{track.name}: scored already")
                     continue
                 began = time.perf_counter()
                 system.estimate(track.name, scored_rate, mixture, references, spools[2])
                 took = f"separated in {time.perf_counter() - began:.1f} s"
-                terminal.detail(f"{track.name}: {lengths[track.name]:.1f} s of audio, {took}")
+                terminal.detail(f"{track.name}: {seconds_of[track.name]:.1f} s of audio, {took}")
                 estimates = spools[2].signals()
                 order = best_order(estimates, references) if system.interchangeable else list(range(len(sources)))
                 if audio is not None:
@@ -197,6 +203,8 @@ def evaluate(
         about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
         about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
         summary = write_tables(out, ordered, **about, **(facts or {}))
+        if by_length:
+            lengths.by_length(model, tracks, out, by_length, device)
         for track in tracks:
             with touching(out):
                 (out / f"{file_name(track.name)}.json").stat()  # else the folder was removed meanwhile
@@ -231,6 +239,8 @@ def run(
             facts = {key: choice[key] for key in ("checkpoint", "oracle")} | {"mask": mask or None}
             found.append(evaluate(system, tracks, below, **options | called, facts=facts))
             print(shown(below, found[-1]))
+            if options["by_length"]:
+                print(lengths.shown(pd.read_csv(below / lengths.FILE)))
     write_text(folder / "table.txt", "\n\n".join(map(table_of, found)) + "\n")
     return found[0]
 

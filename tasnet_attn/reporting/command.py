@@ -5,6 +5,7 @@ It opens from disk and asks no network for anything: styles, scripts, spectrogra
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from jinja2 import Environment, FileSystemLoader
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import named
+from tasnet_attn.evaluation.lengths import FILE
 from tasnet_attn.evaluation.results import read_summary, read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.reporting import tables
+from tasnet_attn.reporting.figures import by_length
 from tasnet_attn.reporting.listening import Listening, has_audio
 from tasnet_attn.reporting.tables import System
 
@@ -49,6 +52,7 @@ def report(
         UserError: no folder, or one without scores.
     """
     systems = _systems([Path(folder) for folder in folders])
+    out = systems[0].folder / "report.html" if out is None else Path(out)
     listening = Listening(seconds, audio)
     sections = _players(systems, listening, players)
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -63,13 +67,23 @@ def report(
         distributions=tables.distributions(systems),
         tracks=tables.tracks(systems),
         silence=tables.silence(systems),
+        by_length=_by_length(systems, out),
         players=sections,
         audio=json.dumps(listening.audio),
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
     )
     page = page.encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of letters
-    return write_text(systems[0].folder / "report.html" if out is None else Path(out), page)
+    return write_text(out, page)
+
+
+def _by_length(systems: Sequence[System], out: Path) -> str:
+    """The figure of those that were evaluated by length, beside the page, as base64 for it; "": there are none."""
+    tables_ = {system.name: system.folder / FILE for system in systems if (system.folder / FILE).is_file()}
+    if not tables_:
+        return ""
+    figure = by_length({name: pd.read_csv(file) for name, file in tables_.items()}, out.with_name("by_length.png"))
+    return base64.b64encode(figure.read_bytes()).decode()
 
 
 def _systems(folders: Sequence[Path]) -> list[System]:

@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from tasnet_attn.files import whole
+
+
+def by_length(tables: dict[str, pd.DataFrame], path: Path) -> Path:
+    """Score, memory and time against the length of excerpts, a line for each system.
+
+    Args:
+        tables: {system: its `by_length.csv`, see `evaluation.lengths`}.
+        path: the PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    score, memory, seconds = figure.subplots(1, 3)
+    for number, (name, table) in enumerate(tables.items()):
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^vPX"[number % 7], "label": name}
+        score.plot(table["length"], table["SI-SNRi"], **style)
+        score.fill_between(table["length"], table["low"], table["high"], color=style["color"], alpha=0.15, linewidth=0)
+        memory.plot(table["length"], table["memory"], **style)
+        seconds.plot(table["length"], table["seconds"], **style)
+    score.set(ylabel="SI-SNRi (dB)")
+    memory.set(ylabel="memory (MB)", yscale="log")
+    seconds.set(ylabel="computation for a second (s)", yscale="log")
+    lengths = sorted({length for table in tables.values() for length in table["length"]})
+    for axis in (score, memory, seconds):
+        axis.set_xscale("log")
+        axis.set_xticks(lengths, [f"{length:g}" for length in lengths])
+        axis.minorticks_off()
+        axis.set_xlabel("length of an excerpt (s)")
+    figure.legend(*score.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    with whole(path, path.suffix) as part:
+        figure.savefig(part, dpi=100)
+    return path
 
 
 def spectrograms(signals: dict[str, Tensor], sample_rate: int, path: Path, seconds: float = 8.0) -> Path:
