@@ -18,6 +18,8 @@ Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_no
 BLOCK = 256  # frames that a stream takes at once: large enough to be fast, small against long inputs
 LEAST = 64  # queries in a block of windowed attention: fewer, and the keys are copied too often
 WIDTHS = {"cpu": 1}  # a head is filled up with zeros to a multiple that fused kernels take; on other devices of 8
+Norm = Literal["post", "pre"]
+FFN = Literal["linear", "lstm"]
 FUSED = 32  # frames from which on a step's attention takes the fused kernel
 
 
@@ -200,63 +202,88 @@ def _latest(frame: Tensor, slots: Tensor) -> Tensor:
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, then Linear-ReLU-Linear; residual and LayerNorm after each (post-norm).
+    """Self-attention, then a feed-forward part (hidden layer, ReLU, linear map); each with residual and LayerNorm.
 
     Args:
         width: D.
         heads: H, divides D.
         ffn: width of the hidden layer.
         causal, window: see `attend`.
+        norm: "post", after each sum, or "pre", before each part; nothing is normalised at the end then.
+        ffn_layer: the hidden layer, "linear" or "lstm", which reads both ways where the attention does (DPTNet: Chen
+            et al. 2020).
         dropout: on both residual branches. There is none inside the attention: it would leave the fused kernels.
 
     Source: Vaswani et al. 2017, section 3.
     """
 
     def __init__(
-        self, width: int, heads: int, ffn: int, causal: bool, window: int | None = None, dropout: float = 0.0
+        self,
+        width: int,
+        heads: int,
+        ffn: int,
+        causal: bool,
+        window: int | None = None,
+        dropout: float = 0.0,
+        norm: Norm = "post",
+        ffn_layer: FFN = "linear",
     ) -> None:
         super().__init__()
         at_least(1, heads=heads, ffn=ffn)
         if width % heads:
             raise ValueError(f"heads {heads} must divide the width {width}")
-        self.heads, self.causal, self.window = heads, causal, window
+        if norm not in ("post", "pre") or ffn_layer not in ("linear", "lstm"):
+            raise ValueError(f"norm {norm!r} is none of post, pre, or ffn_layer {ffn_layer!r} none of linear, lstm")
+        self.heads, self.causal, self.window, self.norm_first = heads, causal, window, norm == "pre"
         self.project_in = nn.Linear(width, 3 * width)  # queries, keys, values
         self.project_out = nn.Linear(width, width)
-        self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.ReLU(), nn.Linear(ffn, width))
+        self.recurrent = LSTM(width, ffn, bidirectional=not causal) if ffn_layer == "lstm" else None
+        hidden = 2 * ffn if self.recurrent and not causal else ffn
+        first = nn.Identity() if self.recurrent else nn.Linear(width, ffn)
+        self.ffn = nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, width))
         self.norm_attention, self.norm_ffn = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, L, D] -> [N, L, D]."""
         q, k, v = self._projected(x)
-        return self._finished(x, self.attend(q, k, v))
+        return self._finished(x, self.attend(q, k, v), None)[0]
 
-    def initial_state(self, batch: int) -> Ring:
-        """The keys and values before the first frame; without a window no slots yet."""
+    def initial_state(self, batch: int) -> Any:
+        """The ring before the first frame, without a window no slots yet; with an LSTM also the LSTM's state."""
         slots = 0 if self.window is None else self.window - 1
         weight = self.project_out.weight
         shape = batch, self.heads, slots, weight.shape[0] // self.heads
-        return Ring(weight.new_zeros(shape), weight.new_zeros(shape))
+        ring = Ring(weight.new_zeros(shape), weight.new_zeros(shape))
+        return (ring, self.recurrent.initial_state(batch)) if self.recurrent else ring
 
-    def step(self, x: Tensor, ring: Ring, frame: Tensor, hidden: Tensor | None) -> tuple[Tensor, Ring]:
-        """`forward` on frames [N, l, D] after `frame` others, whose last ones are in the ring; and the next ring.
+    def step(self, x: Tensor, state: Any, frame: Tensor, hidden: Tensor | None) -> tuple[Tensor, Any]:
+        """`forward` on frames [N, l, D] after `frame` others, whose last ones are in the ring; and the next state.
 
         `hidden`: see `attend_further`; one for all layers of the same window.
         """
         if not self.causal:
             raise ValueError("attention that sees later frames has no step")
         q, k, v = self._projected(x)
+        ring, carried = state if self.recurrent else (state, None)
         attended, ring = attend_further(q, k, v, ring, frame, hidden)
-        return self._finished(x, attended), ring
+        x, carried = self._finished(x, attended, carried)
+        return x, (ring, carried) if self.recurrent else ring
 
     def _projected(self, x: Tensor) -> Tensor:
         """Queries, keys and values, [3, N, H, L, D/H]."""
+        x = self.norm_attention(x) if self.norm_first else x
         return self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def _finished(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows the attention [N, H, L, D/H]: output map, residuals, norms, feed-forward."""
-        x = self.norm_attention(x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2))))
-        return self.norm_ffn(x + self.dropout(self.ffn(x)))
+    def _finished(self, x: Tensor, attended: Tensor, carried: Any) -> tuple[Tensor, Any]:
+        """What follows the attention [N, H, L, D/H]: output map, residuals, norms, feed-forward with its state."""
+        x = x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2)))
+        x = x if self.norm_first else self.norm_attention(x)
+        y = self.norm_ffn(x) if self.norm_first else x
+        if self.recurrent:
+            y, carried = self.recurrent(y, carried)
+        x = x + self.dropout(self.ffn(y))
+        return (x if self.norm_first else self.norm_ffn(x)), carried
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`attend` as this layer does it."""

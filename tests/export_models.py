@@ -48,8 +48,10 @@ def audioslots(slots):
 
 
 def dual_path(fold, **settings):
-    path = partial(LTL, lstm_before=1, transformer_layers=1, hidden=4, heads=2, ffn=4, bidirectional=True)
-    return partial(DualPath, fold=fold, width=6, n_blocks=1, within=path, across=path, **settings)
+    path = partial(LTL, transformer_layers=1, hidden=4, heads=2, ffn=4)
+    path = partial(path, **settings) if settings else partial(path, bidirectional=True)
+    norm = None if settings else "layer"
+    return partial(DualPath, fold=fold, width=6, n_blocks=1, within=path, across=path, norm=norm)
 
 
 def samsnet(segment=0.05):
@@ -66,7 +68,9 @@ KINDS = {
     "DualPath, bands": lambda: spectrogram_model(
         dual_path(partial(Bands, n_bands=3)), Mask(kind="complex"), None, power=0.3, features="complex"
     ),
-    "DualPath, chunks": lambda: tasnet_model(dual_path(partial(Chunks, size=4), norm="global")),
+    "DualPath, chunks": lambda: tasnet_model(
+        dual_path(partial(Chunks, size=4), lstm_before=0, attention="full", ffn_layer="lstm", project=False)
+    ),
     "Hourglass, Park's": lambda: hourglass(Hourglass),
     "Hourglass, the report's": lambda: hourglass(Hourglass, batch_norm=True, growth=2, kernel_size=3),
     "SkipAttentionHourglass": lambda: hourglass(SkipAttentionHourglass),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tasnet_attn.errors import at_least
-from tasnet_attn.nn import BLOCK, LSTM, Init, TransformerLayer, beyond_window, exporting, sinusoids
+from tasnet_attn.nn import BLOCK, FFN, LSTM, Init, Norm, TransformerLayer, beyond_window, exporting, sinusoids
 from tasnet_attn.separators.base import Separator
 
 
@@ -35,6 +35,9 @@ class LTL(Separator):
         init: how the transformer's weight matrices start; nothing else is touched.
         dropout: on the residual branches of the transformer.
         input_norm: LayerNorm over the features of each frame.
+        norm: of the transformer's layers, "post" or "pre", with one more LayerNorm behind the last then.
+        ffn_layer: the hidden layer of the feed-forward parts, "linear" or "lstm" (DPTNet).
+        project: the linear map to the masks; False: none, for a path of `DualPath`, which is as wide as its features.
 
     Source: "Blending the attention mechanism in TasNet" (hal-02986238). The paper leaves open heads, positional code
     and dropout.
@@ -59,6 +62,9 @@ class LTL(Separator):
         init: Init = "xavier_uniform",
         dropout: float = 0.0,
         input_norm: bool = False,
+        norm: Norm = "post",
+        ffn_layer: FFN = "linear",
+        project: bool = True,
     ) -> None:
         super().__init__()
         at_least(0, lstm_before=lstm_before, transformer_layers=transformer_layers, lstm_after=lstm_after)
@@ -75,11 +81,15 @@ class LTL(Separator):
         self.norm = nn.LayerNorm(n_features) if input_norm else nn.Identity()
         self.before = LSTM(width, hidden, lstm_before, bidirectional) if lstm_before else None
         width = hidden * (1 + bidirectional) if lstm_before else width
-        layers = [TransformerLayer(width, heads, ffn, causal, window, dropout) for _ in range(transformer_layers)]
+        settings = (heads, ffn, causal, window, dropout, norm, ffn_layer)
+        layers = [TransformerLayer(width, *settings) for _ in range(transformer_layers)]
         self.transformer = nn.ModuleList(layers)
+        self.norm_transformer = nn.LayerNorm(width) if norm == "pre" and layers else nn.Identity()
         self.after = LSTM(width, hidden, lstm_after, bidirectional) if lstm_after else None
         width = hidden * (1 + bidirectional) if lstm_after else width
-        self.to_masks = nn.Linear(width, n_sources * n_features)
+        if not project and width != n_sources * n_features:
+            raise ValueError(f"project: false gives {width} numbers a frame; {n_sources * n_features} are needed")
+        self.to_masks = nn.Linear(width, n_sources * n_features) if project else nn.Identity()
         for layer in layers:
             layer.initialise(init)
 
@@ -111,7 +121,7 @@ class LTL(Separator):
     def initial_state(self, batch: int) -> dict[str, Any]:
         before, after = (lstm and lstm.initial_state(batch) for lstm in (self.before, self.after))
         rings = [cast(TransformerLayer, layer).initial_state(batch) for layer in self.transformer]
-        frame = torch.zeros((), dtype=torch.long, device=self.to_masks.weight.device)
+        frame = torch.zeros((), dtype=torch.long, device=next(self.parameters()).device)
         return {"frame": frame, "before": before, "rings": rings, "after": after}
 
     def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
@@ -141,6 +151,7 @@ class LTL(Separator):
             assert isinstance(layer, TransformerLayer)
             x, ring = (layer(x), None) if ring is None else layer.step(x, ring, frame, hidden)
             rings.append(ring)
+        x = self.norm_transformer(x)
         if self.after is not None:
             x, after = self.after(x, after)
         masks = self.to_masks(x).unflatten(-1, (self.n_sources, -1))  # [N, L, S, F]

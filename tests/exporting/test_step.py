@@ -25,7 +25,8 @@ from tasnet_attn.separators import LTL, Bands, DualPath, TasNet
 
 WINDOWED = partial(LTL, hidden=8, heads=1, ffn=8, transformer_layers=2, window=9)
 CODED = partial(WINDOWED, lstm_before=0, lstm_after=2, positional="sinusoidal")
-BANDS = partial(DualPath, fold=partial(Bands, n_bands=3, standardise="frame"), width=8, n_blocks=2, across=WINDOWED)
+ACROSS = partial(WINDOWED, norm="pre", ffn_layer="lstm")
+BANDS = partial(DualPath, fold=partial(Bands, n_bands=3, standardise="frame"), width=8, n_blocks=2, across=ACROSS)
 MODELS = {
     "LTL": lambda: tasnet_model(WINDOWED),
     "TasNet, overlapping": lambda: tasnet_model(partial(TasNet, hidden=8), kernel_size=20, stride=7),

@@ -15,8 +15,10 @@ from tasnet_attn.cli import main
 from tasnet_attn.config.components import OPTIONAL
 from tasnet_attn.errors import UserError
 from tasnet_attn.heads import Mask
+from tasnet_attn.nn import TransformerLayer
 from tasnet_attn.separators import LTL, Chunks, DualPath, Separator
 from tasnet_attn.separators import asteroid as maskers
+from tasnet_attn.separators.folds import GlobalNorm
 
 masknn, models = compat.asteroid.masknn, compat.asteroid.models
 NETWORKS = {  # each masker, the network of Asteroid's that holds it, and settings that make it small
@@ -151,6 +153,30 @@ def test_our_dual_path_is_asteroid_s_dprnn(frames, size, hop, one_way):
     expected = theirs(features)
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(ours(features)[-1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_our_transformer_layer_is_dptnet_s():
+    """With its global norm in the place of LayerNorm: the layer's other weights and arithmetic are the same."""
+    theirs = masknn.attention.ImprovedTransformedLayer(8, 2, 5).eval()
+    ours = TransformerLayer(8, 2, 5, causal=False, ffn_layer="lstm")
+    ours.norm_attention, ours.norm_ffn = GlobalNorm(8), GlobalNorm(8)
+    names = {
+        "mha.in_proj_": "project_in.",
+        "mha.out_proj": "project_out",
+        "linear": "ffn.2",
+        "norm_mha": "norm_attention",
+        "norm_ff.": "norm_ffn.",
+        "gamma": "weight",
+        "beta": "bias",
+    }
+    weights = {}
+    for name, weight in theirs.state_dict().items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        weights[name] = torch.nn.init.normal_(weight)
+    ours.load_state_dict(weights)
+    x = torch.randn(2, 7, 8)
+    torch.testing.assert_close(ours(x), theirs(x.transpose(1, 2)).transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_our_dual_path_has_dprnn_s_number_of_parameters():

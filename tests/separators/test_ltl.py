@@ -60,6 +60,9 @@ CHANGES = [
     {"init": "kaiming_normal"},
     {"dropout": 0.5},
     {"input_norm": True},
+    {"norm": "pre"},
+    {"ffn_layer": "lstm"},
+    {"project": False, "hidden": 16},
 ]
 
 
@@ -147,9 +150,10 @@ def test_initialisation_has_the_formula_s_deviation_on_the_transformer_only(init
         LTL(6, 2, 1, 2, 1, hidden=4, heads=2, ffn=5),
         LTL(6, 2, 0, 2, 0, heads=2, ffn=5, positional="sinusoidal", window=4),
         LTL(6, 2, 2, 1, 0, hidden=4, heads=2, ffn=5, window=3, input_norm=True),
+        LTL(6, 2, 1, 2, 0, hidden=4, heads=2, ffn=5, window=4, norm="pre", ffn_layer="lstm"),
         TasNet(6, 2, hidden=4),
     ],
-    ids=["LTL", "window, code", "window", "TasNet"],
+    ids=["LTL", "window, code", "window", "LSTM in the layers", "TasNet"],
 )
 def test_blocks_with_carried_state_equal_the_whole(separator):
     assert separator.causal
@@ -178,6 +182,9 @@ def test_parse_and_its_errors():
         ({"attention": "both"}, "attention"),
         ({"positional": "learned"}, "positional"),
         ({"window": 0}, "window"),
+        ({"norm": "middle"}, "norm 'middle'"),
+        ({"ffn_layer": "gru"}, "ffn_layer 'gru'"),
+        ({"project": False}, "project: false gives 8 numbers a frame; 16 are needed"),
     ],
 )
 def test_bad_settings_are_said_clearly(settings, said):

@@ -27,7 +27,8 @@ def spectrogram(separator, n_fft=64, hop=16, drop=None, head=None, **settings):
 
 
 CODED = partial(LTL, lstm_before=0, lstm_after=1, heads=1, hidden=8, ffn=8, window=300, positional="sinusoidal")
-BANDS = partial(DualPath, fold=partial(Bands, n_bands=3, standardise="frame"), width=8, n_blocks=2, across=WINDOWED)
+ACROSS = partial(WINDOWED, norm="pre", ffn_layer="lstm")
+BANDS = partial(DualPath, fold=partial(Bands, n_bands=3, standardise="frame"), width=8, n_blocks=2, across=ACROSS)
 MODELS = {
     "LTL": lambda: tasnet_model(WINDOWED),
     "LTL that sees one frame": lambda: tasnet_model(partial(WINDOWED, window=1), stride=7),
