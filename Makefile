@@ -9,8 +9,12 @@ lint:
 	$(PYTHON) -m ruff format --check .
 types:
 	$(PYTHON) -m mypy
+# figures go to BENCH, a JSON file; tests/benchmarks/compare.py OLD NEW prints what a change costs
+BENCH ?= bench.json
 bench:
-	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; GOMP_SPINCOUNT=0 $(PYTHON) $$script || exit 1; done
+	rm -f $(BENCH)
+	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; GOMP_SPINCOUNT=0 BENCH_JSON=$(abspath $(BENCH)) $(PYTHON) $$script || exit 1; done
+	GOMP_SPINCOUNT=0 BENCH_JSON=$(abspath $(BENCH)) $(PYTHON) tests/benchmarks/bench_time_domain.py --memory
 
 # the page that separates in a browser; MODEL: an export to onnx-step that it carries, else users bring their own
 MODEL ?= $(wildcard demo/run/model.step.onnx)

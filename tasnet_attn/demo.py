@@ -6,6 +6,7 @@ the unseen song (split "test") are separated, scored, drawn and put on one page.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ def demo(out: Path, steps: int | None = None) -> Path:
     arguments = ["--config", str(recipe("demo") / "base.yml"), "--config", str(recipe("demo/ltl") / "conf.yml")]
     if steps is not None:
         arguments += [f"--trainer.max_steps={steps}", f"--task.lr_scheduler.init_args.T_max={steps}"]
-    with _one_thread():
+    arguments += [f"--data.cache={out / 'copies'}", "--data.workers=0"]  # decoded once, a batch takes 2 ms to read
+    with _threads(2):
         run = train([*arguments, "--out", str(out / "run"), "--ckpt_path", "last"])  # an interrupted demo goes on
 
     # the last weights, not the best on "valid": those excerpts are to stay unseen
@@ -75,14 +77,13 @@ def demo(out: Path, steps: int | None = None) -> Path:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Train in one thread, while the loader reads in another process.
+def _threads(most: int) -> Iterator[None]:
+    """Train in two threads, or in one where there is one core.
 
-    The LSTM's small steps gain nothing from a second thread and lose much where threads wait politely for each other;
-    and sums in one order give everybody the same weights, and scores.
+    More gain nothing in the LSTM's small steps; and sums in one order give everybody the same weights, and scores.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(most, os.cpu_count() or 1))
     try:
         yield
     finally:

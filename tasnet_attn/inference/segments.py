@@ -27,6 +27,7 @@ from tasnet_attn.streaming import StreamingSeparator, cannot_stream
 
 SEGMENT = 20.0  # seconds, for models of any length
 OVERLAP = 0.25
+BATCH = 4  # segments at once; on a CPU one, as one fills it
 SHORTEST = 0.01  # seconds of a segment
 
 
@@ -162,6 +163,7 @@ class Stream:
         told = " and ".join(text for text, told in zip(about, given, strict=True) if told and self.streams)
         self.said = f"this model streams, without seams: {told}" if told else ""
         self.device = pick_device(device)
+        self.batch = 1 if self.device.type == "cpu" else BATCH
         self.model = on_device(model, self.device)
 
     def run(
@@ -220,11 +222,10 @@ class Stream:
     def _faded(self, blocks: Iterable[Tensor], scale: Tensor | None, references: Signals | None) -> Iterator[Tensor]:
         """Overlap-add of the segments' estimates, divided by the summed fades."""
         done, total, weights = 0, None, torch.empty(0)  # `done` is the position of total's first sample
-        for start, chunk in segments(blocks, self.size, self.hop):
-            estimate = self._model(chunk, scale)
+        for start, estimate in self._estimates(segments(blocks, self.size, self.hop), scale):
             if references is not None:
-                estimate = _ordered(references.read(start, start + chunk.shape[-1]), estimate)
-            fade = _fade(chunk.shape[-1], self.size - self.hop)
+                estimate = _ordered(references.read(start, start + estimate.shape[-1]), estimate)
+            fade = _fade(estimate.shape[-1], self.size - self.hop)
             if total is None:
                 total, weights = estimate * fade, fade
                 continue
@@ -239,11 +240,17 @@ class Stream:
         if total is not None:
             yield total / weights
 
-    def _model(self, chunk: Tensor, scale: Tensor | None) -> Tensor:
-        """[C, t] -> [S, C, t]; a model of fixed length gets zeros behind a short chunk."""
-        missing = self.size - chunk.shape[-1] if self.fixed else 0
-        padded = torch.nn.functional.pad(chunk, (0, missing))
-        return self.model(padded.unsqueeze(0).to(self.device), scale)[0, ..., : chunk.shape[-1]].float().cpu()
+    def _estimates(self, chunks: Iterable[tuple[int, Tensor]], scale: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """(start, [C, t]) -> (start, [S, C, t]), several at once; for models of fixed length zeros fill a short one."""
+        chunks = iter(chunks)
+        while taken := list(itertools.islice(chunks, self.batch)):
+            lengths = [chunk.shape[-1] for _, chunk in taken]
+            size = self.size if self.fixed else max(lengths)  # only a stream's one segment may be short
+            padded = [torch.nn.functional.pad(chunk, (0, size - chunk.shape[-1])) for _, chunk in taken]
+            of_clip = None if scale is None else scale.flatten().repeat(len(taken), 1)  # [B, C]
+            found = self.model(torch.stack(padded).to(self.device), of_clip).float().cpu()
+            for (start, _), length, estimate in zip(taken, lengths, found, strict=True):
+                yield start, estimate[..., :length]
 
 
 def segments(blocks: Iterable[Tensor], size: int, hop: int, whole: bool = True) -> Iterator[tuple[int, Tensor]]:

@@ -12,7 +12,8 @@ from tasnet_attn.errors import UserError
 Differences = dict[str, tuple[Any, Any]]  # by key, as a user writes it: the old value and the new one
 
 # where, how long and how shown; of the trainer everything but what decides what is learned
-FREE = ("out", "evaluation", "checkpoint", "early_stopping", "on_nan", "data.workers", "data.cache")
+FREE = ("out", "evaluation", "checkpoint", "early_stopping", "on_nan", "data.workers", "data.cache",
+        "task.compile", "task.channels_last")  # fmt: skip
 BOUND = (
     "early_stopping.monitor", "early_stopping.mode", "trainer.precision", "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",

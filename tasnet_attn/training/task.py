@@ -42,6 +42,8 @@ class SeparationTask(LightningModule):
         optimizer: from parameters to an optimiser.
         lr_scheduler: from an optimiser to a schedule; None: a constant rate.
         lr_interval: whether the schedule counts epochs or steps.
+        compile: by torch.compile, which needs a compiler; worth its minutes on a GPU.
+        channels_last: keep the weights of 2-D convolutions with their channels last, as some devices' kernels want.
     """
 
     def __init__(
@@ -53,9 +55,12 @@ class SeparationTask(LightningModule):
             optimizer, monitor="valid_loss", factor=0.5, patience=2, threshold=0.0, threshold_mode="abs"
         ),
         lr_interval: Literal["epoch", "step"] = "epoch",
+        compile: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
+        self._compiled = torch.compile(model.analyse) if compile else None
         self.loss = loss or SISNR()
         self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval
         self.given_optimizer: Callable[[Optimizer], None] | None = None  # gives a new run's optimiser another's state
@@ -158,7 +163,7 @@ class SeparationTask(LightningModule):
 
     def _loss(self, batch: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         mixture, references, *clips = batch  # some data sets hand out the clips that the segments are cut out of
-        separation = self.model.analyse(mixture, *map(self._scale, clips))
+        separation = (self._compiled or self.model.analyse)(mixture, *map(self._scale, clips))
         with torch.autocast(mixture.device.type, enabled=False):
             return self.loss(separation, references, self.model), separation.estimates
 

@@ -17,6 +17,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+import results
 import soundfile
 import torch
 
@@ -70,6 +71,7 @@ def version_4(title: str, signals: tuple[torch.Tensor, torch.Tensor], repeats: i
     fast, ours = timed(lambda: bss_eval(references, estimates, RATE), 2 * repeats + 1)
     slow, theirs = timed(lambda: museval.evaluate(*arrays, win=RATE, hop=RATE), repeats)
     gaps = {n: difference([ours[n]], [x]) for n, x in zip(("SDR", "ISR", "SIR", "SAR"), theirs, strict=True)}
+    results.keep(f"BSSEval v4, {title}, s", fast)
     row("museval", slow, slow, "")
     row("ours", fast, slow, "  ".join(f"{name} {gap:.1e} dB" for name, gap in gaps.items()))
 
@@ -100,6 +102,7 @@ def version_3(title: str, signals: tuple[torch.Tensor, torch.Tensor], repeats: i
     except ImportError:
         print("  fast_bss_eval: not installed (pip install fast_bss_eval)")
     seconds, ours = timed(lambda: bss_eval_sources(references, estimates), 2 * repeats + 1)
+    results.keep(f"BSSEval v3, {title}, s", seconds)
     row("ours", seconds, slow, f"{difference(expected, list(ours.values())):.1e} dB")
 
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from results import keep
 
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Mask
@@ -151,6 +152,7 @@ def clip_table(args):
     for kind in ("report, 34.7 M", "Park, 34.2 M", "skip attention, 37.3 M"):
         length = args.seconds if kind.startswith("report") else args.other_seconds
         taken, grown = apart(clip, args.threads, args.device, kind, length)
+        keep(f"hourglass, {kind}, {length:g} s of audio on {args.device}, s", taken)
         print(f"{kind:24s} {length:8.1f} {taken:8.1f} {taken / length:12.2f} {grown:14.0f}")
 
 

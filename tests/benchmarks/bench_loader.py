@@ -21,6 +21,7 @@ import soundfile
 import torch
 from lookalikes import encode_stem_file
 from pytorch_lightning.utilities import rank_zero_only
+from results import keep
 
 from tasnet_attn.data import MUSDB18, StemFolders
 from tasnet_attn.data.musdb18 import STREAMS
@@ -110,6 +111,8 @@ def main(root):
         for workers in (0, 1, 2):
             seconds, cpu, memory = read(loader_of(root, layout, cached, workers))
             rate, cpu = PER_EPOCH / seconds, cpu / PER_EPOCH
+            if workers == 0:
+                keep(f"loader, {layout}{', copies' * cached}, s of CPU a segment", cpu)
             own = f"{1e3 * cpu:6.1f}{steps[1][1] / BATCH / cpu:7.0f}" if workers == 0 else " " * 13
             times = [rate * SEGMENT / (BATCH * SEGMENT / step) for step, _ in steps.values()]
             print(

@@ -22,6 +22,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ["OMP_NUM_THREADS"] = "1"  # a core for each process, on both sides
 
 from bench_memory import write_noise
+from results import keep
 
 from tasnet_attn import save
 from tasnet_attn.demo import recipe
@@ -76,6 +77,7 @@ if __name__ == "__main__":
     print(f"{platform.machine()}, torch {version('torch')}: {what}")
     medians = {side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in sides.items()}
     for side, (wall, cpu) in medians.items():
+        keep(f"{what}, {side}, s of CPU", cpu)
         print(f"{side:20s} {wall:7.2f} s  {cpu:7.2f} s of CPU")
     ratios = [a / b for a, b in zip(medians["separate --jobs 2"], medians["two bare processes"], strict=True)]
     print(f"{'ratio':20s} {ratios[0]:7.2f}    {ratios[1]:7.2f}")

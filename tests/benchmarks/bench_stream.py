@@ -21,6 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
+from results import keep
 
 from tasnet_attn import StreamingSeparator
 from tasnet_attn.demo import recipe
@@ -107,6 +108,7 @@ if __name__ == "__main__":
                     times = 1000 * durations(
                         steps, round(milliseconds * RATE / 1000), options.seconds, options.channels
                     )
+                    keep(f"stream, {name}, {engine}, {milliseconds:g} ms, ms of CPU", float(np.median(times)))
                     cells = " ".join(f"{np.percentile(times, part):7.2f}" for part in (50, 99, 99.9))
                     part = times.mean() / milliseconds
                     print(f"{name:10} {engine:10} {milliseconds:6g} {cells} {bound:7.2f}  {part:.2f}", flush=True)

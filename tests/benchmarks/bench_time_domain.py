@@ -1,43 +1,63 @@
-"""LTL against a bare loop over its layers, and beside Asteroid's time-domain models."""
+"""LTL beside Asteroid's time-domain models and a bare loop over its own layers: at equal frames, and as published.
 
+Every round takes each system once, so that ratios are of neighbours in time; tables give medians over rounds, and of
+the ratios to LTL 1_trans_0 their spread. Memory is that of a fresh process. A run can be cut in pieces: rounds are
+added to those that stand in FILE.
+
+    python tests/benchmarks/bench_time_domain.py [--out FILE] [--only SETTING ...] [--rounds N] [--minutes M]
+    python tests/benchmarks/bench_time_domain.py --memory          # of LTL with window 64, over the length
+"""
+
+import argparse
+import json
 import os
-import platform
 import statistics
+import subprocess
 import sys
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
+import results
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from tasnet_attn.ablation.cost import _Recurrent
 from tasnet_attn.compat import asteroid
 from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import LTL, TasNet
 
 THREADS = 2
+FILTERS = 500
+SETTINGS = {  # rate, seconds, kernel = stride, rounds
+    "4 s at 8 kHz": (8000, 4, 40, 7),
+    "20 s at 44.1 kHz": (44100, 20, 220, 5),
+    "4 s at 8 kHz, as published": (8000, 4, 40, 7),
+}
+BASE = "LTL 1_trans_0"
 
 
 class BareLTL(nn.Module):
     """What 1_trans_0 cannot do without: matrix products, nn.LSTM, SDPA, LayerNorm; no class of ours."""
 
-    def __init__(self):
+    def __init__(self, kernel):
         super().__init__()
-        self.u, self.v = nn.Linear(220, 500, bias=False), nn.Linear(220, 500, bias=False)
+        self.kernel = kernel
+        self.u, self.v = nn.Linear(kernel, 500, bias=False), nn.Linear(kernel, 500, bias=False)
         self.lstm = nn.LSTM(500, 500, batch_first=True)
         self.qkv = nn.ModuleList(nn.Linear(500, 1500) for _ in range(4))
         self.out = nn.ModuleList(nn.Linear(500, 500) for _ in range(4))
         self.wide = nn.ModuleList(nn.Linear(500, 256) for _ in range(4))
         self.narrow = nn.ModuleList(nn.Linear(256, 500) for _ in range(4))
-        self.masks, self.decode = nn.Linear(500, 1000), nn.Linear(500, 220, bias=False)
+        self.masks, self.decode = nn.Linear(500, 1000), nn.Linear(500, kernel, bias=False)
 
     def forward(self, mixture):
-        x = F.pad(mixture[0], (0, -mixture.shape[-1] % 220)).unflatten(-1, (-1, 220))
+        x = F.pad(mixture[0], (0, -mixture.shape[-1] % self.kernel)).unflatten(-1, (-1, self.kernel))
         norm = x.norm(dim=-1, keepdim=True) + 1e-8
         w = torch.relu(self.u(x / norm)) * torch.sigmoid(self.v(x / norm))
         y = self.lstm(w)[0]
@@ -50,45 +70,64 @@ class BareLTL(nn.Module):
         return self.decode(masks * (w * norm).unsqueeze(-2)).permute(0, 2, 1, 3).flatten(-2)[..., : mixture.shape[-1]]
 
 
-def median_time(call, runs):
-    times = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+def ours(separator, kernel, rate):
+    return SourceSeparator(["a", "b"], rate, GatedEncoder(FILTERS, kernel), separator, LearnedDecoder(FILTERS, kernel))
 
 
-def alternately(first, second, runs):
-    """Medians of both, and of the ratio pair by pair: the machine's speed drifts."""
-    pairs = [(median_time(first, 1), median_time(second, 1)) for _ in range(runs)]
-    return *(statistics.median(column) for column in zip(*pairs, strict=True)), statistics.median(
-        a / b for a, b in pairs
-    )
+def systems(setting):
+    """{name: what makes the model}."""
+    rate, _, kernel, _ = SETTINGS[setting]
+    frames = {"n_filters": FILTERS, "kernel_size": kernel, "stride": kernel} if "published" not in setting else {}
+    wide = partial(LTL, lstm_before=3, bidirectional=True, ffn=2048, transformer_layers=2)
+    own = {
+        BASE: LTL,
+        "LTL 2_trans_0": partial(LTL, lstm_before=2),
+        "LTL bidirectional 3_trans_0": wide,
+        "TasNet 4 LSTM": TasNet,
+        "TasNet 4 BLSTM": partial(TasNet, bidirectional=True),
+    }
+    found = {name: partial(ours, separator, kernel, rate) for name, separator in own.items()}
+    if frames:
+        found["plain torch, 1_trans_0"] = partial(BareLTL, kernel)
+    else:
+        found = {BASE: found[BASE]}
+    for name in ("LSTMTasNet", "ConvTasNet", "DPRNNTasNet", "DPTNet"):
+        found[f"Asteroid {name}"] = partial(getattr(asteroid.models, name), 2, sample_rate=rate, **frames)
+    return found
 
 
-def ours(separator, kernel=220, rate=44_100):
-    return SourceSeparator(["a", "b"], rate, GatedEncoder(500, kernel), separator, LearnedDecoder(500, kernel))
+def call_of(model):
+    return (lambda x: model(x)[:, :, 0]) if isinstance(model, SourceSeparator) else model
 
 
-def against_the_bare_loop():
-    model, bare = ours(LTL).eval(), BareLTL().eval()
-    mixture = torch.randn(1, 1, 20 * 44_100)
-    with torch.inference_mode():
-        a, b, ratio = alternately(lambda: model(mixture), lambda: bare(mixture), 9)
-    print("1_trans_0 (500, 220), 20 s at 44.1 kHz, forward")
-    print(f"  ours {a:.3f} s   bare loop {b:.3f} s   ratio (median of pairs) {ratio:.3f}\n")
+def run(model, mixture, mode):
+    """A training step's passes, or inference."""
+    if mode == "inference":
+        with torch.inference_mode():
+            call_of(model)(mixture)
+    else:
+        model.zero_grad()
+        call_of(model)(mixture).square().mean().backward()
 
 
-SYSTEMS = {
-    "LTL 1_trans_0": lambda: ours(LTL, 40, 8000),
-    "LTL 2_trans_0": lambda: ours(partial(LTL, lstm_before=2), 40, 8000),
-    "TasNet 4 LSTM": lambda: ours(TasNet, 40, 8000),
-    "TasNet 4 BLSTM": lambda: ours(partial(TasNet, bidirectional=True), 40, 8000),
-    "Asteroid LSTMTasNet": lambda: asteroid.models.LSTMTasNet(2, sample_rate=8000),
-    "Asteroid ConvTasNet": lambda: asteroid.models.ConvTasNet(2, sample_rate=8000),
-    "Asteroid DPTNet": lambda: asteroid.models.DPTNet(2, sample_rate=8000),
-}
+def operations(model, mixture):
+    """Floating-point operations of inference, attention and recurrent layers too; it takes the model's weights."""
+    model.to("meta").requires_grad_(False)
+    with FlopCounterMode(display=False) as products, _Recurrent() as recurrent:
+        call_of(model)(mixture.to("meta"))
+    return products.get_total_flops() + 2 * recurrent.macs
+
+
+def timed(function):
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak():
+    """Floating-point operations a second in a large matrix product."""
+    a, b = torch.randn(2, 2048, 2048)
+    return 2 * 2048**3 / min(timed(lambda: a @ b)[0] for _ in range(5))
 
 
 def resident_peak(reset=False):
@@ -99,51 +138,110 @@ def resident_peak(reset=False):
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def measure(name):
-    """One row, in a process of its own, so that the memory is this system's."""
-    model, mixture = SYSTEMS[name](), torch.randn(1, 1, 4 * 8000)
-    call = model if name.startswith("Asteroid") else lambda x: model(x)[:, :, 0]
-    with torch.inference_mode():
+def in_fresh_process(*words):
+    command = [sys.executable, "-W", "ignore", __file__, "--alone", *words]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [float(word) for word in found[-2:]]
+
+
+def alone(setting, name):
+    """MiB that inference and a training step add, of one system."""
+    if setting == "window 64":
+        mixture, make = torch.randn(1, 1, int(name) * 44100), partial(ours, partial(LTL, window=64), 220, 44100)
+    else:
+        rate, seconds, _, _ = SETTINGS[setting]
+        mixture, make = torch.randn(1, 1, rate * seconds), systems(setting)[name]
+    model, added = make(), []
+    for mode in ("inference", "training step"):
+        model.train(mode != "inference")
         before = resident_peak(reset=True)
-        forward = median_time(lambda: call(mixture), 5)
-        inference = resident_peak() - before
-
-    def step():
-        model.zero_grad()
-        call(mixture).square().mean().backward()
-
-    training = median_time(step, 3)
-    peak = resident_peak() - before
-    count = sum(p.numel() for p in model.parameters())
-    print(count, forward, training, inference, peak)
+        run(model, mixture, mode)
+        added.append(resident_peak() - before)
+    print(*added)
 
 
-def beside_asteroid():
-    import subprocess
+def measure(found, setting, rounds, until):
+    rate, seconds, _, _ = SETTINGS[setting]
+    mixture = torch.randn(1, 1, rate * seconds)
+    rows = found.setdefault(setting, {})
+    models = {name: make() for name, make in systems(setting).items()}
+    for name, model in models.items():
+        if name not in rows:
+            parameters = sum(p.numel() for p in model.parameters())
+            rows[name] = {"parameters": parameters, "rounds": [], "MiB": in_fresh_process(setting, name)}
+        rows[name]["flops"] = operations(systems(setting)[name](), mixture)
+        run(model, mixture, "inference")  # to warm up
+    while len(rows[BASE]["rounds"]) < rounds and time.time() < until:
+        new = {}
+        for name, model in models.items():
+            new[name] = {"peak": peak()}
+            for mode in ("inference", "training step"):
+                model.train(mode != "inference")
+                new[name][mode] = timed(lambda model=model, mode=mode: run(model, mixture, mode))
+        for name, figures in new.items():  # whole rounds only
+            rows[name]["rounds"].append(figures)
 
-    print("two sources, 4 s at 8 kHz, one channel; ours: 500 filters of 5 ms, hidden 500; Asteroid's: its defaults")
-    print(
-        f"{'':22}{'parameters':>12}{'forward':>10}{'ratio':>7}{'training':>10}{'ratio':>7}"
-        f"{'+MB fwd':>9}{'+MB train':>10}"
-    )
-    base = None
-    for name in SYSTEMS:
-        out = subprocess.run(
-            [sys.executable, "-W", "ignore", __file__, name], capture_output=True, text=True, check=True
-        )
-        count, forward, training, inference, peak = map(float, out.stdout.split()[-5:])
-        base = base or (forward, training)
-        print(
-            f"{name:22}{count:12,.0f}{1e3 * forward:7.0f} ms{forward / base[0]:7.2f}"
-            f"{1e3 * training:7.0f} ms{training / base[1]:7.2f}{inference:9.0f}{peak:10.0f}"
-        )
+
+def table(setting, rows):
+    print(f"\ntwo sources, {setting}, batch 1, {THREADS} threads; {len(rows[BASE]['rounds'])} rounds\n")
+    print("| system | parameters | inference | CPU | ratio (spread) | of peak | MiB | training step | CPU | ", end="")
+    print("ratio (spread) | MiB |\n|" + "---|" * 11)
+    for name, row in rows.items():
+        cells = [name, f"{row['parameters']:,}"]
+        for mode, memory in zip(("inference", "training step"), row["MiB"], strict=True):
+            wall, cpu = (statistics.median(r[mode][i] for r in row["rounds"]) for i in (0, 1))
+            pairs = [a[mode][0] / b[mode][0] for a, b in zip(row["rounds"], rows[BASE]["rounds"], strict=True)]
+            results.keep(f"{setting}: {name}, {mode}, s", wall)
+            cells += [f"{wall:.3f} s", f"{cpu:.3f} s"]
+            cells.append(f"{statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})")
+            if mode == "inference":
+                share = statistics.median(row["flops"] / r[mode][0] / r["peak"] for r in row["rounds"])
+                cells.append(f"{100 * share:.0f} %")
+            cells.append(f"{memory:.0f}")
+        print("| " + " | ".join(cells) + " |")
+    if {"LTL bidirectional 3_trans_0", "TasNet 4 BLSTM"} <= set(rows):
+        both = [rows[name]["rounds"] for name in ("LTL bidirectional 3_trans_0", "TasNet 4 BLSTM")]
+        pairs = [a["inference"][0] / b["inference"][0] - 1 for a, b in zip(*both, strict=True)]
+        middle, least, most = (f"{100 * x:+.0f}" for x in (statistics.median(pairs), min(pairs), max(pairs)))
+        print("\ninference of bidirectional 3_trans_0 against the BLSTM TasNet: ", end="")
+        print(f"{middle} % ({least} to {most}); the paper: -53 %")
+
+
+def memory_over_length():
+    print("LTL 1_trans_0 with window 64 at 44.1 kHz, MiB that inference and a training step add")
+    for seconds in (5, 20, 80):
+        inference, training = in_fresh_process("window 64", str(seconds))
+        results.keep(f"LTL window 64, {seconds} s, inference, MiB", inference)
+        results.keep(f"LTL window 64, {seconds} s, training step, MiB", training)
+        print(f"  {seconds:3} s  {inference:7.0f}  {training:7.0f}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further round after so many")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    if options.alone:
+        return alone(*options.alone)
+    print(results.machine())
+    if options.memory:
+        return memory_over_length()
+    begin = time.time()
+    stored = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    for setting in options.only:
+        measure(stored, setting, options.rounds or SETTINGS[setting][3], begin + 60 * options.minutes)
+        if options.out:
+            options.out.write_text(json.dumps(stored))
+        if stored[setting][BASE]["rounds"]:
+            table(setting, stored[setting])
+    print(f"\n{time.time() - begin:.0f} s")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(THREADS)
-    if len(sys.argv) > 1:
-        measure(sys.argv[1])
-    else:
-        print(f"{platform.machine()}, {THREADS} threads, torch {version('torch')}, asteroid {version('asteroid')}\n")
-        against_the_bare_loop()
-        beside_asteroid()
+    main()

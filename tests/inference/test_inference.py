@@ -8,7 +8,7 @@ from test_model import fixed_model
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
 from tasnet_attn.inference import separate, separate_file
-from tasnet_attn.inference.segments import segments
+from tasnet_attn.inference.segments import Stream, segments
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import TasNet
 
@@ -36,6 +36,19 @@ def test_cross_fading_is_normalised(length, overlap):
     torch.testing.assert_close(estimates["one"], mixture)
     torch.testing.assert_close(estimates["two"], -2 * mixture)
     assert set(model.calls) == {min(100, length)}
+
+
+@pytest.mark.parametrize("batch", [2, 3, 50])
+@pytest.mark.parametrize("model", [tasnet_model(), fixed_model()])
+def test_segments_taken_together_are_those_taken_one_by_one(batch, model):
+    """As on a GPU; the last batch, and for a model of fixed length the last segment, may be short."""
+    mixture = torch.randn(2, 5321)
+    stream = Stream(model, model.sample_rate, model.segment or 0.1, None, "cpu")
+    stream.streams = False
+    one_by_one = torch.cat(list(stream.run(lambda: [mixture], 5321)), dim=-1)
+    stream.batch = batch
+    together = torch.cat(list(stream.run(lambda: [mixture], 5321)), dim=-1)
+    torch.testing.assert_close(together, one_by_one)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000])

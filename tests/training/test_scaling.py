@@ -214,6 +214,28 @@ def test_a_step_in_other_precisions(name):
     assert mixed.item() == pytest.approx(plain.item(), rel=0.05, abs=0.1)
 
 
+@pytest.mark.slow
+def test_what_feeds_a_gpu_changes_nothing_that_is_learned(config, tmp_path, monkeypatch):
+    """Compiled, with a fused optimiser, weights with channels last: the losses of a plain training."""
+    compiled, real = [], torch.compile  # without a compiler of C++: the graph is captured, and run as it is
+    monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or real(f, backend="eager"))
+    arguments = ["--config", str(config), "--trainer.max_steps=3"]
+    plain = train([*arguments, "--out", str(tmp_path / "plain")])
+    arguments += ["--task.compile=true", "--task.channels_last=true", "--task.optimizer.init_args.fused=true"]
+    fed = train([*arguments, "--out", str(tmp_path / "fed")])
+    assert compiled
+    expected = metrics(plain, "train_loss_step")
+    assert len(expected) == 3 and metrics(fed, "train_loss_step") == pytest.approx(expected, rel=1e-8)
+    assert_close(checkpoint(fed)["state_dict"], checkpoint(plain)["state_dict"], rtol=1e-6)
+
+
+def test_channels_last_is_of_two_dimensional_convolutions():
+    model, loss = small("Hourglass")
+    task = SeparationTask(model, loss, channels_last=True)
+    weights = [p for p in task.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    assert weights and all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
