@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+PROBABILITIES = ("remix", "swap", "polarity", "reverb", "noise")
+SNR = (10.0, 40.0)  # dB, of mixture to noise, drawn uniformly
+COLOUR = (0.0, 2.0)  # how noise's power falls with frequency, likewise: f**0 is white, f**-2 brown
+# a room: its volume and its distances drawn uniformly, the time in which its sound falls by 60 dB, too
+VOLUME, RT60, DISTANCE = (20.0, 80.0), (0.15, 0.5), (0.3, 2.0)  # cubic metres, seconds, metres
+SOUND = 343.0  # metres per second
 
 
 class Augmentation(NamedTuple):
@@ -17,24 +25,33 @@ class Augmentation(NamedTuple):
         gain: dB; every source is amplified by -gain to gain, drawn uniformly.
         swap: probability that a source's channels are rotated by a random number of places (stereo: swapped).
         polarity: probability that a source's sign is turned.
+        speed: every source is played faster by a factor between 1 / (1 + speed) and 1 + speed, its logarithm drawn
+            uniformly, so that pitch and formants move.
+        reverb: probability that the sources of a segment stand in a small room, see `room`.
+        noise: probability that a mixture gets noise of a random colour, 10 to 40 dB below it; sources get none.
     """
 
     remix: float = 0.0
     gain: float = 0.0
     swap: float = 0.0
     polarity: float = 0.0
+    speed: float = 0.0
+    reverb: float = 0.0
+    noise: float = 0.0
 
     def check(self) -> Augmentation:
         """Itself.
 
         Raises:
-            ValueError: no probability, or a negative gain.
+            ValueError: no probability, a negative gain, or a speed that is no factor.
         """
-        for name in ("remix", "swap", "polarity"):
+        for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is a probability, between 0 and 1")
         if self.gain < 0:
             raise ValueError(f"gain {self.gain} dB is a range, -gain to gain; it cannot be negative")
+        if not 0 <= self.speed <= 1:
+            raise ValueError(f"speed {self.speed} makes factors of 1 / (1 + speed) to 1 + speed; it is between 0 and 1")
         return self
 
     def describe(self) -> str:
@@ -43,8 +60,15 @@ class Augmentation(NamedTuple):
         off = [name for name, value in self._asdict().items() if not value]
         return (", ".join(on) or "none") + (f"; off: {', '.join(off)}" if off else "")
 
+    def factors(self, sources: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """How much faster each source is played, [sources]."""
+        return np.exp(rng.uniform(-1, 1, sources) * np.log1p(self.speed))
+
     def change(self, references: Tensor, rng: np.random.Generator) -> Tensor:
-        """References [S, C, T] after gain, swap and polarity (itself if they are off); `remix` is the reader's."""
+        """References [S, C, T] after gain, swap and polarity; itself if they are off.
+
+        `remix` and `speed` are the reader's, `reverb` and `noise` have functions of their own.
+        """
         sources, channels, _ = references.shape
         if self.gain:
             decibels = torch.from_numpy(rng.uniform(-self.gain, self.gain, sources)).float()
@@ -56,3 +80,53 @@ class Augmentation(NamedTuple):
             signs = torch.from_numpy(np.where(rng.random(sources) < self.polarity, -1, 1))
             references = references * signs[:, None, None]
         return references
+
+    def place(self, references: Tensor, sample_rate: int, rng: np.random.Generator) -> Tensor:
+        """References [S, C, T] in a small room, or as they are."""
+        if rng.random() >= self.reverb:
+            return references
+        from scipy.signal import fftconvolve
+
+        responses = room(references.shape[:2], sample_rate, rng).astype(np.float32)
+        return torch.from_numpy(fftconvolve(references.numpy(), responses, axes=-1)[..., : references.shape[-1]].copy())
+
+    def disturb(self, mixture: Tensor, rng: np.random.Generator) -> Tensor:
+        """A mixture [C, T] with noise, or as it is."""
+        if rng.random() >= self.noise:
+            return mixture
+        sound = torch.from_numpy(coloured(tuple(mixture.shape), rng.uniform(*COLOUR), rng)).to(mixture)
+        return mixture + sound * mixture.square().mean().sqrt() * 10 ** (-rng.uniform(*SNR) / 20)
+
+
+def coloured(shape: tuple[int, ...], slope: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gaussian noise [..., T] whose power falls as frequency**-slope, of mean power 1 and mean 0.
+
+    Source: Timmer & Koenig 1995, "On generating power law noise".
+    """
+    spectrum = np.fft.rfft(rng.standard_normal(shape))
+    spectrum[..., 1:] *= np.arange(1, spectrum.shape[-1]) ** (-slope / 2)
+    spectrum[..., 0] = 0
+    noise = np.fft.irfft(spectrum, shape[-1])
+    return noise / np.sqrt(np.square(noise).mean() + 1e-20)
+
+
+def room(shape: tuple[int, ...], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Impulse responses [S, C, t] of sources in one small room: the direct sound at once, then a diffuse field.
+
+    All sources share the room; each has a distance of its own, each channel a field of its own. The field begins after
+    a mean free path; its energy is the direct sound's times (distance / critical distance)^2.
+
+    Source: Polack 1988 (exponentially decaying Gaussian noise); Kuttruff, Room Acoustics (mean free path and critical
+    distance).
+    """
+    volume, seconds = rng.uniform(*VOLUME), rng.uniform(*RT60)
+    distances = rng.uniform(*DISTANCE, shape[0])
+    surface = 6 * volume ** (2 / 3)  # a cube's
+    first = round(4 * volume / surface / SOUND * sample_rate)
+    times = np.arange(max(1, round(seconds * sample_rate)))
+    field = rng.standard_normal((*shape, len(times))) * 10 ** (-3 * times / (seconds * sample_rate))
+    field /= np.sqrt(np.square(field).sum(-1, keepdims=True))
+    critical = 0.057 * np.sqrt(volume / seconds)
+    direct = np.zeros((*shape, 1 + first))
+    direct[..., 0] = 1
+    return np.concatenate([direct, field * (distances / critical)[:, None, None]], axis=-1)

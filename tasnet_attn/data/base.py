@@ -1,127 +1,23 @@
-"""What every data set is: tracks in splits, and training segments that are a pure function of (seed, epoch, index)."""
+"""What every data set is: tracks in splits, and the batches of their segments that training asks for."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from statistics import mode
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, SequentialSampler, default_collate
 
 from tasnet_attn.config import Configurable
 from tasnet_attn.data.augment import Augmentation
 from tasnet_attn.data.cache import with_copies
+from tasnet_attn.data.segments import Channels, Segments
 from tasnet_attn.data.track import Split, Track
 from tasnet_attn.errors import UserError
-
-Channels = Literal["all", "mean", "random"]
-
-
-class Segments(Dataset):
-    """Segments of tracks.
-
-    Args:
-        tracks: where segments come from; those shorter than a segment are passed over.
-        length: samples in a segment.
-        size: how many segments make an epoch; None: cut the tracks into consecutive segments, for validation.
-        seed: of the random starts.
-        channels: "all": keep them; "mean": their mean, [1, T]; "random": random segments take a randomly weighted mean.
-        augmentation: of random segments.
-    """
-
-    def __init__(
-        self,
-        tracks: Sequence[Track],
-        length: int,
-        size: int | None,
-        seed: int,
-        channels: Channels,
-        augmentation: Augmentation,
-    ) -> None:
-        self.tracks = [track for track in tracks if track.length >= length]
-        self.segment, self.seed, self.channels, self.augmentation = length, seed, channels, augmentation
-        self.random = size is not None
-        # random: every valid start of every track is equally likely; else: segments end to end
-        choices = [t.length - length + 1 if self.random else t.length // length for t in self.tracks]
-        self.ends = list(accumulate(choices))
-        if not self.ends:
-            longest = max((track.length for track in tracks), default=0)
-            raise UserError(f"no track is as long as a segment of {length} samples (the longest has {longest})")
-        self.size = self.ends[-1] if size is None else size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def draw(self, epoch: int, index: int) -> tuple[Track, int]:
-        """Which track and which start segment `index` of `epoch` is: a pure function, whatever process asks."""
-        if self.random:
-            choice = int(np.random.default_rng([self.seed, epoch, index]).integers(self.ends[-1]))
-        else:
-            choice = index
-        return self._place(choice)
-
-    def _place(self, choice: int) -> tuple[Track, int]:
-        which = bisect_right(self.ends, choice)
-        offset = choice - (self.ends[which - 1] if which else 0)
-        return self.tracks[which], offset if self.random else offset * self.segment
-
-    def draw_remix(self, epoch: int, index: int) -> list[tuple[Track, int]]:
-        """Where each source of segment `index` of `epoch` comes from, then, where tracks say so, the rest.
-
-        Empty if the segment is left as it is.
-        """
-        rng = np.random.default_rng([self.seed, epoch, index, 1])
-        if not self.random or rng.random() >= self.augmentation.remix:
-            return []
-        first = self.draw(epoch, index)
-        for _ in range(100):
-            others = rng.integers(self.ends[-1], size=len(first[0].sources) - 1 + first[0].rest_remixed)
-            drawn = [first, *(self._place(int(choice)) for choice in others)]
-            sources = drawn[: len(first[0].sources)]
-            speakers = [speaker for s, (track, _) in enumerate(sources) if (speaker := track.speaker(s)) is not None]
-            if len(set(speakers)) == len(speakers):  # nobody speaks twice
-                return drawn
-        raise UserError(f"{first[0]}: no other speaker in 100 draws; set data.init_args.remix to 0")
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The segment (epoch, index): mixture [C, T], references [S, C, T]."""
-        if drawn := self.draw_remix(*key):
-            sources = drawn[: len(drawn[0][0].sources)]
-            references = torch.stack([t.read_source(s, start, self.segment) for s, (t, start) in enumerate(sources)])
-            track, start = drawn[-1] if len(drawn) > len(sources) else drawn[0]
-            mixture = references.sum(0) + track.read_rest(start, self.segment)
-        else:
-            track, start = self.draw(*key)
-            mixture, references = track.read(start, self.segment)
-        rng = np.random.default_rng([self.seed, *key, 2])
-        if self.random:
-            changed = self.augmentation.change(references, rng)
-            if changed is not references:  # the change alone is added: noise and other rests stay in the mixture
-                mixture, references = mixture + (changed - references).sum(0), changed
-        if self.channels == "all":
-            return mixture, references
-        weights = torch.full((len(mixture), 1), 1 / len(mixture))
-        if self.random and self.channels == "random":
-            weights = torch.from_numpy(rng.dirichlet(np.ones(len(mixture)))).float()[:, None]
-        return (weights * mixture).sum(0, keepdim=True), (weights * references).sum(1, keepdim=True)
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Any] | UserError:
-        """What a DataLoader asks for. A user's mistake is handed over, not raised.
-
-        torch would wrap what a worker process raises in that process's traceback; `ResumableLoader` raises this.
-        """
-        try:
-            return [self[key] for key in keys]
-        except UserError as error:
-            return error
 
 
 def collate(batch: list[Any] | UserError) -> Any:
@@ -214,9 +110,12 @@ class SegmentedData(Configurable, LightningDataModule):
         gain: dB; every source of a training segment is amplified by -gain to gain, drawn uniformly.
         swap: probability that a source of a training segment has its channels rotated (stereo: swapped).
         polarity: probability that a source of a training segment has its sign turned.
+        speed: every source of a training segment is played faster by a factor of 1 / (1 + speed) to 1 + speed.
+        reverb: probability that a training segment is heard in a small synthetic room; its sources, too.
+        noise: probability that a training segment's mixture gets noise, 10 to 40 dB below it.
         cache: a folder for decoded copies of compressed tracks, made when training begins; None: decode every time.
 
-    `remix`, `gain`, `swap` and `polarity` are drawn for every source by itself; the mixture changes with the sources.
+    All but `noise` is drawn for every source by itself; the mixture changes with the sources.
     """
 
     abstract = True
@@ -237,6 +136,9 @@ class SegmentedData(Configurable, LightningDataModule):
         gain: float = 0.0,
         swap: float = 0.0,
         polarity: float = 0.0,
+        speed: float = 0.0,
+        reverb: float = 0.0,
+        noise: float = 0.0,
         cache: Path | None = None,
     ) -> None:
         super().__init__()
@@ -250,7 +152,7 @@ class SegmentedData(Configurable, LightningDataModule):
             raise ValueError(f"{wrong[0]} {getattr(self, wrong[0])} must be at least {least[wrong[0]]}")
         if not segment > 0:
             raise ValueError(f"segment {segment} s must be longer than 0")
-        self.augmentation = Augmentation(remix, gain, swap, polarity).check()
+        self.augmentation = Augmentation(remix, gain, swap, polarity, speed, reverb, noise).check()
         self.cached: dict[str, list[Track]] = {}
 
     @property

@@ -63,7 +63,8 @@ class LibriMix(SegmentedData):
         root: the folder that holds wav8k or wav16k; None: data/Libri3Mix for three sources, else data/Libri2Mix.
         noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is no source: it is left over.
         mode: "min": mixtures end with the shortest utterance; "max": with the longest.
-        training: the training subset, "train-360" or "train-100"; validation takes "dev".
+        training: the training subset, "train-360" or "train-100".
+        validation: the subset of validation; debian2mix and voices2mix also have "dev-speakers", voices of no other.
         testing: the test subset; the generator writes "test", debian2mix also "test-speakers".
         segment: seconds; shorter mixtures are passed over.
         settings: `SegmentedData`'s others; `remix` is dynamic mixing: nobody speaks twice in a mixture, the noise stays
@@ -85,6 +86,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         noisy: bool = False,
         mode: Literal["min", "max"] = "min",
         training: str = "train-360",
+        validation: str = "dev",
         testing: str = "test",
         segment: float = 3.0,
         **settings: Any,
@@ -97,7 +99,8 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         if noisy and len(sources) == 1:
             raise ValueError("noisy: a single source is clean speech; leave noisy out")
         self.root = Path(f"data/Libri{max(2, len(sources))}Mix") if root is None else Path(root)
-        self.noisy, self.mode, self.training, self.testing = noisy, mode, training, testing
+        self.noisy, self.mode = noisy, mode
+        self.training, self.validation, self.testing = training, validation, testing
 
     @property
     def additive(self) -> bool:
@@ -116,13 +119,14 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
 
     def _rows(self, split: Split) -> tuple[Path, list[dict[str, str | None]], list[str]]:
         """The metadata of a split: file, rows, and the columns of the speakers."""
-        subset = {"train": self.training, "valid": "dev", "test": self.testing}[split]
+        subset = {"train": self.training, "valid": self.validation, "test": self.testing}[split]
         kind = "mix_both" if self.noisy else "mix_clean"
         folder = self.root / f"wav{self.sample_rate / 1000:g}k" / self.mode / "metadata"
         file = folder / f"mixture_{subset}_{kind}.csv"
         if not file.is_file():
             raise UserError(
-                f"{file}: no such file; set data.init_args.root, mode, noisy, training or testing to what is there"
+                f"{file}: no such file; set data.init_args.root, mode, noisy, training, validation or testing to what "
+                "is there"
             )
         try:
             with file.open(newline="", encoding="utf-8") as opened:

@@ -13,7 +13,8 @@ from torch import Tensor
 from tasnet_attn.audio.reading import read_audio
 from tasnet_attn.audio.resampling import resample
 from tasnet_attn.data.augment import Augmentation
-from tasnet_attn.data.base import SegmentedData, Segments
+from tasnet_attn.data.base import SegmentedData
+from tasnet_attn.data.segments import Segments
 from tasnet_attn.data.track import Part, Split, Track, visible
 from tasnet_attn.errors import UserError
 
@@ -55,6 +56,10 @@ class MIR1KClip(Track):
     def read_source(self, which: int, start: int, length: int) -> Tensor:
         return self.read(start, length)[1][which]
 
+    def read_rest(self, start: int, length: int) -> Tensor:
+        mixture, references = self.read(start, length)
+        return mixture - references.sum(0)
+
 
 class ClipSegments(Segments):
     """Segments with the clip that each is cut out of: what an encoder divides by may be measured on that.
@@ -62,11 +67,19 @@ class ClipSegments(Segments):
     Args:
         per_clip: every pass takes each clip once, in random order, at a random start (Park et al. 2018); else every
             start of every clip is equally likely, so that long clips come more often.
-        tracks, length, size, seed: see `Segments`.
+        tracks, length, size, seed, augmentation: see `Segments`.
     """
 
-    def __init__(self, tracks: Sequence[Track], length: int, size: int | None, seed: int, per_clip: bool) -> None:
-        super().__init__(tracks, length, size, seed, "all", Augmentation())
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        length: int,
+        size: int | None,
+        seed: int,
+        per_clip: bool,
+        augmentation: Augmentation,
+    ) -> None:
+        super().__init__(tracks, length, size, seed, "all", augmentation)
         self.per_clip = per_clip
 
     def draw(self, epoch: int, index: int) -> tuple[Track, int]:
@@ -83,6 +96,9 @@ class ClipSegments(Segments):
         track, start = self.draw(*key)
         mixture, references = track.read()
         cut = slice(start, start + self.segment)
+        if self.random and any(self.augmentation):  # the clip is as it is but for this segment
+            changed, references = super().__getitem__(key)
+            return changed, references, torch.cat([mixture[:, :start], changed, mixture[:, cut.stop :]], dim=-1)
         return mixture[:, cut], references[..., cut], mixture
 
 
@@ -101,10 +117,10 @@ class MIR1K(SegmentedData):
         sampling: "starts": every start of every clip is equally likely; "clips": see `ClipSegments`.
         held_out: training clips to validate on, which are then not trained on: the last ones by name.
         segment: seconds; the default makes 64 frames of 256 samples at 8 kHz.
-        settings: `SegmentedData`'s others; the published training augments nothing.
+        settings: `SegmentedData`'s others; the published training augments nothing, and nothing augments a "mean".
     """
 
-    fixed = ("channels", "remix", "gain", "swap", "polarity", "cache")
+    fixed = ("channels", "swap", "cache")
     obtain = """\
 MIR-1K is given out by its authors, Chao-Ling Hsu and Jyh-Shing Roger Jang ("MIR-1K Dataset"). Unpack it to
 data/MIR-1K, so that data/MIR-1K/Wavfile holds 1000 files <singer>_<song>_<clip>.wav, music left, voice right.
@@ -121,19 +137,14 @@ Anywhere else: set data.init_args.root."""
         segment: float = 2.016,
         **settings: Any,
     ) -> None:
-        off: dict[str, Any] = {
-            "channels": "all",
-            "remix": 0.0,
-            "gain": 0.0,
-            "swap": 0.0,
-            "polarity": 0.0,
-            "cache": None,
-        }
-        super().__init__(sources, sample_rate, segment, **off, **settings)
+        super().__init__(sources, sample_rate, segment, channels="all", swap=0.0, cache=None, **settings)
         if unknown := set(sources) - set(CHANNELS):
             raise UserError(f"MIR-1K has no source {sorted(unknown)[0]!r}; it has {', '.join(CHANNELS)}")
         if mixture not in ("sum", "mean") or sampling not in ("starts", "clips"):
             raise ValueError(f"mixture is 'sum' or 'mean', sampling 'starts' or 'clips'; got {mixture!r}, {sampling!r}")
+        if mixture == "mean" and any(self.augmentation):
+            on = (name for name, value in self.augmentation._asdict().items() if value)
+            raise ValueError(f"mixture 'mean' takes no augmentation; set it to 'sum' or leave {next(on)} out")
         self.root, self.mixture, self.sampling, self.held_out = Path(root), mixture, sampling, held_out
 
     @property
@@ -168,4 +179,4 @@ Anywhere else: set data.init_args.root."""
     def segments(self, split: Split) -> Segments:
         tracks, length = self.tracks(split), round(self.segment * self.sample_rate)
         size = self.epoch_size(tracks, length) if split == "train" else None
-        return ClipSegments(tracks, length, size, self.seed, self.sampling == "clips")
+        return ClipSegments(tracks, length, size, self.seed, self.sampling == "clips", self.augmentation)

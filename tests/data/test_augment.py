@@ -1,10 +1,13 @@
 """Augmentation: drawn from (seed, epoch, index), off unless asked for, and the mixture follows the sources."""
 
+import numpy as np
 import pytest
 import torch
-from lookalikes import write_librimix, write_stem_folders
+from lookalikes import write_librimix, write_mir1k, write_stem_folders
 
-from tasnet_attn.data import MUSDB18, LibriMix, StemFolders, from_config
+from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, Track, from_config
+from tasnet_attn.data.augment import Augmentation, room
+from tasnet_attn.data.segments import Segments
 from tasnet_attn.errors import UserError
 
 SOURCES = ["guitar", "backing"]
@@ -72,16 +75,109 @@ def test_gain_is_in_decibels_and_uniform(root):
 
 
 def test_all_at_once_are_a_pure_function_of_the_key(root):
-    everything = {"remix": 0.5, "gain": 6.0, "swap": 0.5, "polarity": 0.5}
+    everything = {"remix": 0.5, "gain": 6.0, "swap": 0.5, "polarity": 0.5, "speed": 0.2, "noise": 0.5}
     first, second = segments(root, **everything), segments(root, workers=2, **everything)
     for key in reversed(KEYS):  # asked for in another order, by another object
         second[key]
     for key in KEYS:
         for ours, theirs in zip(first[key], second[key], strict=True):
             assert torch.equal(ours, theirs)
-        torch.testing.assert_close(first[key][0], first[key][1].sum(0))
     other = segments(root, seed=1, **everything)
     assert not any(torch.equal(first[key][0], other[key][0]) for key in KEYS)
+
+
+class Tone(Track):
+    """Sources that are tones of 400 and 1000 Hz, as long as need be; a hum lies beside them."""
+
+    def __init__(self, name, length=20_000):
+        self.name, self.sources, self.sample_rate, self.length = name, SOURCES, 8000, length
+
+    def read(self, start=0, length=None):
+        time = (start + torch.arange(self.length - start if length is None else length)) / 8000
+        references = torch.stack([torch.sin(6.2832 * hertz * time) for hertz in (400, 1000)])[:, None]
+        return references.sum(0) + self.read_rest(start, len(time)), references
+
+    def read_rest(self, start, length):
+        return torch.full((1, length), 0.25)
+
+
+def tones(length=4000, **augmentation):
+    return Segments([Tone("a"), Tone("b", length)], 4000, 40, 0, "all", Augmentation(**augmentation))
+
+
+def pitch(source):
+    return torch.fft.rfft(source[0] * torch.hann_window(4000), 1 << 17).abs().argmax().item() * 8000 / (1 << 17)
+
+
+@pytest.mark.parametrize("remix", [0.0, 1.0])
+def test_speed_moves_the_pitch_of_every_source_by_a_factor_of_its_own(remix):
+    """Both up and down, by at most the factor asked for, evenly on a logarithmic scale; what lies beside stays."""
+    changed, factors = tones(remix=remix, speed=0.25), []
+    for index in range(len(changed)):
+        mixture, references = changed[0, index]
+        assert references.shape == (2, 1, 4000)
+        torch.testing.assert_close(mixture - references.sum(0), torch.full((1, 4000), 0.25), atol=1e-5, rtol=0)
+        factors.append([pitch(ours) / hertz for ours, hertz in zip(references, (400, 1000), strict=True)])
+    factors = torch.tensor(factors).log() / torch.tensor(1.25).log()
+    assert factors.abs().max() < 1.02 and factors.max() > 0.8 and factors.min() < -0.8
+    assert abs(torch.corrcoef(factors.T)[0, 1]) < 0.5
+
+
+def test_a_track_too_short_for_a_speed_is_played_at_the_nearest(root):
+    exact = tones(4000, speed=0.25)
+    short = [index for index in range(40) if exact.draw(0, index)[0].length == 4000]
+    for index in short:  # the only one of 4000 samples: never faster
+        assert all(pitch(ours) < 1.02 * hertz for ours, hertz in zip(exact[0, index][1], (400, 1000), strict=True))
+
+
+def test_noise_lies_below_the_mixture_and_not_in_the_sources():
+    plain, noisy, ratios, tilts = tones(), tones(noise=0.5), [], []
+    for index in range(40):
+        (mixture, references), (clean, before) = noisy[0, index], plain[0, index]
+        assert torch.equal(references, before)
+        if (noise := mixture - clean).any():
+            ratios.append(10 * (clean.square().mean() / noise.square().mean()).log10())
+            spectrum = torch.fft.rfft(noise).abs().square()[0]
+            tilts.append((spectrum[1:200].mean() / spectrum[1000:].mean()).log10())
+            assert abs(noise.mean()) < 1e-6
+    assert 10 <= len(ratios) <= 30 and 9.99 < min(ratios) < 20 and 30 < max(ratios) < 40.01
+    assert min(tilts) < 1 < 2 < max(tilts)  # white to brown
+
+
+def test_a_room_keeps_the_direct_sound_where_it_was_and_decays():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        responses = room((2, 1), 8000, rng)
+        assert (responses[..., 0] == 1).all() and not responses[..., 1:20].any()  # 0.9 m: the shortest mean free path
+        late = np.square(responses).sum((0, 1))[::-1].cumsum()[::-1]
+        assert (np.diff(late) <= 0).all() and late[-1] < 1e-4 * late[1]
+        assert 0.15 * 8000 <= responses.shape[-1] < 0.52 * 8000
+
+
+def test_reverb_is_in_the_sources_too(root):
+    plain, wet = tones(), tones(reverb=0.5)
+    heard = 0
+    for index in range(40):
+        (mixture, references), (_, before) = wet[0, index], plain[0, index]
+        torch.testing.assert_close(mixture - references.sum(0), torch.full((1, 4000), 0.25), atol=1e-4, rtol=0)
+        heard += not torch.equal(references, before)
+        torch.testing.assert_close(references[..., :20], before[..., :20], atol=1e-4, rtol=0)
+    assert 8 <= heard <= 32
+
+
+def test_every_data_set_takes_them(tmp_path):
+    """MIR-1K as well, where a clip's loudest sample is measured with the segment as it is trained on."""
+    clips = write_mir1k(tmp_path, {"amy_1_01": 3.0, "abjones_1_01": 3.0})
+    settings = {"gain": 6.0, "speed": 0.1, "noise": 1.0, "remix": 0.5}
+    data = MIR1K(["vocals"], 8000, clips, **settings)
+    mixture, references, clip = data.segments("train")[0, 3]
+    track, start = data.segments("train").draw(0, 3)
+    whole, before = track.read()
+    torch.testing.assert_close(clip[:, start : start + 16_128], mixture)
+    torch.testing.assert_close(clip[:, :start], whole[:, :start])
+    assert not torch.equal(references, before[..., start : start + 16_128]) and mixture.shape == (1, 16_128)
+    with pytest.raises(ValueError, match="mixture 'mean' takes no augmentation; set it to 'sum' or leave gain out"):
+        MIR1K(["vocals"], 8000, clips, mixture="mean", gain=1.0)
 
 
 def test_noise_is_left_as_it_is(tmp_path):
@@ -97,7 +193,7 @@ def test_noise_is_left_as_it_is(tmp_path):
 
 def test_off_for_validation_and_by_default(root):
     plain = segments(root, "valid")
-    changed = segments(root, "valid", remix=1.0, gain=6.0, swap=1.0, polarity=1.0)
+    changed = segments(root, "valid", remix=1.0, gain=6.0, swap=1.0, polarity=1.0, speed=0.5, reverb=1.0, noise=1.0)
     for index in range(len(plain)):
         assert torch.equal(changed[0, index][0], plain[0, index][0])
     data = segments(root)
@@ -113,12 +209,15 @@ def test_a_run_says_what_is_on(root, caplog):
         StemFolders(SOURCES, 8000, root, **settings).setup("fit")
         said += caplog.messages
     assert said == [
-        "augmentation: none; off: remix, gain, swap, polarity; channels: all",
-        "augmentation: remix 0.5, gain 4 dB, swap 1, polarity 0.25; channels: random",
+        "augmentation: none; off: remix, gain, swap, polarity, speed, reverb, noise; channels: all",
+        "augmentation: remix 0.5, gain 4 dB, swap 1, polarity 0.25; off: speed, reverb, noise; channels: random",
     ]
 
 
-@pytest.mark.parametrize(("setting", "value"), [("remix", 1.5), ("swap", -0.1), ("polarity", 2.0), ("gain", -3.0)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("remix", 1.5), ("swap", -0.1), ("polarity", 2.0), ("gain", -3.0), ("noise", 1.1), ("speed", 1.5)],
+)
 def test_values_that_make_no_sense(tmp_path, setting, value):
     with pytest.raises(ValueError, match=f"{setting} {value}"):
         MUSDB18(["vocals"], 8000, **{setting: value})

@@ -11,18 +11,18 @@ from conftest import recipe_script
 from tasnet_attn.data import LibriMix
 from tasnet_attn.errors import UserError
 
-debian2mix, pairs = (recipe_script(f"debian2mix/local/{name}.py") for name in ("prepare", "pairs"))
+debian2mix, pairs, voices = (recipe_script(f"debian2mix/local/{name}.py") for name in ("prepare", "pairs", "voices"))
 Deb = recipe_script("debian2mix/local/deb.py").Deb
 SUBSETS = debian2mix.SUBSETS
-UNSEEN = debian2mix.UNSEEN
+UNSEEN, CHOOSING = voices.UNSEEN, voices.CHOOSING
 Prompt = debian2mix.Prompt
 build = debian2mix.build
 check = debian2mix.check
 main = debian2mix.main
 prompts_of = debian2mix.prompts_of
-speaker_of = debian2mix.speaker_of
+speaker_of = voices.speaker_of
 subset_of = debian2mix.subset_of
-SIZES = {"train": 6, "dev": 3, "test": 3, "test-speakers": 4}
+SIZES = {"train": 6, "dev": 3, "test": 3, "test-speakers": 4, "dev-speakers": 5}
 ASTERISK = "usr/share/asterisk/sounds"
 FOLDERS = {  # where each package keeps a voice, and the kind of its files
     "asterisk-core-sounds-en-g722": [(f"{ASTERISK}/en_US_f_Allison/", ".g722")],
@@ -33,7 +33,12 @@ FOLDERS = {  # where each package keeps a voice, and the kind of its files
     "fillets-ng-data-cs": [(f"usr/share/games/fillets-ng/sound/cave/cs/jes-{who}-", ".ogg") for who in "mv"],
     "klettres-data": [("usr/share/klettres/en_GB/alpha/", ".ogg")],
     "ktuberling-data": [("usr/share/ktuberling/sounds/sr@latin/", ".wav")],
+    "asterisk-prompt-fr-armelle": [(f"{ASTERISK}/fr/", ".gsm")],
+    "drascula": [("usr/share/scummvm/drascula/en/BJ", ".ALS"), ("usr/share/scummvm/drascula/en/", ".ALS")],
+    "gcin-voice": [],
+    "pocketsphinx-testdata": [("usr/share/pocketsphinx/test/data/librivox/", ".wav")],
 }
+QUEEN, HOGS = "usr/share/scummvm/flight-of-the-amazon-queen/queen.1c", "usr/share/games/hedgewars/Data/Sounds/voices"
 
 
 def stems():
@@ -56,6 +61,13 @@ def encoded(samples, suffix, rate=16_000):
             frame.sample_rate = rate
             for packet in [*stream.encode(frame), *stream.encode(None)]:
                 container.mux(packet)
+    elif suffix == ".gsm":
+        soundfile.write(buffer, samples[::2], rate // 2, format="RAW", subtype="GSM610")
+    elif suffix == ".ALS":
+        played = np.interp(np.arange(0, len(samples) - 1, rate / 11_025), np.arange(len(samples)), samples)
+        return np.uint8(128 + 127 * played).tobytes()
+    elif suffix == ".SB":
+        soundfile.write(buffer, samples, rate, format="MP3")
     else:
         soundfile.write(buffer, np.stack([samples, samples], 1), rate, format=suffix[1:].upper())
     return buffer.getvalue()
@@ -101,7 +113,7 @@ def packages(tmp_path_factory):
     for package, places in FOLDERS.items():
         files = {}
         for start, suffix in places:
-            for stem in stems():
+            for stem in range(9) if suffix == ".ALS" else stems():
                 tones[f"{start}{stem}{suffix}"] = frequency = 300 + 19 * len(tones)
                 files[f"{start}{stem}{suffix}"] = encoded(tone(frequency), suffix)
         if package.startswith("asterisk-core"):
@@ -155,7 +167,7 @@ def test_subsets_share_no_recording_and_no_prompt_name(corpus, packages):
     for one in SUBSETS:
         for other in set(SUBSETS) - {one}:
             assert not heard[one] & heard[other]
-            if "test-speakers" not in (one, other):
+            if not {"test-speakers", "dev-speakers"} & {one, other}:
                 names = [{Path(path).stem for path in heard[subset]} for subset in (one, other)]
                 assert not names[0] & names[1]
 
@@ -165,8 +177,56 @@ def test_unseen_speakers_are_unseen_and_nobody_speaks_twice(corpus):
     assert {subset: len(pairs) for subset, pairs in found.items()} == SIZES
     assert all(first != second for pairs in found.values() for first, second in pairs)
     assert {name for pair in found["test-speakers"] for name in pair} == {"carlo", "july"}
+    chosen = {name for pair in found["dev-speakers"] for name in pair}
+    assert {"armelle", "hero", "bj"} <= chosen <= set(CHOOSING)
     rest = {name for subset in list(SUBSETS)[:3] for pair in found[subset] for name in pair}
-    assert rest <= {"allison", "paola", "smallfish", "bigfish", "kdeenGB", "kdesr"} and not rest & set(UNSEEN)
+    assert rest <= {"allison", "paola", "smallfish", "bigfish", "kdeenGB", "kdesr"}
+    assert not rest & set(UNSEEN + CHOOSING)
+
+
+def queen(files):
+    """An archive of the Amazon Queen's kind."""
+    table, content, start = b"", b"", 15 + 21 * len(files)
+    for name, part in files.items():
+        table += name.encode().ljust(12, b"\x00") + b"\x01"
+        table += (start + len(content)).to_bytes(4, "big") + len(part).to_bytes(4, "big")
+        content += part
+    return b"QTBLCEM10\x00\x00\x00\x01" + len(files).to_bytes(2, "big") + table + content
+
+
+def test_games_voices_are_for_training_and_none_has_more_than_the_longest_other(packages, tmp_path):
+    names = [f"020{number:03d}{who}" for number in range(40) for who in ("J1", "P1")] + [
+        "JOE02561",
+        "C18A_181",
+        "TABLE",
+    ]
+    heard = {f"{name}.SB": encoded(tone(500 + index), ".SB") for index, name in enumerate(names)}
+    write_deb(tmp_path, "flight-of-the-amazon-queen", {QUEEN: queen(heard | {"TABLE.TBL": b"no sound"})})
+    hogs = {f"{HOGS}/{who}/a.ogg": encoded(tone(900 + 9 * i), ".ogg") for i, who in enumerate(["Default_es", "Robot"])}
+    write_deb(tmp_path, "hedgewars-data", hogs)
+    with pytest.raises(UserError, match="apt-get download asterisk-core-sounds-en-g722 .* pocketsphinx-testdata$"):
+        debian2mix.find(tmp_path, games=True)
+    for deb in packages[0].glob("*.deb"):
+        (tmp_path / deb.name).symlink_to(deb)
+    divided = debian2mix.divide(prompts_of(debian2mix.find(tmp_path, games=True)), 0)
+    spoken = {}
+    for prompt in divided["train"]:
+        spoken[prompt.speaker] = spoken.get(prompt.speaker, 0) + len(prompt.samples) / 8000 + debian2mix.PAUSE
+    assert set(spoken) > {"joe", "queen", "hogDefaultes"} and "hogRobot" not in spoken
+    longest = max(seconds for who, seconds in spoken.items() if not who.startswith(voices.PLAYING))
+    assert all(longest <= spoken[who] < longest + 2 for who in ("joe", "queen"))  # a prompt more
+    alone = debian2mix.divide(prompts_of(debian2mix.find(packages[0])), 0)
+    for subset, prompts in alone.items():
+        both = zip(prompts, divided[subset], strict=subset != "train")
+        assert all(one.stem == other.stem and (one.samples == other.samples).all() for one, other in both)
+
+
+def test_another_kind_of_archive_is_refused():
+    whole = queen({"020001J1.SB": b"abc"})
+    assert list(voices.queen(whole, "queen.1c")) == [("020001J1.SB", b"abc")]
+    for content, message in ((b"QTBLPEM10", "not the archive of the talking"), (whole[:-1], "ends before its table")):
+        with pytest.raises(UserError, match=f"queen.1c: {message}"):
+            list(voices.queen(content, "queen.1c"))
 
 
 def test_english_and_spanish_prompts_are_one_voice():
@@ -223,6 +283,8 @@ def test_a_mixture_is_the_sum_and_levels_are_as_stated(corpus):
 
 def test_librimix_reads_it(corpus):
     settings = {"root": corpus[0], "training": "train", "segment": 1.0}
+    chosen = LibriMix(["a", "b"], 8000, validation="dev-speakers", **settings)
+    assert len(chosen.tracks("valid")) == 5
     data = LibriMix(["a", "b"], 8000, testing="test-speakers", remix=1.0, **settings)
     assert [len(data.tracks(split)) for split in ("train", "valid", "test")] == [6, 3, 4]
     segments = data.segments("train")

@@ -19,7 +19,7 @@ from training.test_resuming import CONFIG, contents
 
 from tasnet_attn.cli import main
 from tasnet_attn.data import StemFolders
-from tasnet_attn.data.base import Segments
+from tasnet_attn.data.segments import Segments
 from tasnet_attn.errors import UserError
 from tasnet_attn.losses import SISNR
 from tasnet_attn.metrics import si_snr

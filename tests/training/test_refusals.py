@@ -11,7 +11,7 @@ from training.test_resuming import begun  # noqa: F401  a fixture
 
 from tasnet_attn.cli import main
 from tasnet_attn.config import read_yaml
-from tasnet_attn.data.base import Segments
+from tasnet_attn.data.segments import Segments
 from tasnet_attn.errors import UserError
 from tasnet_attn.options import recipe
 from tasnet_attn.training.command import train

@@ -177,7 +177,7 @@ class Interruption(Exception):
 )
 def test_broken_off_and_resumed_equals_an_unbroken_run(config, tmp_path, saves, stops_at, resumes_at, monkeypatch):
     """Epochs of 6 steps; the segments that are read again are those after the checkpoint."""
-    from tasnet_attn.data.base import Segments
+    from tasnet_attn.data.segments import Segments
     from tasnet_attn.training.task import SeparationTask
 
     settings = ["--config", str(config), *saves, *FALLING]
@@ -241,7 +241,7 @@ def test_an_interrupted_save_leaves_the_checkpoint_before(tmp_path, monkeypatch)
 
 def test_every_validation_covers_every_segment(config, tmp_path, monkeypatch):
     """Neither Lightning's look at two batches before the training nor processes of unequal shares leave any out."""
-    from tasnet_attn.data.base import Segments
+    from tasnet_attn.data.segments import Segments
 
     drawn = []
     draw = Segments.draw

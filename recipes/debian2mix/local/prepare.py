@@ -15,13 +15,15 @@ import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from deb import Deb
+from voices import CHOOSING, GAMES, KEPT_OUT, PACKAGES, PLAYING, UNSEEN, files_of, speaker_of
 
 from tasnet_attn.audio import corpora
 from tasnet_attn.audio.resampling import resample
@@ -29,40 +31,17 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.files import holding, touching
 
 RATE = 8000
-SUBSETS = {"train": 2000, "dev": 200, "test": 300, "test-speakers": 300}  # mixtures of each, unless said otherwise
+# mixtures of each, unless said otherwise
+SUBSETS = {"train": 2000, "dev": 200, "test": 300, "test-speakers": 300, "dev-speakers": 300}
+WITH_GAMES = 4000  # mixtures of train
 # the corpus's checksum by default settings, from the tested versions below (x86-64, av 18.1, soxr 1.1, soundfile 0.14)
-TESTED = "1b20574885c009cc9f00e81761a723971583ce1fc82bc7f8d759ecf9abf7becd"
-
-# package: (tested version, licence as its copyright file states it, whose voice)
-PACKAGES = {
-    "asterisk-core-sounds-en-g722": ("1.6.1-1", "CC-BY-SA-3.0", "Allison Smith"),
-    "asterisk-core-sounds-es-g722": ("1.6.1-1", "CC-BY-SA-3.0", "Allison Smith"),
-    "asterisk-core-sounds-it-g722": ("1.6.1-1", "CC-BY-3.0", "Carlo Flora"),
-    "asterisk-prompt-es-co": ("0.20070403-2.1", "GPL-2", "July E. Jiménez"),
-    "asterisk-prompt-it-menardi-wav": ("1:1.4.22+mm20110907-3.1", "CC-BY-SA-3.0 (Italy)", "Paola Dal Zot"),
-    "fillets-ng-data-cs": ("1.0.1-1.1", "GPL-2", "not named: the small fish and the big fish of the Czech game"),
-    "klettres-data": ("4:22.12.3-1", "GPL-2+", "not named: a voice or two for each language"),
-    "ktuberling-data": ("4:22.12.3-1", "GPL-2+", "not named: a voice or two for each language"),
-}
-# Allison Smith speaks both the English and the Spanish prompts: one speaker, never mixed with herself. Of the unnamed
-# voices a language is a speaker, over both KDE packages, so that nobody is mixed with himself under two names.
-SPEAKERS = {
-    r"/en_US_f_Allison/": "allison",
-    r"/es_MX_f_Allison/": "allison",
-    r"/it_IT_m_Carlo/": "carlo",
-    r"/asterisk/sounds/es/": "july",
-    r"/it_IT_f_Menardi/": "paola",
-    r"/fillets-ng/.*/cs/[a-z0-9]+-m-": "smallfish",
-    r"/fillets-ng/.*/cs/[a-z0-9]+-v-": "bigfish",
-    r"/klettres/([a-z]+(?:_[A-Z]+)?)/(?:alpha|syllab)/": "kde",
-    r"/ktuberling/sounds/([a-z]+)(?:@[a-z]+)?/": "kde",
-}
-UNSEEN = ("carlo", "july", "kdeml", "kdeuk")  # two men, two women: in test-speakers and nowhere else
-# tones, monkeys and silence; tn is overdriven; ru may be uk's voice under another name
-LEFT_OUT = r"/silence/|/beep|2tone|tt-monkeys\.|confbridge-(join|leave)\.|/klettres/tn/|/(klettres|sounds)/ru/"
-KEPT_OUT = r"asterisk-core-sounds-(fr|ru)|fillets-ng-data-nl|fretsonfire-songs"  # for final scoring: never opened
+TESTED = "bf31df0da6cf07d6b10714532f29760aeae31f8dc6c3d05e0c361ab612f6f428"
+# that of its two test sets, which never change: the lines of SHA256SUMS that TESTS finds
+TESTS = r"/(?:mixture_)?test(?:-speakers)?(?:_mix_clean\.csv|/)"
+PUBLISHED = "e9a2c16db46a8b6650004078e8076f2fef03f730dbb22c37a57e441f08c48fe2"
 
 SHORTEST, LONGEST, PAUSE = 3.0, 6.0, 0.15  # seconds: of an utterance, of an uncut prompt, between joined prompts
+MOST = 240.0  # seconds of each voice of dev-speakers, so that none rules
 LEVELS = (-33.0, -25.0)  # dB, root mean square of the active frames, full scale 0 dB
 FRAME = RATE // 50
 
@@ -94,7 +73,10 @@ def decode(content: bytes, path: str) -> np.ndarray:
     """
     headless = path.rpartition(".")[2] if path.endswith((".g722", ".gsm")) else None
     try:
-        samples, rate = corpora.decode(content, path, headless)
+        if path.endswith(".ALS"):  # Drascula's: 8 bits unsigned, 11,025 Hz
+            samples, rate = (np.frombuffer(content, np.uint8).astype(np.float32)[:, None] - 128) / 128, 11_025
+        else:
+            samples, rate = corpora.decode(content, path, headless)
     except UserError as error:
         raise UserError(f"{error}; fetch its package anew") from error
     mono = samples[:, 0] if headless else samples.mean(1)
@@ -107,21 +89,11 @@ def active(samples: np.ndarray) -> np.ndarray:
     return (power > 0) & (power >= power.max(initial=0.0) * 10**-3.5)
 
 
-def speaker_of(path: str) -> str | None:
-    """Who speaks in a package's file; None: nobody, or nobody that can be told from others."""
-    if not path.endswith((".g722", ".gsm", ".wav", ".ogg", ".opus")) or re.search(LEFT_OUT, path):
-        return None
-    for pattern, speaker in SPEAKERS.items():
-        if match := re.search(pattern, path):
-            return speaker + "".join(match.groups()).replace("_", "")
-    return None
-
-
 def prompts_of(debs: Sequence[Deb]) -> Iterator[Prompt]:
     """All prompts with 0.3 s of sound or more; a recording that occurs again is given once."""
     seen = set()
     for deb in debs:
-        for path, content in deb.files():
+        for path, content in files_of(deb):
             if (speaker := speaker_of("/" + path)) is None:
                 continue
             samples = decode(content, path)
@@ -137,8 +109,38 @@ def subset_of(prompt: Prompt, seed: int) -> str:
     """The subset of a prompt: prompts of one file name stay together, whatever the folder, package or speaker."""
     if prompt.speaker in UNSEEN:
         return "test-speakers"
+    if prompt.speaker in CHOOSING:
+        return "dev-speakers"
+    if prompt.speaker.startswith(PLAYING):
+        return "train"
     draw = int.from_bytes(hashlib.sha256(f"{seed}/{prompt.stem}".encode()).digest()[:4], "big") / 2**32
     return "train" if draw < 0.8 else "dev" if draw < 0.88 else "test"
+
+
+def balanced(prompts: Sequence[Prompt], most: float) -> list[Prompt]:
+    """Of each speaker's prompts as many as last `most` seconds, in an order that follows from their samples."""
+    spoken: Counter[str] = Counter()
+    kept = []
+    for prompt in sorted(prompts, key=lambda one: hashlib.sha256(one.samples.tobytes()).digest()):
+        if spoken[prompt.speaker] < most * RATE:
+            kept.append(prompt)
+            spoken[prompt.speaker] += len(prompt.samples) + int(PAUSE * RATE)
+    return kept
+
+
+def divide(prompts: Iterable[Prompt], seed: int) -> dict[str, list[Prompt]]:
+    """The prompts of each subset; no game's voice has more of train than the longest other one."""
+    subsets: dict[str, list[Prompt]] = {subset: [] for subset in SUBSETS}
+    for prompt in prompts:
+        subsets[subset_of(prompt, seed)].append(prompt)
+    games = [prompt for prompt in subsets["train"] if prompt.speaker.startswith(PLAYING)]
+    others = [prompt for prompt in subsets["train"] if not prompt.speaker.startswith(PLAYING)]
+    spoken: Counter[str] = Counter()
+    for prompt in others:
+        spoken[prompt.speaker] += len(prompt.samples) + int(PAUSE * RATE)
+    subsets["train"] = others + balanced(games, max(spoken.values(), default=0) / RATE)
+    subsets["dev-speakers"] = balanced(subsets["dev-speakers"], MOST)
+    return subsets
 
 
 def join(speaker: str, prompts: Sequence[Prompt], which: int, rng: np.random.Generator) -> Iterator[Utterance]:
@@ -218,7 +220,7 @@ def write_credits(root: Path, debs: Sequence[Deb]) -> None:
         "",
     ]
     for deb in debs:
-        _, licence, voice = PACKAGES[deb.package]
+        _, licence, voice = (PACKAGES | GAMES)[deb.package]
         lines.append(f"- {deb.package} {deb.version}, {licence}: {voice}")
         (statement,) = (text for path, text in deb.files() if path == f"usr/share/doc/{deb.package}/copyright")
         (root / f"{deb.package}.copyright").write_bytes(statement)
@@ -231,8 +233,8 @@ def checksums(root: Path) -> str:
     return "".join(f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(root).as_posix()}\n" for f in files)
 
 
-def find(packages: Path) -> list[Deb]:
-    """The packages, in a fixed order.
+def find(packages: Path, games: bool = False) -> list[Deb]:
+    """The packages, in a fixed order; the games' behind the others.
 
     Raises:
         UserError: some lack; says how to fetch them.
@@ -241,13 +243,14 @@ def find(packages: Path) -> list[Deb]:
     for path in debs:
         if re.match(KEPT_OUT, path.name):
             print(f"{path}: is kept for final scoring and was not opened", file=sys.stderr)
-    found = {name: path for path in debs if (name := path.name.partition("_")[0]) in PACKAGES}
-    if lacking := [name for name in PACKAGES if name not in found]:
+    wanted = PACKAGES | GAMES if games else PACKAGES
+    found = {name: path for path in debs if (name := path.name.partition("_")[0]) in wanted}
+    if lacking := [name for name in wanted if name not in found]:
         raise UserError(f"{packages}: lacks packages; fetch them there with: apt-get download {' '.join(lacking)}")
-    return [Deb(found[name]) for name in PACKAGES]
+    return [Deb(found[name]) for name in wanted]
 
 
-def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> str:
+def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None = None, games: bool = False) -> str:
     """Build the corpus; it appears whole or not at all.
 
     Args:
@@ -255,6 +258,7 @@ def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None
         out: the folder to make.
         seed: of the split, the pairs and the levels.
         sizes: mixtures of each subset; None: `SUBSETS`.
+        games: take the voices of `GAMES` into train.
 
     Returns:
         The corpus's checksum: SHA-256 of its file SHA256SUMS.
@@ -264,10 +268,8 @@ def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None
     """
     if out.exists():
         raise UserError(f"{out}: already exists; look at it with --check, or remove it to build it anew")
-    debs = find(packages)
-    subsets: dict[str, list[Prompt]] = {subset: [] for subset in SUBSETS}
-    for prompt in prompts_of(debs):
-        subsets[subset_of(prompt, seed)].append(prompt)
+    debs = find(packages, games)
+    subsets = divide(prompts_of(debs), seed)
     part = out.with_name(f".{out.name}.part")
     with holding(out.parent, f".{out.name}.building", f"{out}: {corpora.BUSY}"):
         shutil.rmtree(part, ignore_errors=True)  # a build was killed
@@ -298,6 +300,12 @@ def check(out: Path) -> str:
     return hashlib.sha256(stored.encode()).hexdigest()
 
 
+def tests_of(out: Path) -> str:
+    """The checksum of a corpus's test sets: SHA-256 of their lines in SHA256SUMS."""
+    lines = (out / "SHA256SUMS").read_text().splitlines(keepends=True)
+    return hashlib.sha256("".join(line for line in lines if re.search(TESTS, line)).encode()).hexdigest()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -307,21 +315,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/debian2mix"), help="the folder to make")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", action="store_true", help="compare a corpus that is there with its checksums")
+    parser.add_argument("--games", action="store_true", help="train on the voices of two games too")
     for subset, size in SUBSETS.items():
-        parser.add_argument(f"--{subset}", type=int, default=size, help=f"mixtures in {subset}; {size} unless given")
+        usual = f"{size}, {WITH_GAMES} with --games" if subset == "train" else size
+        parser.add_argument(f"--{subset}", type=int, help=f"mixtures in {subset}; {usual} unless given")
     options = vars(parser.parse_args(arguments))
-    sizes = {subset: options[subset.replace("-", "_")] for subset in SUBSETS}
+    games = options["games"]
+    sizes = SUBSETS | ({"train": WITH_GAMES} if games else {})
+    sizes |= {subset: given for subset in SUBSETS if (given := options[subset.replace("-", "_")]) is not None}
     try:
         with touching(options["out"]):
             if options["check"]:
                 digest = check(options["out"])
             else:
-                digest = build(options["packages"], options["out"], options["seed"], sizes)
+                digest = build(options["packages"], options["out"], options["seed"], sizes, games)
     except UserError as error:
         print(f"debian2mix: {error}", file=sys.stderr)
         return error.status
     same = "as tested" if digest == TESTED else "not that of the tested package versions, sizes and seed"
-    print(f"{options['out']}: {digest}, {same}")
+    tests = "as published" if tests_of(options["out"]) == PUBLISHED else "not the published ones, nor are their scores"
+    print(f"{options['out']}: {digest}, {same}; test sets {tests}")
     return 0
 
 
