@@ -1,7 +1,7 @@
 # What people do, by name; .ci/run calls the same.
 PYTHON ?= python
 
-.PHONY: test lint types bench live
+.PHONY: test lint types bench live docs dist
 test:
 	$(PYTHON) -m pytest
 lint:
@@ -9,6 +9,10 @@ lint:
 	$(PYTHON) -m ruff format --check .
 types:
 	$(PYTHON) -m mypy
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict
+dist:
+	rm -rf dist && $(PYTHON) -m build --outdir dist . && $(PYTHON) -m twine check --strict dist/*
 # figures go to BENCH, a JSON file; tests/benchmarks/compare.py OLD NEW prints what a change costs
 BENCH ?= bench.json
 bench:

@@ -208,7 +208,8 @@ class TransformerLayer(nn.Module):
         width: D.
         heads: H, divides D.
         ffn: width of the hidden layer.
-        causal, window: see `attend`.
+        causal: see `attend`.
+        window: see `attend`.
         norm: "post", after each sum, or "pre", before each part; nothing is normalised at the end then.
         ffn_layer: the hidden layer, "linear" or "lstm", which reads both ways where the attention does (DPTNet: Chen
             et al. 2020).

@@ -102,8 +102,9 @@ def bar(total: float, unit: str, about: str) -> Any:
 def duration(seconds: float) -> str:
     """As people say it.
 
-    >>> duration(48.2), duration(123), duration(7260)
-    ('48 s', '2 min 3 s', '2 h 1 min')
+    Examples:
+        >>> duration(48.2), duration(123), duration(7260)
+        ('48 s', '2 min 3 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:
@@ -148,12 +149,13 @@ def columns() -> int:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Text in columns, the first to the left, the others to the right; one too wide goes on below itself.
 
-    >>> print(table(["", "SDR", "SI-SNRi"], [["vocals", "6.32", "7.1"]], width=14))
-             SDR
-    vocals  6.32
-    <BLANKLINE>
-            SI-SNRi
-    vocals      7.1
+    Examples:
+        >>> print(table(["", "SDR", "SI-SNRi"], [["vocals", "6.32", "7.1"]], width=14))
+                 SDR
+        vocals  6.32
+        <BLANKLINE>
+                SI-SNRi
+        vocals      7.1
     """
     cells = [[printable(cell) for cell in row] for row in (heads, *rows)]
     wide = [max(map(len, column)) for column in zip(*cells, strict=True)]

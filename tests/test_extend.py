@@ -1,67 +1,39 @@
 """docs/extend.md as a user follows it: its blocks in an empty folder, its commands one after the other."""
 
 import csv
-import os
-import re
-import shlex
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import tasnet_model
-from lookalikes import sound
+from pages import ROOT, Page, run, write_stems
 
 from tasnet_attn import config, load
-from tasnet_attn.cli import main
 from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.tensors import write_safetensors
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(
-    r"^```(python|yaml|sh)\n(.*?)^```$", (ROOT / "docs/extend.md").read_text(), re.DOTALL | re.MULTILINE
+PAGE = Page(
+    "extend.md",
+    {
+        "segments_per_epoch: 400": "segments_per_epoch: 8",
+        "segment: 0.5": "segment: 0.1",
+        "max_epochs: 3": "max_epochs: 1, limit_val_batches: 2, enable_progress_bar: false",
+    },
 )
-COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
-SHORT = {  # what makes a training short
-    "segments_per_epoch: 400": "segments_per_epoch: 8",
-    "segment: 0.5": "segment: 0.1",
-    "max_epochs: 3": "max_epochs: 1, limit_val_batches: 2, enable_progress_bar: false",
-}
-
-
-def lay_out(folder):
-    """The page's files, a song and stems."""
-    for kind, text in BLOCKS:
-        name = re.match(r"# (\S+\.(?:py|yml))\n", text)
-        assert (kind == "sh") == (name is None), text
-        if name:
-            file = folder / name[1]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-    base = folder / "base.yml"
-    for long, short in SHORT.items():
-        assert long in base.read_text()
-        base.write_text(base.read_text().replace(long, short))
-    shutil.copy(ROOT / "recipes/recipe.sh", folder / "recipes")
-    shutil.copy(base, folder / "recipes/songs")
-    soundfile.write(folder / "song.wav", 0.1 * np.random.default_rng(0).normal(size=(30_000, 2)), 44_100)
-    for split in ("train", "valid", "test"):
-        (folder / "stems" / split).mkdir(parents=True)
-        for source in ("guitar", "backing"):
-            samples = sound(source, split, 44_100, 44_100)
-            soundfile.write(folder / "stems" / split / f"one.{source}.wav", samples, 44_100)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return lay_out(tmp_path_factory.mktemp("extend"))
+    folder = PAGE.lay_out(tmp_path_factory.mktemp("extend"))
+    shutil.copy(ROOT / "recipes/recipe.sh", folder / "recipes")
+    shutil.copy(folder / "base.yml", folder / "recipes/songs")
+    write_stems(folder, "stems/{split}/one.{source}.wav")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -69,17 +41,8 @@ def inside(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
-def run(line):
-    """A command of the page; returns its exit status."""
-    program, *arguments = shlex.split(line)
-    if program == "tasnet-attn":
-        return main(arguments)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run([program, *arguments, "--python", sys.executable], env=environment).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", PAGE.commands)
 def test_a_command_of_the_page(line, capfd):
     """In their order: later ones read what earlier ones wrote."""
     status = run(line)

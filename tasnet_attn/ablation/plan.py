@@ -64,8 +64,9 @@ def _seconds(runs: Sequence[Run]) -> tuple[float, str]:
 def _text(seconds: float) -> str:
     """A time for people.
 
-    >>> _text(90), _text(7200), _text(0.034)
-    ('1.5 min', '2 h', '0.034 s')
+    Examples:
+        >>> _text(90), _text(7200), _text(0.034)
+        ('1.5 min', '2 h', '0.034 s')
     """
     if math.isnan(seconds):
         return "?"

@@ -24,8 +24,9 @@ class Estimate:
 def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     """The mean of independent values and Student's t-interval around it.
 
-    >>> round(estimate([1.0, 2.0, 3.0]).high, 3)  # 2 + 4.303 / sqrt(3)
-    4.484
+    Examples:
+        >>> round(estimate([1.0, 2.0, 3.0]).high, 3)  # 2 + 4.303 / sqrt(3)
+        4.484
     """
     array = np.asarray(values, dtype=float)
     finite = array[np.isfinite(array)]

@@ -286,8 +286,9 @@ def interval(value: Estimate, digits: int = 2) -> str:
 def short(number: float) -> str:
     """A number with its thousands as a letter.
 
-    >>> short(92_162_304)
-    '92.2 M'
+    Examples:
+        >>> short(92_162_304)
+        '92.2 M'
     """
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:

@@ -67,7 +67,11 @@ class ClipSegments(Segments):
     Args:
         per_clip: every pass takes each clip once, in random order, at a random start (Park et al. 2018); else every
             start of every clip is equally likely, so that long clips come more often.
-        tracks, length, size, seed, augmentation: see `Segments`.
+        tracks: see `Segments`.
+        length: see `Segments`.
+        size: see `Segments`.
+        seed: see `Segments`.
+        augmentation: see `Segments`.
     """
 
     def __init__(

@@ -37,8 +37,9 @@ def windows(frames: int, size: int, stride: int) -> list[Window]:
         size: frames of a window.
         stride: frames between windows, at most `size`.
 
-    >>> windows(100, 64, 32)
-    [Window(start=0, first=0, stop=48), Window(start=32, first=48, stop=80), Window(start=36, first=80, stop=100)]
+    Examples:
+        >>> windows(100, 64, 32)
+        [Window(start=0, first=0, stop=48), Window(start=32, first=48, stop=80), Window(start=36, first=80, stop=100)]
     """
     starts = [*range(0, frames - size, stride), max(0, frames - size)]
     firsts = [0, *(i * stride + (size - stride) // 2 for i in range(1, len(starts)))]

@@ -12,10 +12,11 @@ class Metric(Configurable):
 
     Its scores are in the track's file, in scores.csv, in the summary and in the report, under the names that it gives.
 
-    >>> class Level(Metric):
-    ...     def __call__(self, mixture, references, estimates, sample_rate):
-    ...         ratio = estimates.square().mean((1, 2)) / references.square().mean((1, 2))
-    ...         return {"level": 10 * ratio.log10()}
+    Examples:
+        >>> class Level(Metric):
+        ...     def __call__(self, mixture, references, estimates, sample_rate):
+        ...         ratio = estimates.square().mean((1, 2)) / references.square().mean((1, 2))
+        ...         return {"level": 10 * ratio.log10()}
     """
 
     abstract = True

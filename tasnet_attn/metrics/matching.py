@@ -19,9 +19,10 @@ def best_permutation(gains: Tensor) -> list[int]:
 
     Source: `scipy.optimize.linear_sum_assignment`.
 
-    >>> import torch
-    >>> best_permutation(torch.tensor([[1.0, 5.0], [4.0, 6.0]]))
-    [1, 0]
+    Examples:
+        >>> import torch
+        >>> best_permutation(torch.tensor([[1.0, 5.0], [4.0, 6.0]]))
+        [1, 0]
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -32,10 +32,11 @@ def si_snr(references: Tensor, estimates: Tensor, cap: float | None = None, floo
 
     Source: Luo & Mesgarani 2018, equations 7-9; the cap as in Wisdom et al. 2020 (MixIT), section 3.1.
 
-    >>> tone = torch.sin(torch.arange(8000.0))
-    >>> noise = torch.cos(torch.arange(8000.0))
-    >>> round(si_snr(tone, 5 * tone + 0.5 * noise).item())
-    20
+    Examples:
+        >>> tone = torch.sin(torch.arange(8000.0))
+        >>> noise = torch.cos(torch.arange(8000.0))
+        >>> round(si_snr(tone, 5 * tone + 0.5 * noise).item())
+        20
     """
     tiny = TINY if floor else 0.0
     estimate = estimates - estimates.mean(dim=-1, keepdim=True)

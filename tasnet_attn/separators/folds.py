@@ -111,8 +111,9 @@ class Bands(Fold):
 def band_sizes(n_features: int, n_bands: int, warp: float) -> list[int]:
     """Features in each band, pairs of them if their number is even; edges at ((1 + warp)^(k / K) - 1) / warp.
 
-    >>> band_sizes(129, 8, 5.7)
-    [6, 8, 10, 12, 16, 20, 25, 32]
+    Examples:
+        >>> band_sizes(129, 8, 5.7)
+        [6, 8, 10, 12, 16, 20, 25, 32]
     """
     if not warp > 0:
         raise ValueError(f"warp {warp} must be above 0")

@@ -97,8 +97,9 @@ class LTL(Separator):
     def parse(name: str) -> dict[str, int]:
         """Read the paper's notation: ``LTL(500, 2, **LTL.parse("2_trans_0"))``.
 
-        >>> LTL.parse("2_trans_0")
-        {'lstm_before': 2, 'lstm_after': 0}
+        Examples:
+            >>> LTL.parse("2_trans_0")
+            {'lstm_before': 2, 'lstm_after': 0}
         """
         match = re.fullmatch(r"(\d+)_trans_(\d+)", name)
         if match is None:

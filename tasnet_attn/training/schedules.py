@@ -18,11 +18,12 @@ class WarmupCosine(LambdaLR):
 
     Source: Reddy et al. 2023, section 3, whose numbers are the defaults.
 
-    >>> import torch
-    >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=2e-4)
-    >>> schedule = WarmupCosine(optimizer)
-    >>> [round(2e-4 * schedule.factor(step), 10) for step in (0, 1250, 2500, 151_250, 300_000)]
-    [0.0, 0.0001, 0.0002, 0.0001, 0.0]
+    Examples:
+        >>> import torch
+        >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=2e-4)
+        >>> schedule = WarmupCosine(optimizer)
+        >>> [round(2e-4 * schedule.factor(step), 10) for step in (0, 1250, 2500, 151_250, 300_000)]
+        [0.0, 0.0001, 0.0002, 0.0001, 0.0]
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int = 300_000, warmup_steps: int = 2500) -> None:
