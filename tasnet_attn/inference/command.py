@@ -120,7 +120,7 @@ def _sharded(sounds: dict[str, Path], shard: str | None) -> dict[str, Path]:
 
 @contextmanager
 def _cleared(out: Path, elsewhere: bool) -> Iterator[None]:
-    """What processes that were ended had in work goes."""
+    """Remove what processes that were ended left unfinished."""
     try:
         yield
     finally:

@@ -96,7 +96,7 @@ class SeparationTask(LightningModule):
 
     def _measure(self, batch: tuple[Tensor, Tensor]) -> None:
         if len(batch[0]) == 0:
-            return  # it makes up the number: all processes take equally many steps, or they would wait for each other
+            return  # a padding batch: all processes take equally many steps, or they would wait for each other
         loss, estimates = self._loss(batch)
         ours, theirs = widened(estimates).sum(1), widened(batch[1]).sum(1)
         size = loss.new_tensor(len(batch[0]))

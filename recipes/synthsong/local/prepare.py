@@ -239,7 +239,7 @@ def write_song(song: Song, folder: Path, facts: dict[str, Any]) -> dict[str, Any
 
 
 def build(out: Path, songs: int, seed: int, bars: int) -> Path:
-    """Build the data set; songs that are there already are not made again.
+    """Build the data set; songs that already exist are not made again.
 
     Args:
         out: the folder.
