@@ -160,11 +160,11 @@ def alone(setting, name):
     print(*added)
 
 
-def measure(found, setting, rounds, until):
+def measure(found, setting, wanted, rounds, until):
     rate, seconds, _, _ = SETTINGS[setting]
     mixture = torch.randn(1, 1, rate * seconds)
     rows = found.setdefault(setting, {})
-    models = {name: make() for name, make in systems(setting).items()}
+    models = {name: make() for name, make in systems(setting).items() if name in wanted}
     for name, model in models.items():
         if name not in rows:
             parameters = sum(p.numel() for p in model.parameters())
@@ -220,6 +220,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="of a new FILE, some beside LTL 1_trans_0")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further round after so many")
     parser.add_argument("--memory", action="store_true")
@@ -235,7 +236,8 @@ def main():
     begin = time.time()
     stored = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for setting in options.only:
-        measure(stored, setting, options.rounds or SETTINGS[setting][3], begin + 60 * options.minutes)
+        wanted = [BASE, *options.systems] if options.systems else systems(setting)
+        measure(stored, setting, wanted, options.rounds or SETTINGS[setting][3], begin + 60 * options.minutes)
         if options.out:
             options.out.write_text(json.dumps(stored))
         if stored[setting][BASE]["rounds"]:
