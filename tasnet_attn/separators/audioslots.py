@@ -6,8 +6,10 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasnet_attn.errors import at_least
 from tasnet_attn.separators.base import Separator
 from tasnet_attn.separators.resnet import ResNet
 from tasnet_attn.separators.slots import QueryTransformer, Slots
@@ -28,6 +30,8 @@ class AudioSlots(Separator):
         decoder_layers: its linear layers, at least 2.
         bands: octaves of the Fourier position code, sine and cosine of 2**k pi x for each axis.
         token_positions: the grid's tokens get the position code too.
+        chunk: frames; longer inputs are cut into chunks of so many, and a chunk's slots start as the queries of the
+            next one, so that the sources keep their order (the paper's future work); None: all frames make one chunk.
         output: "linear", or "softplus" to exclude negative magnitudes (heads read those as zero).
 
     `encoder` and `slots` become parts of the separator: give each separator its own.
@@ -47,13 +51,15 @@ class AudioSlots(Separator):
         bands: int = 8,
         token_positions: bool = True,
         output: Literal["linear", "softplus"] = "linear",
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
         if decoder_layers < 2:
             raise ValueError(f"decoder_layers {decoder_layers} must be at least 2")
         if output not in ("linear", "softplus"):
             raise ValueError(f"output {output!r} is neither 'linear' nor 'softplus'")
-        self.bands = bands
+        at_least(1, chunk=chunk)
+        self.bands, self.chunk = bands, chunk
         self.encoder = encoder or ResNet()
         self.slots = slots or QueryTransformer()
         width = self.slots.width
@@ -64,16 +70,25 @@ class AudioSlots(Separator):
         self.output = nn.Softplus() if output == "softplus" else nn.Identity()
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        _, bins, frames = features.shape
-        return [self.output(self.decoder(self.embed(features), self._code(bins, frames)))]
+        if self.chunk is None:
+            return [self._decoded(self.embed(features), *features.shape[1:])]
+        slots, magnitudes = None, []
+        for part in features.split(self.chunk, dim=-1):
+            slots = self.embed(F.pad(part, (0, self.chunk - part.shape[-1])), slots)
+            magnitudes.append(self._decoded(slots, features.shape[1], self.chunk))
+        return [torch.cat(magnitudes, dim=-1)[..., : features.shape[-1]]]
 
-    def embed(self, features: Tensor) -> Tensor:
-        """The slots, embeddings of the sources: [N, F, L] -> [N, S, D]."""
+    def embed(self, features: Tensor, before: Tensor | None = None) -> Tensor:
+        """The slots, embeddings of the sources: [N, F, L] -> [N, S, D]; `before`: those of the chunk before."""
         grid = self.encoder(features.unsqueeze(1))
         tokens = self.to_tokens(grid.flatten(2).transpose(1, 2))  # [N, M, D]
         if self.token_code is not None:
             tokens = tokens + self.token_code(self._code(*grid.shape[2:]).flatten(0, 1))
-        return self.slots(self.queries.expand(features.shape[0], -1, -1), tokens)
+        queries = self.queries.expand(features.shape[0], -1, -1) if before is None else before
+        return self.slots(queries, tokens)
+
+    def _decoded(self, slots: Tensor, bins: int, frames: int) -> Tensor:
+        return self.output(self.decoder(slots, self._code(bins, frames)))
 
     def _code(self, bins: int, frames: int) -> Tensor:
         return fourier_code(bins, frames, self.bands, self.queries.device).to(self.queries.dtype)

@@ -37,7 +37,7 @@ class DualPath(Separator):
         norm: of a path's output, which is added to its input then: "layer", of each place by itself, or "global", over
             the whole plane; None: neither norm nor sum, for paths that have their own, as DPTNet's.
 
-    Source: Luo et al. 2020, arXiv 1910.06379; over bands and frames: ours (docs/papers.md).
+    Source: Luo et al. 2020, arXiv 1910.06379; over bands and frames: ours (recipes/debian2mix/dual_path).
     """
 
     def __init__(

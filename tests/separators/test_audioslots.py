@@ -495,3 +495,29 @@ def test_train_separate_and_evaluate_need_no_special_case(tmp_path):
             device="cpu", overlap=0.0, order_by_references=order_by_references,
         )  # fmt: skip
         assert (tmp_path / f"scores{order_by_references}" / "scores.csv").is_file()
+
+
+# ---- slots that are carried on --------------------------------------------------------------------------------------
+
+
+def test_a_chunk_s_slots_are_the_next_one_s_queries(kind):
+    carrying, alone = tiny(kind, n_sources=3, chunk=8), tiny(kind, n_sources=3)
+    alone.load_state_dict(carrying.state_dict())
+    features = torch.rand(1, 16, 19)
+    expected = []
+    for part in torch.nn.functional.pad(features, (0, 5)).split(8, dim=-1):
+        expected += alone(part)
+        alone.queries.data = alone.embed(part)[0]
+    torch.testing.assert_close(carrying(features)[0], torch.cat(expected, dim=-1)[..., :19])
+
+
+def test_sources_keep_their_order_over_chunks_and_the_first_chunk_learns_from_the_last(kind):
+    separator, features = tiny(kind, n_sources=3, chunk=8), torch.rand(2, 16, 24)
+    (magnitudes,) = separator(features)
+    separator.queries.data = separator.queries.data[[2, 0, 1]]
+    torch.testing.assert_close(separator(features)[0], magnitudes[:, [2, 0, 1]], atol=1e-5, rtol=1e-5)
+    features.requires_grad_()
+    separator(features)[0][..., 16:].sum().backward()
+    assert features.grad[..., :8].abs().max() > 0
+    with pytest.raises(ValueError, match="chunk 0"):
+        tiny(kind, chunk=0)
