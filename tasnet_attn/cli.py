@@ -177,6 +177,12 @@ def _export(options: argparse.Namespace) -> None:
     print(shown(export(options.model, options.to, options.out, options.half, options.licence, options.int8)))
 
 
+def _models(options: argparse.Namespace) -> None:
+    from tasnet_attn.storage.listing import card, models
+
+    print(models() if options.model is None else card(options.model))
+
+
 COMMANDS = {
     "demo": _demo,
     "separate": _separate,
@@ -186,6 +192,7 @@ COMMANDS = {
     "ablate": _ablate,
     "check-data": _check_data,
     "export": _export,
+    "models": _models,
 }
 
 if __name__ == "__main__":

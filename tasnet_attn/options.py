@@ -23,6 +23,7 @@ ABOUT = {
     "ablate": "train every cell of a sweep file; tables with statistics, figures",
     "check-data": "find what spoils a run before it starts; findings, table, verdict",
     "export": "write a trained model to one file, and prove that it is the model",
+    "models": "list the models that ship, or print the card of one",
 }
 SHORT = {"-c": "--config", "-o": "--out", "-d": "--trainer.accelerator"}  # of train, which argparse does not parse
 TRAIN = {  # title -> the settings that people use, as they are typed, and what they mean
@@ -157,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("-h", "--help", action="help")
     adding = {"demo": _demo, "separate": _separate, "stream": _stream}
     adding |= {"evaluate": _evaluate, "report": _report}
-    adding |= {"ablate": _ablate, "check-data": _check_data, "export": _export}
+    adding |= {"ablate": _ablate, "check-data": _check_data, "export": _export, "models": _models}
     for name, add in adding.items():
         command = commands.add_parser(name, description=f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
         command._positionals.title, command._optionals.title = "what", "options"
@@ -191,7 +192,8 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add = separate.add_argument
     help = "audio files and videos, folders of them, or - for standard input"
     add("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
-    add("-m", "--model", required=True, help="a run folder, a checkpoint or a model file")
+    help = "a run folder, a checkpoint, a model file, or one that ships (tasnet-attn models)"
+    add("-m", "--model", required=True, help=help)
     help = "folder (default: separated); - writes one stem to standard output"
     add("-o", "--out", type=Path, default=Path("separated"), metavar="DIR", help=help)
     add("-d", "--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
@@ -300,6 +302,10 @@ def _report(report: argparse.ArgumentParser) -> None:
     add("--audio", choices=("mp3", "flac"), default=suppress, metavar="FORMAT", help=help)
     add("--seconds", type=float, default=suppress, help="of audio for each track (default: 10)")
     add("--players", type=int, default=suppress, metavar="N", help="tracks to listen to, at most (default: 8)")
+
+
+def _models(models: argparse.ArgumentParser) -> None:
+    models.add_argument("model", metavar="MODEL", nargs="?", help="whose card is printed: a name, or hf://USER/NAME")
 
 
 def _ablate(ablate: argparse.ArgumentParser) -> None:

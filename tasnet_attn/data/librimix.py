@@ -60,7 +60,8 @@ class LibriMix(SegmentedData):
         sources: names for the speakers, 2 or 3; `train` takes them from the model. One: every utterance is a track of
             its own and its own mixture, clean (for autoencoders).
         sample_rate: Hz, 8000 or 16,000: it chooses the folder wav8k or wav16k; `train` takes it from the model.
-        root: the folder that holds wav8k or wav16k; None: data/Libri3Mix for three sources, else data/Libri2Mix.
+        root: the folder that holds wav8k or wav16k, or several such folders, whose mixtures stand one behind the other;
+            None: data/Libri3Mix for three sources, else data/Libri2Mix.
         noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is no source: it is left over.
         mode: "min": mixtures end with the shortest utterance; "max": with the longest.
         training: the training subset, "train-360" or "train-100".
@@ -82,7 +83,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         self,
         sources: list[str],
         sample_rate: int,
-        root: Path | None = None,
+        root: Path | list[Path] | None = None,
         noisy: bool = False,
         mode: Literal["min", "max"] = "min",
         training: str = "train-360",
@@ -98,7 +99,10 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
             raise ValueError(f"mode {mode!r} is neither 'min' nor 'max'")
         if noisy and len(sources) == 1:
             raise ValueError("noisy: a single source is clean speech; leave noisy out")
-        self.root = Path(f"data/Libri{max(2, len(sources))}Mix") if root is None else Path(root)
+        usual = Path(f"data/Libri{max(2, len(sources))}Mix")
+        self.roots = [usual] if root is None else [Path(one) for one in (root if isinstance(root, list) else [root])]
+        if not self.roots:
+            raise ValueError("root: names no folder")
         self.noisy, self.mode = noisy, mode
         self.training, self.validation, self.testing = training, validation, testing
 
@@ -107,21 +111,24 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         return not self.noisy
 
     def list_tracks(self, split: Split) -> list[Track]:
-        file, rows, speakers = self._rows(split)
+        return [track for root in self.roots for track in self._list(root, split)]
+
+    def _list(self, root: Path, split: Split) -> list[Track]:
+        file, rows, speakers = self._rows(root, split)
         tracks: list[Track] = []
         for line, row in enumerate(rows, start=2):
             try:
-                tracks += self._tracks(file, line, row, speakers)
+                tracks += self._tracks(root, file, line, row, speakers)
             except UserError as error:
                 name, problem = row["mixture_ID"] or f"line {line}", f"{error}; make the metadata anew"
                 tracks.append(Track(name, self.sources, self.sample_rate, (), problem=problem))
         return tracks
 
-    def _rows(self, split: Split) -> tuple[Path, list[dict[str, str | None]], list[str]]:
+    def _rows(self, root: Path, split: Split) -> tuple[Path, list[dict[str, str | None]], list[str]]:
         """The metadata of a split: file, rows, and the columns of the speakers."""
         subset = {"train": self.training, "valid": self.validation, "test": self.testing}[split]
         kind = "mix_both" if self.noisy else "mix_clean"
-        folder = self.root / f"wav{self.sample_rate / 1000:g}k" / self.mode / "metadata"
+        folder = root / f"wav{self.sample_rate / 1000:g}k" / self.mode / "metadata"
         file = folder / f"mixture_{subset}_{kind}.csv"
         if not file.is_file():
             raise UserError(
@@ -146,7 +153,9 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
             raise UserError(f"{file}: has no column {lacking[0]!r}")
         return file, rows, speakers
 
-    def _tracks(self, file: Path, line: int, row: dict[str, str | None], speakers: list[str]) -> list[Utterances]:
+    def _tracks(
+        self, root: Path, file: Path, line: int, row: dict[str, str | None], speakers: list[str]
+    ) -> list[Utterances]:
         """A row of the metadata: a track, or for one source a track of each speaker."""
 
         def path(column: str) -> Path:
@@ -155,7 +164,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
                 raise UserError(
                     f"{file}: line {line}: {column} is not a path like wav8k/min/dev/s1/x.wav: {row[column]!r}"
                 )
-            return self.root.joinpath(*parts[-5:])
+            return root.joinpath(*parts[-5:])
 
         try:
             length = int(float(row["length"] or ""))

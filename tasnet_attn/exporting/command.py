@@ -32,6 +32,7 @@ def export(
     half: bool = False,
     licence: str | None = None,
     int8: bool = False,
+    about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a model to one file, run the file in a fresh process, and keep it only if it computes what the model does.
 
@@ -44,6 +45,7 @@ def export(
         half: store the weights as float16 ("safetensors" and "huggingface").
         licence: of the weights, for the file's header and the model card.
         int8: multiply 8-bit integers ("onnx-step").
+        about: what else the file's header and the model card shall say.
 
     Returns:
         The proof, as `exporting.parity.prove` returns it, with "path".
@@ -65,9 +67,9 @@ def export(
         raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
     if int8 and to != "onnx-step":
         raise UserError("--int8 is for onnx-step")
-    facts = facts_of(source, licence)
-    from_hub = str(model).startswith(HUB)  # whose cache is no place for new files
-    home = Path() if from_hub else Path(model) if Path(model).is_dir() else source.parent
+    facts = {**facts_of(source, licence), **(about or {})}
+    elsewhere = str(model).startswith(HUB) or not Path(model).exists()  # cache and package take no new files
+    home = Path() if elsewhere else Path(model) if Path(model).is_dir() else source.parent
     if to == HUGGINGFACE:
         return _export_folder(original, out or home / "huggingface", facts, half)
     kind = VARIANTS[to] if half or int8 else to

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasnet_attn.config import read_yaml
 from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.storage.shipped import shipped, verified
 
 HUB = "hf://"
 HUB_FILES = ("config.json", "model.safetensors", "README.md")
@@ -17,17 +18,20 @@ def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
     """The file that MODEL stands for.
 
     Args:
-        model: a model file, a Lightning checkpoint, a run folder, a folder in Hugging Face's layout, or
-            `hf://user/name` on its hub.
+        model: a model file, a Lightning checkpoint, a run folder, a folder in Hugging Face's layout, `hf://user/name`
+            on its hub, or the name of a model that ships (`storage.shipped`); what lies there by a name goes before it.
         checkpoint: which of a run folder, "best" or "last" (the other where it has but that); None: the one that
             its recipe scores, `evaluation.checkpoint` of its configuration.
 
     Raises:
         UserError: no such file, folder or name.
     """
-    if str(model).startswith(HUB):
-        return find(_download(str(model).removeprefix(HUB)))
+    if str(model).startswith(HUB[:-1]):  # a Path of it has one slash
+        return find(_download(str(model).removeprefix(HUB[:-1]).removeprefix("/")))
     path = Path(model)
+    named = shipped().get(str(model)) if not path.exists() else None
+    if named is not None:
+        return verified(named)
     if path.is_dir():
         names = sorted(CHECKPOINTS, key=(checkpoint or _scored(path)).__ne__)
         for name in (*(f"checkpoints/{name}.ckpt" for name in names), "model.safetensors"):
@@ -38,8 +42,10 @@ def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
             "is it a run of `tasnet-attn train`?"
         )
     if not path.is_file():
+        ships = f"{', '.join(names)}, " if (names := shipped()) else ""
         raise UserError(
-            f"{path}: no such model; give a run folder, a .ckpt, .safetensors or Asteroid .pth file, or {HUB}USER/NAME"
+            f"{path}: no such model; give {ships}a run folder, a .ckpt, .safetensors or Asteroid .pth file, "
+            f"or {HUB}USER/NAME"
         )
     return path
 

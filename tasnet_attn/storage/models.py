@@ -46,7 +46,8 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
 
     Args:
         path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (the checkpoint that its
-            recipe scores), a folder in Hugging Face's layout, or `hf://user/name` on its hub.
+            recipe scores), a folder in Hugging Face's layout, `hf://user/name` on its hub, or the name of a model that
+            ships, like "speech-8k" (`tasnet-attn models` lists them).
         classes: your own classes that the file names, if they are not simply imported before.
 
     Raises:

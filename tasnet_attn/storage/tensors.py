@@ -27,6 +27,17 @@ class Described(NamedTuple):
     facts: dict[str, Any]
 
 
+def read_facts(file: Path) -> dict[str, Any]:
+    """What a model file's header says, without its weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(json.loads((opened.metadata() or {})[HEADER]))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file}: not a model file of this library: {first_line(error)}") from error
+
+
 def read_safetensors(file: Path) -> Described:
     """Read a safetensors file; without a header of ours, the `config.json` beside it describes the model."""
     from safetensors import SafetensorError, safe_open

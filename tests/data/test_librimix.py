@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -158,3 +160,20 @@ def test_constructors_touch_no_disk_and_the_class_is_known(tmp_path):
     file.write_text("data: {class_path: LibriMix, init_args: {mode: max}}\n")
     data = from_config(file, ["a", "b", "c"], 16_000)
     assert (data.mode, str(data.root)) == ("max", "data/Libri3Mix")
+
+
+def test_several_roots_stand_one_behind_the_other(tmp_path):
+    one, other = (
+        write_librimix(tmp_path / name, lengths=lengths) for name, lengths in (("a", (3000,)), ("b", (3500,)))
+    )
+    section = {"class_path": "LibriMix", "init_args": {"root": [str(one), str(other)], "segment": 0.1}}
+    (tmp_path / "data.yml").write_text(f"data: {json.dumps(section)}\n")
+    tracks = from_config(tmp_path / "data.yml", ["a", "b"], 8000).tracks("train")
+    assert [(track.length, track.files[0].relative_to(tmp_path).parts[0]) for track in tracks] == [
+        (3000, "a"),
+        (3500, "b"),
+    ]
+    with pytest.raises(UserError, match=r"c.*metadata.*no such file"):
+        librimix([one, tmp_path / "c"]).tracks("train")
+    with pytest.raises(ValueError, match="root: names no folder"):
+        librimix([])

@@ -1,0 +1,39 @@
+"""`tasnet-attn models`: the models that need no path, and the card of one."""
+
+from __future__ import annotations
+
+from tasnet_attn import terminal
+from tasnet_attn.errors import UserError
+from tasnet_attn.storage.finding import HUB, find
+from tasnet_attn.storage.shipped import score, shipped
+from tasnet_attn.storage.tensors import read_facts
+
+
+def models() -> str:
+    """A table of the named models: name, sources, rate, size, score, licence; how to use one below it."""
+    rows = []
+    for name, file in shipped().items():
+        facts = read_facts(file)
+        size = f"{file.stat().st_size / 1e6:.1f} MB"
+        rate, licence = f"{facts['sample_rate']} Hz", facts.get("licence", "not stated")
+        rows.append([name, ", ".join(facts["sources"]), rate, size, score(facts), licence])
+    if not rows:
+        return (
+            "no models ship with this version; train one (tasnet-attn demo shows how), or take one from the hub: " + HUB
+        )
+    heads = ["name", "sources", "rate", "size", "score", "licence"]
+    use = f"tasnet-attn separate talk.mp3 --model {rows[0][0]}      its card: tasnet-attn models {rows[0][0]}"
+    return f"{terminal.table(heads, rows)}\n\n{use}"
+
+
+def card(model: str) -> str:
+    """The card of a model: a named one, or a folder in Hugging Face's layout, on the hub too.
+
+    Raises:
+        UserError: no such model, or it has no card.
+    """
+    file = find(model)
+    for beside in (file.with_suffix(".md"), file.with_name("README.md")):
+        if beside.is_file():
+            return beside.read_text(encoding="utf-8")
+    raise UserError(f"{file}: has no card beside it; what its header says: tasnet-attn export {model} --to huggingface")
