@@ -16,9 +16,11 @@ from tasnet_attn.storage.tensors import header, write_safetensors
 USE = """```python
 import tasnet_attn
 
-model = tasnet_attn.SourceSeparator.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
-estimates = tasnet_attn.separate(model, mixture, sample_rate)  # [channels, samples] -> {source: the same}
+model = {load}
+estimates = tasnet_attn.separate(model, mixture, sample_rate)  # [channels, samples] -> {{source: the same}}
 ```"""
+
+FROM_FOLDER = 'tasnet_attn.SourceSeparator.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")'
 
 
 def write_folder(
@@ -33,8 +35,14 @@ def write_folder(
     return folder
 
 
-def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
-    """The model card: what it does, how to use it, data, scores, settings, limits, licence."""
+def card(model: SourceSeparator, facts: dict[str, Any], use: str | None = None) -> str:
+    """The model card: what it does, how to use it, data, scores, settings, limits, licence.
+
+    Args:
+        model: the model.
+        facts: its file's header.
+        use: the name by which it ships; None: it lies in a folder.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     licence, training = facts.get("licence", "not stated"), facts.get("training") or {}
@@ -51,13 +59,15 @@ def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
         f"# {model.separator.name}: {', '.join(model.sources)}",
         f"Separates audio at {rate} into {', '.join(model.sources)}"
         f"{' (in no fixed order)' if model.interchangeable else ''}; {n_weights:,} parameters.",
-        USE,
+        USE.format(load=f'tasnet_attn.load("{use}")' if use else FROM_FOLDER),
         "## Data",
         _block(training.get("data"), "Not recorded.") + _block(training.get("data fingerprint"), ""),
+        *(["## Licences of the data", facts["credits"]] if facts.get("credits") else []),
         "## Scores",
-        _score_table(facts.get("scores")),
+        _test_table(facts["tested"]) if facts.get("tested") else _score_table(facts.get("scores")),
         "## Training",
-        _block({key: value for key, value in training.items() if not key.startswith("data")}, "Not recorded."),
+        (f"Cost: {facts['cost']}.\n\n" if facts.get("cost") else "")
+        + _block({key: value for key, value in training.items() if not key.startswith("data")}, "Not recorded."),
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(model, facts)),
         "## Licence",
@@ -70,6 +80,21 @@ def card(model: SourceSeparator, facts: dict[str, Any]) -> str:
 
 def _block(value: Any, otherwise: str) -> str:
     return f"```yaml\n{write_yaml(value)}```\n" if value else otherwise
+
+
+def _test_table(tested: list[dict[str, Any]]) -> str:
+    """Of `recipes/models/ship.py`: figures of whole sets, each {"value", "low", "high"}."""
+    metrics = ("SI-SNRi", "SDR", "better than the mixture")
+    lines = [f"| set | mixtures | {' | '.join(metrics)} |", "|---|---|---|---|---|"]
+    for row in tested:
+        cells = []
+        for metric in metrics:
+            scale, unit = (100, "%") if metric == metrics[-1] else (1, "dB")
+            value, low, high = ((row[metric][key] or 0) * scale for key in ("value", "low", "high"))
+            digits = 0 if unit == "%" else 2
+            cells.append(f"{value:.{digits}f} {unit} ({low:.{digits}f} to {high:.{digits}f})")
+        lines.append(f"| {row['corpus']} | {row['mixtures']} | {' | '.join(cells)} |")
+    return "Means over mixtures, with 95 % intervals (bootstrap over mixtures).\n\n" + "\n".join(lines)
 
 
 def _score_table(scores: dict[str, Any] | None) -> str:
@@ -87,7 +112,10 @@ def _score_table(scores: dict[str, Any] | None) -> str:
 
 def _limits(model: SourceSeparator, facts: dict[str, Any]) -> list[str]:
     limits = ["Trained for the sources named above; other material is separated all the same, but how well is unknown."]
-    if not facts.get("scores"):
+    limits += facts.get("fails") or []
+    if facts.get("tested"):
+        pass
+    elif not facts.get("scores"):
         limits.append("Nobody has scored it yet.")
     elif facts["scores"]["tracks"] < 10:
         limits.append(f"Scored on {facts['scores']['tracks']} tracks only: the intervals are wide, or missing.")

@@ -1,0 +1,127 @@
+"""Saved rows: what a trained system reached on test sets, track by track, so that tables are made of files in here.
+
+`rows/<system>.json` holds for every set the tracks' SI-SNRi and SDR in dB, in the order of the tracks' names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.results import read_summary, read_table
+from tasnet_attn.evaluation.summary import compare, summarise
+from tasnet_attn.files import file_name, write_text
+from tasnet_attn.inference import separate
+from tasnet_attn.storage import load
+
+ROWS = Path(__file__).parent / "rows"
+METRICS = ("SI-SNRi", "SDR")
+
+
+def row_of(folder: Path, corpus: str, source: str | None = None) -> dict[str, Any]:
+    """A set's row, of a folder of `tasnet-attn evaluate`.
+
+    Args:
+        folder: the scores.
+        corpus: what the set is called.
+        source: of named sources; None: the mean over a track's sources.
+
+    Raises:
+        UserError: no scores, or no such source.
+    """
+    table, summary = read_table(folder), read_summary(folder)
+    if source is not None:
+        if source not in set(table["source"]):
+            raise UserError(f"{folder}: no source {source!r} was scored; there are {', '.join(set(table['source']))}")
+        table, corpus = table[table["source"] == source], f"{corpus}, {source}"
+    row: dict[str, Any] = {"corpus": corpus, "checkpoint": summary.get("checkpoint")}
+    for metric in METRICS:
+        means = table[table["metric"] == metric].groupby("track")["mean"].mean().sort_index()
+        row[metric] = [round(float(value), 2) for value in means]
+        row["tracks"] = hashlib.sha256("\n".join(means.index).encode()).hexdigest()[:16]  # equal: the same tracks
+    return row
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """The mean over tracks with a 95 % bootstrap interval: "value", "low", "high"."""
+    found = summarise(pd.DataFrame({"score": values, "mean": values, "seconds": 1.0}))["mean of means"]
+    return {key: found[key] for key in ("value", "low", "high")}
+
+
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    """What tables and headers say of a row: the metrics and the share better than the mixture, with intervals."""
+    better = [float(value > 0) for value in row["SI-SNRi"]]
+    return {
+        "corpus": row["corpus"],
+        "mixtures": len(better),
+        **{metric: interval(row[metric]) for metric in METRICS},
+        "better than the mixture": interval(better),
+    }
+
+
+def paired(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> dict[str, float] | None:
+    """SI-SNRi of one row minus another's on the same tracks: mean, 95 % bootstrap interval, Wilcoxon's p.
+
+    None if they are not of the same tracks.
+    """
+    if one["tracks"] != other["tracks"]:
+        return None
+    ours, theirs = (dict(enumerate(row["SI-SNRi"])) for row in (one, other))
+    differences = list(np.subtract(one["SI-SNRi"], other["SI-SNRi"]))
+    return {**interval(differences), "p": compare(ours, theirs)["p"]}
+
+
+def real_time_factor(model: Any, seconds: float = 10.0) -> float:
+    """Seconds that one thread takes for a second of one channel, the best of three."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    noise = 0.1 * torch.randn(1, round(seconds * model.sample_rate), generator=torch.Generator().manual_seed(0))
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        separate(model, noise, model.sample_rate)
+        took.append(time.perf_counter() - began)
+    torch.set_num_threads(before)
+    return min(took) / seconds
+
+
+def save(system: str, run: str, rows: list[dict[str, Any]], cost: str, **about: Any) -> Path:
+    """Keep a system's rows; those of other sets that it has already stay.
+
+    Args:
+        system: its name in tables.
+        run: what `load` takes; parameters and speed are its own.
+        rows: see `row_of`.
+        cost: what its training took, in words.
+        about: what else to keep: a family, a seed, a remark.
+    """
+    model = load(run)
+    file = ROWS / f"{file_name(system)}.json"
+    kept = json.loads(file.read_text())["rows"] if file.is_file() else []
+    new = {row["corpus"] for row in rows}
+    content = {
+        "system": system,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "cost": cost,
+        "real time": round(real_time_factor(model), 4),
+        **about,
+        "rows": [*(row for row in kept if row["corpus"] not in new), *rows],
+    }
+    lines = json.dumps(content, indent=1, ensure_ascii=False)
+    # numbers of a list on one line
+    lines = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", lines)
+    return write_text(file, lines + "\n")
+
+
+def read() -> list[dict[str, Any]]:
+    """All systems that have rows, by name."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(ROWS.glob("*.json"))]
