@@ -178,9 +178,12 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from tasnet_attn.storage.listing import card, models
+    from tasnet_attn.storage.listing import card, configuration, models
 
-    print(models() if options.model is None else card(options.model))
+    if options.model is None:
+        print(models())
+    else:
+        print((configuration if options.config else card)(options.model).rstrip())
 
 
 COMMANDS = {

@@ -1,15 +1,17 @@
-"""`tasnet-attn demo`: the main job end to end on the bundled songs.
+"""`tasnet-attn demo`: the models that ship on clips that ship; then the main job end to end on the bundled songs.
 
-It is the recipe `recipes/demo/ltl` with another ending: the unseen excerpts of the training songs (split "valid") and
-the unseen song (split "test") are separated, scored, drawn and put on one page.
+The training is the recipe `recipes/demo/ltl` with another ending: the unseen excerpts of the training songs (split
+"valid") and the unseen song (split "test") are separated, scored, drawn and put on one page.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +22,43 @@ from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.results import table_of
+from tasnet_attn.files import write_text
+from tasnet_attn.inference.command import separate_files
+from tasnet_attn.inference.options import Options
 from tasnet_attn.inference.segments import separate
 from tasnet_attn.options import recipe
 from tasnet_attn.reporting.command import report
 from tasnet_attn.reporting.figures import spectrograms
 from tasnet_attn.storage import load
+from tasnet_attn.storage.shipped import shipped
 from tasnet_attn.training.command import train
 
 UNSEEN: dict[Split, str] = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
 
 
-def demo(out: Path, steps: int | None = None) -> Path:
-    """Train a small LTL, separate what it has not heard, score it, draw it, and make a page.
+def demo(out: Path, steps: int | None = None, training: bool = True) -> Path:
+    """Let the shipped models be heard; train a small LTL, separate what it has not heard, score it, make a page.
 
     Args:
         out: the folder.
         steps: training steps; None: the recipe's, a fixed number, so that a slow machine gets the same scores.
+        training: go on after the shipped models.
 
     Returns:
         The page.
+
+    Raises:
+        UserError: the folder is another's, or there is no training and no shipped model either.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "run").is_dir():
+    if out.exists() and any(out.iterdir()) and not ((out / "run").is_dir() or (out / "shipped").is_dir()):
         raise UserError(f"{out}: already exists, and not from this demo; give another --out")
     started = time.time()
+    if heard := hear(out):
+        print(f"shipped    {heard}\n           {time.time() - started:.0f} s", flush=True)
+    if not training:
+        if heard is None:
+            raise UserError("demo --no-train: no model with a clip ships with this version; leave --no-train out")
+        return heard
     arguments = ["--config", str(recipe("demo") / "base.yml"), "--config", str(recipe("demo/ltl") / "conf.yml")]
     if steps is not None:
         arguments += [f"--trainer.max_steps={steps}", f"--task.lr_scheduler.init_args.T_max={steps}"]
@@ -74,6 +90,27 @@ def demo(out: Path, steps: int | None = None) -> Path:
     print(f"model      {run}\n           tasnet-attn separate YOUR.wav --model {run}")
     print(f"\n{time.time() - started:.0f} s")
     return page
+
+
+def hear(out: Path) -> Path | None:
+    """Separate the clip of every shipped model that has one, and make a page with players; None: no model has one."""
+    lines = []
+    for name, file in shipped().items():
+        clip = file.with_suffix(".ogg")  # beside the model, as its card is
+        if not clip.is_file():
+            continue
+        separate_files([clip], name, out / "shipped", Options())
+        stems = sorted((out / "shipped" / name).glob("*.wav"))
+        shutil.copyfile(clip, out / "shipped" / clip.name)
+        lines.append(f"<h2>{escape(name)}</h2>")
+        for sound in [out / "shipped" / clip.name, *stems]:
+            about = "mixture" if sound.suffix == ".ogg" else sound.stem
+            where = escape(sound.relative_to(out / "shipped").as_posix())
+            lines.append(f'<p>{escape(about)}<br><audio controls src="{where}"></audio></p>')
+    if not lines:
+        return None
+    head = '<!doctype html><meta charset="utf-8"><title>tasnet-attn</title><h1>Models that ship</h1>'
+    return write_text(out / "shipped" / "index.html", "\n".join([head, *lines]) + "\n")
 
 
 @contextmanager

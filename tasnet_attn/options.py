@@ -14,7 +14,7 @@ from tasnet_attn.terminal import QUIET, VERBOSE
 from tasnet_attn.version import __version__
 
 ABOUT = {
-    "demo": "train a small model on bundled songs, separate, score, make a page",
+    "demo": "hear the shipped models; train one on bundled songs, score it, make a page",
     "train": "train a model from YAML files; continue a run, or fine-tune one",
     "separate": "separate audio files: DIR/<input's stem>/<source>.<format>",
     "stream": "separate standard input while it arrives",
@@ -181,6 +181,8 @@ def _demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
     help = "training steps, if not the recipe's (a look at the machinery)"
     demo.add_argument("--steps", type=int, metavar="N", help=help)
+    help = "stop after the models that ship were heard"
+    demo.add_argument("--no-train", action="store_false", dest="training", help=help)
 
 
 def _listed(text: str) -> list[str]:
@@ -306,6 +308,8 @@ def _report(report: argparse.ArgumentParser) -> None:
 
 def _models(models: argparse.ArgumentParser) -> None:
     models.add_argument("model", metavar="MODEL", nargs="?", help="whose card is printed: a name, or hf://USER/NAME")
+    help = "print its model section instead, for train --fork"
+    models.add_argument("--config", action="store_true", help=help)
 
 
 def _ablate(ablate: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,9 @@ def ship(options: argparse.Namespace) -> Path:
         file.unlink()
         raise UserError(f"{file}: removed: larger than {LARGEST / 1e6:g} MB in half precision")
     write_text(file.with_suffix(".md"), card(load(file), read_facts(file), use=options.name))
+    if options.clip:
+        with touching(options.clip):
+            shutil.copyfile(options.clip, file.with_suffix(".ogg"))
     write_sum(file)
     rows.save(options.name, str(file), found, options.cost, ships=True)
     return file
@@ -70,6 +74,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--credits", action="append", type=Path, required=True, metavar="FILE", help=help)
     help = "where it fails, a sentence for the card; may be given several times"
     parser.add_argument("--fails", action="append", required=True, metavar="TEXT", help=help)
+    help = "an .ogg of some seconds that the demo lets it separate; say whose it is in a file of --credits"
+    parser.add_argument("--clip", type=Path, metavar="FILE", help=help)
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="default: the package's folder")
     options = parser.parse_args(given)
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tasnet_attn import terminal
+from tasnet_attn.config import write_yaml
 from tasnet_attn.errors import UserError
 from tasnet_attn.storage.finding import HUB, find
+from tasnet_attn.storage.models import load
 from tasnet_attn.storage.shipped import score, shipped
 from tasnet_attn.storage.tensors import read_facts
 
@@ -24,6 +26,11 @@ def models() -> str:
     heads = ["name", "sources", "rate", "size", "score", "licence"]
     use = f"tasnet-attn separate talk.mp3 --model {rows[0][0]}      its card: tasnet-attn models {rows[0][0]}"
     return f"{terminal.table(heads, rows)}\n\n{use}"
+
+
+def configuration(model: str) -> str:
+    """The `model` section of a training's configuration, YAML: what `train --fork` needs beside a model's weights."""
+    return write_yaml({"model": load(model).config})
 
 
 def card(model: str) -> str:

@@ -45,8 +45,38 @@ def test_a_name_is_a_model_for_every_command(named, tmp_path, capsys):
     found = {row[0]: row[1:] for row in rows[1 : rows.index([""])]}
     assert found["tiny-8k"][0::2] == ["guitar, backing", "0.0 MB", "MIT"]
     assert found["tiny-8k"][1::2] == ["8000 Hz", "6.2 dB SI-SNRi on tones"] and "other-8k" in found
-    assert main(["models", "tiny-8k"]) == 0 and capsys.readouterr().out == "# The card\n\n"
+    assert main(["models", "tiny-8k"]) == 0 and capsys.readouterr().out == "# The card\n"
     assert main(["models", "other-8k"]) == 2 and "has no card" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_name_is_fine_tuned_on_the_stems_of_ones_own(named, tmp_path, capsys):
+    """The ten lines of docs/models.md, in small."""
+    write_sum(save(tasnet_model(sample_rate=44100), named / "music-44k.safetensors"))
+    assert main(["models", "music-44k", "--config"]) == 0
+    (tmp_path / "model.yml").write_text(capsys.readouterr().out)
+    (tmp_path / "mine.yml").write_text(
+        "data: {class_path: StemFolders, init_args: {segment: 0.1, batch_size: 1, segments_per_epoch: 2}}\n"
+        "trainer: {max_steps: 2, accelerator: cpu, limit_val_batches: 1}\n"
+    )
+    given = ["train", "--config", "mine.yml", "--config", "model.yml", "--ckpt_path", "music-44k", "--fork", "exp/mine"]
+    assert main(given) == 0
+    tuned, before = load("exp/mine").state_dict(), load("music-44k").state_dict()
+    changes = [(tuned[name] - weight).abs().max() for name, weight in before.items() if "weight" in name]
+    assert 0 < max(changes) < 0.01  # two steps of Adam
+
+
+def test_the_demo_lets_them_be_heard_before_it_trains(named, tmp_path, capsys):
+    assert main(["demo", "--no-train"]) == 2 and "no model with a clip ships" in capsys.readouterr().err
+    sound = 0.1 * np.random.default_rng(0).normal(size=16_000)
+    for file in named.glob("*.safetensors"):
+        soundfile.write(file.with_suffix(".ogg"), sound, 8000)
+    assert main(["demo", "--no-train", "--out", "heard"]) == 0
+    assert capsys.readouterr().out.startswith("shipped    heard/shipped/index.html")
+    page = (tmp_path / "heard/shipped/index.html").read_text()
+    for sound in re.findall('src="(.*?)"', page):
+        assert soundfile.info(tmp_path / "heard/shipped" / sound).frames == 16_000
+    assert page.count("<audio") == 6 and page.count("<h2>") == 2 and not (tmp_path / "heard/run").exists()
 
 
 def test_what_lies_there_goes_before_a_name(named, tmp_path):
