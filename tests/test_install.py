@@ -104,7 +104,9 @@ def test_the_front_is_complete_and_imports_nothing():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "yaml", "soundfile"} & set(loaded)
     rooms = {path.stem for path in Path(tasnet_attn.__file__).parent.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert set(tasnet_attn.__all__) | rooms - {"__init__", "__pycache__", "songs", "shipped", "recipes"} == set(dir(tasnet_attn))
+    assert set(tasnet_attn.__all__) | rooms - {"__init__", "__pycache__", "songs", "shipped", "recipes"} == set(
+        dir(tasnet_attn)
+    )
     for name in dir(tasnet_attn):
         assert getattr(tasnet_attn, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'no_such'"):

@@ -103,6 +103,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         self.roots = [usual] if root is None else [Path(one) for one in (root if isinstance(root, list) else [root])]
         if not self.roots:
             raise ValueError("root: names no folder")
+        self.root = self.roots[0]
         self.noisy, self.mode = noisy, mode
         self.training, self.validation, self.testing = training, validation, testing
 
