@@ -14,7 +14,7 @@ from tasnet_attn.terminal import QUIET, VERBOSE
 from tasnet_attn.version import __version__
 
 ABOUT = {
-    "demo": "hear the shipped models; train one on bundled songs, score it, make a page",
+    "demo": "hear the shipped models; train one on bundled songs, make a page",
     "train": "train a model from YAML files; continue a run, or fine-tune one",
     "separate": "separate audio files: DIR/<input's stem>/<source>.<format>",
     "stream": "separate standard input while it arrives",
