@@ -169,7 +169,7 @@ def builder(request, monkeypatch):
     """A corpus's builder that has its packages."""
     script = recipe_script(request.param)
     for name, stand_in in {
-        "find": lambda packages: [],
+        "find": lambda packages, games=False: [],
         "prompts_of": lambda debs: [],
         "write_subset": lambda root, *rest: (root / "x").write_text("x" * 9000),
         "versions": dict,

@@ -16,6 +16,7 @@ from tasnet_attn.heads import Head
 from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.folder import FINISHED
+from tasnet_attn.training.task import SeparationTask
 
 # what says nothing about a run's results
 ASIDE = ("out", "checkpoint", "ckpt_path", "seed_everything", "evaluation")
@@ -49,7 +50,7 @@ def identity(full: dict[str, Any]) -> str:
     theirs["pytorch_lightning.callbacks.EarlyStopping"] = rest.pop("early_stopping", {})
     parts = [_meant([model, data, loss], {config.name_of(cls): cls for cls in config.known(config.Configurable)})]
     parts += [_named({"class_path": path, "init_args": arguments}) for path, arguments in theirs.items()]
-    parts += [_named(task), rest]
+    parts += [_departures(_named(task), SeparationTask), rest]
     return digest([json.dumps(_without_nulls(parts), sort_keys=True)], 6)
 
 

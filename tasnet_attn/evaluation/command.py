@@ -284,7 +284,7 @@ def _run_folder(model: Path) -> Path:
 
 def default_out(model: Path) -> Path:
     """`evaluation` in the run's folder (of a checkpoint too), or beside a model file or here, with its name."""
-    if not model.exists():  # a name: of what ships, or on a hub
+    if str(model).startswith("hf:") or not (model.exists() or model.suffix):  # a name: of what ships, or on a hub
         return Path(f"{model.name}.evaluation")
     folder = _run_folder(model)
     return model.with_suffix(".evaluation") if folder == model and not model.is_dir() else folder / "evaluation"
