@@ -42,7 +42,7 @@ def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
             "is it a run of `tasnet-attn train`?"
         )
     if not path.is_file():
-        ships = f"{', '.join(names)}, " if (names := shipped()) else ""
+        ships = "".join(f"{name}, " for name in shipped())
         raise UserError(
             f"{path}: no such model; give {ships}a run folder, a .ckpt, .safetensors or Asteroid .pth file, "
             f"or {HUB}USER/NAME"
