@@ -68,10 +68,10 @@ def _reference() -> dict[str, str]:
         if not any(part.startswith("_") and part != "__init__.py" for part in parts) and _public(file):
             rooms.setdefault(parts[0].removesuffix(".py"), []).append(file)
     pages = {
-        f"reference/{room}.md": f"# {room}\n\n{_purpose(files[0])}\n\n" + "\n".join(map(_section, files))
+        f"reference/{room}.md": f"# {room}\n\n{_of_room(room)}\n\n" + "\n".join(map(_section, files))
         for room, files in rooms.items()
     }
-    rows = "\n".join(f"| [{room}]({room}.md) | {_purpose(files[0])} |" for room, files in rooms.items())
+    rows = "\n".join(f"| [{room}]({room}.md) | {_of_room(room)} |" for room in rooms)
     front = (
         "# Reference\n\nWritten by the docstrings. What `import tasnet_attn` offers: `load`, `save`, `separate`, "
         "`separate_file`, `separate_blocks`, `SourceSeparator`, `StreamingSeparator`, `UserError`; everything else has "
@@ -94,6 +94,11 @@ def _public(file: Path) -> bool:
     """Whether a module defines something that its users may call."""
     kinds = (ast.FunctionDef, ast.ClassDef)
     return any(isinstance(node, kinds) and not node.name.startswith("_") for node in ast.parse(file.read_text()).body)
+
+
+def _of_room(room: str) -> str:
+    folder = PACKAGE / room
+    return _purpose(folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py"))
 
 
 def _purpose(file: Path) -> str:
