@@ -97,9 +97,9 @@ def test_the_separator_is_trained_loaded_and_used(folder, capsys):
 def test_the_dual_path_puts_chunks_back_where_they_were(frames):
     """With paths that change nothing it is its two convolutions, whatever the number of frames."""
     config.import_modules(["my_dprnn"])
-    from my_dprnn import DualPath
+    from my_dprnn import Paths
 
-    separator = DualPath(4, 2, width=6, hidden=3, chunk=8)
+    separator = Paths(4, 2, width=6, hidden=3, chunk=8)
     for path in (*separator.within, *separator.across):
         torch.nn.init.zeros_(path.norm.weight)
         torch.nn.init.zeros_(path.norm.bias)

@@ -19,8 +19,16 @@ from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.filling import NoDraws
 
 BAD = [-1, 0, 1, -0.5, 0.5, math.nan, math.inf, True, "x", "", [], [-1], ["x"], {"a": 1}, None, 10**30, 1e30]
-GIVEN = {"n_features": 24, "n_sources": 2, "sources": ["vocals", "accompaniment"], "sample_rate": 8000, "seed": 0}
+GIVEN = {
+    "n_features": 24,
+    "n_sources": 2,
+    "sources": ["vocals", "accompaniment"],
+    "sample_rate": 8000,
+    "seed": 0,
+    "width": 16,
+}
 NEEDED = {"n_filters": 48, "kernel_size": 16, "n_fft": 64, "hop": 16, "sample_rate": 8000, "root": "x"}
+FEW_BANDS = {"class_path": "Bands", "init_args": {"n_bands": 4}}
 CLASSES = [
     cls for cls in config.known(Configurable) if is_ours(cls) and cls is not SourceSeparator and config.settings(cls)
 ]
@@ -31,7 +39,9 @@ CLASSES = [
 def test_a_class_of_ours(cls):
     given = {key: GIVEN[key] for key in cls.given}
     needed = {k: s for k, s in config.settings(cls).items() if s.default is REQUIRED and k not in given}
-    base = SMALL_SEPARATORS.get(cls.__name__, {}) | {key: NEEDED.get(key, 3) for key in needed}
+    small = SMALL_SEPARATORS | {"DualPath": {"fold": FEW_BANDS, **SMALL_SEPARATORS["DualPath"]}}
+    small["Bands"] = FEW_BANDS["init_args"]
+    base = small.get(cls.__name__, {}) | {key: NEEDED.get(key, 3) for key in needed}
 
     def build(arguments):
         with torch.device("meta"), NoDraws():
