@@ -10,6 +10,7 @@ PAGE = Page(
         "segments_per_epoch: 400": "segments_per_epoch: 8",
         "segment: 0.5": "segment: 0.1",
         "max_epochs: 3": "max_epochs: 1, limit_val_batches: 2, enable_progress_bar: false",
+        "seeds: [0, 1]": "seeds: [0]",
     },
 )
 
