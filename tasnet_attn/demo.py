@@ -117,7 +117,7 @@ def hear(out: Path) -> Path | None:
 def _threads(most: int) -> Iterator[None]:
     """Train in two threads, or in one where there is one core.
 
-    More gain nothing in the LSTM's small steps; and sums in one order give everybody the same weights, and scores.
+    More gain nothing in the LSTM's small steps; and a fixed number gives everybody with two cores the same sums.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(min(most, os.cpu_count() or 1))

@@ -14,6 +14,11 @@ from lookalikes import sound
 from tasnet_attn.cli import main
 
 ROOT = Path(__file__).parents[1]
+BRIEF = {  # what makes a page's training short
+    "segments_per_epoch: 400": "segments_per_epoch: 8",
+    "segment: 0.5": "segment: 0.1",
+    "max_epochs: 3": "max_epochs: 1, limit_val_batches: 2, enable_progress_bar: false",
+}
 
 
 class Page:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from conftest import tasnet_model
-from pages import ROOT, Page, run, write_stems
+from pages import BRIEF, ROOT, Page, run, write_stems
 
 from tasnet_attn import config, load
 from tasnet_attn.data.base import SegmentedData
@@ -17,14 +17,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.tensors import write_safetensors
 
-PAGE = Page(
-    "extend.md",
-    {
-        "segments_per_epoch: 400": "segments_per_epoch: 8",
-        "segment: 0.5": "segment: 0.1",
-        "max_epochs: 3": "max_epochs: 1, limit_val_batches: 2, enable_progress_bar: false",
-    },
-)
+PAGE = Page("extend.md", BRIEF)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,9 @@
 
 import pytest
 import soundfile
-from pages import Page, run, write_stems
+from pages import BRIEF, Page, run, write_stems
 
-PAGE = Page(
-    "tutorial.md",
-    {
-        "segments_per_epoch: 400": "segments_per_epoch: 8",
-        "segment: 0.5": "segment: 0.1",
-        "max_epochs: 3": "max_epochs: 1, limit_val_batches: 2, enable_progress_bar: false",
-        "seeds: [0, 1]": "seeds: [0]",
-    },
-)
+PAGE = Page("tutorial.md", BRIEF | {"seeds: [0, 1]": "seeds: [0]"})
 
 
 @pytest.fixture(scope="module")

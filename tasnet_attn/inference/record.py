@@ -66,7 +66,7 @@ class Record:
 
     def all_made(self, sounds: Mapping[str, Path], request: str | None) -> bool:
         """Whether every track has the stems that this request gave it before: then no model is needed to say so."""
-        if request is None or not sounds or any((track, request) not in self.stems for track in sounds):
+        if request is None or not sounds or not all(self.stems.get((track, request)) for track in sounds):
             return False
         return all(
             self.made_of(path, [self.out / name for name in self.stems[track, request]])
