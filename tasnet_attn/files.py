@@ -80,7 +80,7 @@ def workspace(folder: Path) -> Iterator[Path]:
         clear(folder)
         part = folder / f".work-{secrets.token_hex(6)}"
         part.mkdir()
-        lock = FileLock(part / "lock")
+        lock = FileLock(part / "lock", thread_local=False)  # `separate` leaves it in another thread
         try:
             with lock.acquire(timeout=10):
                 yield part

@@ -172,7 +172,7 @@ def test_an_unknown_option_is_one_line_and_status_2(capsys):
 
 
 def test_a_bug_of_ours_shows_its_traceback(model, song, monkeypatch):
-    monkeypatch.setattr("tasnet_attn.inference.running.separate_to", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("tasnet_attn.inference.running.in_parts", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["separate", str(song), "--model", model])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -106,13 +106,23 @@ class Stems:
         sample_rate: Hz of the blocks.
         channels: C.
         encoding: how.
+        check: called before every block that is encoded; what it raises ends that.
 
     Raises:
         UserError: NaN or infinity in the stems, or a level that the format cannot hold (`clip` "error").
     """
 
-    def __init__(self, work: Path, files: Sequence[Path], sample_rate: int, channels: int, encoding: Encoding) -> None:
+    def __init__(
+        self,
+        work: Path,
+        files: Sequence[Path],
+        sample_rate: int,
+        channels: int,
+        encoding: Encoding,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         encoding.check(files[0], channels)
+        self.check = check
         self.work, self.files, self.rate, self.channels, self.encoding = work, files, sample_rate, channels, encoding
         self.raw = [(work / f"{i}.f32").open("wb") for i in range(len(files))]
         self.peak, self.length = 0.0, 0
@@ -180,6 +190,7 @@ class Stems:
         depth = self.encoding.depth
         with (self.work / f"{number}.f32").open("rb") as file:
             while data := file.read(BLOCK * self.channels * 4):
+                self.check()
                 block = torch.frombuffer(bytearray(data), dtype=torch.float32).view(-1, self.channels).T
                 if depth != "32f":
                     block = (block * factor).clamp(-1, 1)

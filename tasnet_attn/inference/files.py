@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from tasnet_attn.inference.record import identity
 from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Stream
 from tasnet_attn.model import Separates
+
+Progress = Callable[[int, int], None]
+UNSEEN: AbstractContextManager[Progress] = nullcontext(lambda done, length: None)
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def separate_file(
         UserError: as `separate`; a file that is no sound, damaged or cut; a level that the format cannot hold.
     """
     track = Path(path).stem if track is None else track
-    return separate_to(model, Path(path), Path(out), track, Options(**settings)).files
+    return at_once(in_parts(model, Path(path), Path(out), track, Options(**settings))).files
 
 
 def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) -> Iterator[Tensor]:
@@ -64,45 +69,66 @@ def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) 
     options = Options(**settings)
     sound, choice = Sound(Path(path), options.track, options.partial), options.choice(model)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
-    for estimates, mixture in _beside(stream.run(sound.blocks, _length(sound)), sound.blocks()):
+    for estimates, mixture in _beside(stream.run(sound.blocks, _length(sound)), stream.beside(sound.blocks())):
         yield choice.of(estimates, mixture)
 
 
-def _length(sound: Sound) -> int:
+def _length(sound: Sound, check: Callable[[], None] = lambda: None) -> int:
     """Samples, by a pass without the model: the true length is known, and damage found, before any work is done."""
-    length = sum(block.shape[-1] for block in sound.blocks())
+    length = 0
+    for block in sound.blocks():
+        check()
+        length += block.shape[-1]
     if length == 0:
         raise UserError(f"{sound.path}: has no samples")
     return length
 
 
-def separate_to(
+def in_parts(
     model: Separates,
     path: Path,
     out: Path,
     track: str,
     options: Options,
-    progress: Callable[[int, int], None] = lambda done, length: None,
-) -> Separated:
-    """`separate_file` for the command; `progress` is told samples done, of how many."""
+    progress: AbstractContextManager[Progress] = UNSEEN,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[None, None, Separated]:
+    """`separate_file` for the command, in three parts, each in any thread: the second has the model.
+
+    The first looks at the file, the third encodes the stems.
+
+    Args:
+        model: as for `separate_file`, as the next ones.
+        path: the file.
+        out: the folder.
+        track: the track's name below it.
+        options: how.
+        progress: opened for the second part; told samples done, of how many.
+        check: called before every block of the first and the third part; what it raises ends them.
+    """
     files = options.files(model, out, track)
     sound = Sound(path, options.track, options.partial)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
     options.encoding.check(path, sound.channels)
-    length, input = _length(sound), identity(path)
     choice = options.choice(model)
+    length, input = _length(sound, check), identity(path)
+    yield
     with workspace(out) as work:
-        stems = Stems(work, files, sound.sample_rate, sound.channels, options.encoding)
+        stems = Stems(work, files, sound.sample_rate, sound.channels, options.encoding, check)
         try:
             done = 0
-            blocks = stream.run(sound.blocks, length)
-            for estimates, mixture in _beside(blocks, sound.blocks()):
-                chosen = choice.of(estimates, mixture)
-                stems.write(chosen)
-                done += chosen.shape[-1]
-                progress(done, length)
+            with progress as tell:
+                read = stream.beside(sound.blocks())
+                for estimates, mixture in _beside(stream.run(sound.blocks, length), read):
+                    chosen = choice.of(estimates, mixture)
+                    stems.write(chosen)
+                    done += chosen.shape[-1]
+                    tell(done, length)
             if done != length:
                 raise UserError(f"{path}: changed while it was read: {done} samples, {length} before")
+            settings = options.segment, options.overlap, options.device
+            seams = verify_seams(model, sound, *settings) if options.verify_seams else ""
+            yield
             replaced = sum(file.is_file() for file in files)
             level = stems.finish()
         finally:
@@ -110,11 +136,19 @@ def separate_to(
     lacks = "ends before its header says" if sound.kind.cut else ""
     lacks = f"{sound.missing} samples short of what the header says" if sound.missing else lacks
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
-    seams = verify_seams(model, sound, options.segment, options.overlap, options.device) if options.verify_seams else ""
     before = f"{replaced} files of the same names were replaced" if replaced else ""
     return Separated(
         files, "; ".join(each for each in (several, lacks, level, stream.said, seams, before) if each), input
     )
+
+
+def at_once(parts: Generator[None, None, Done]) -> Done:
+    """All parts one after the other, here."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
 
 
 def _beside(estimates: Iterable[Tensor], mixture: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.files import touching, workspace
-from tasnet_attn.inference.files import separate_to
+from tasnet_attn.inference.files import at_once, in_parts
 from tasnet_attn.inference.options import PIPE, Options
 from tasnet_attn.storage import load
 
@@ -46,7 +46,7 @@ def piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> in
             with path.open("wb") as spool:
                 shutil.copyfileobj(sys.stdin.buffer, spool)
         try:
-            result = separate_to(network, path, work / "stems" if out == PIPE else out, track, options)
+            result = at_once(in_parts(network, path, work / "stems" if out == PIPE else out, track, options))
         except UserError as error:
             said = str(error).replace(str(work / "stdin"), "standard input")
             raise UserError(said.replace(str(work / "stems" / track), "standard output"), error.status) from error

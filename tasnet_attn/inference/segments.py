@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tasnet_attn.audio.reading import check_finite
 from tasnet_attn.audio.resampling import exactly, resampled
 from tasnet_attn.errors import UserError
+from tasnet_attn.inference.ahead import ahead, worth_it
 from tasnet_attn.inference.stitching import stitched
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.signals import Signals
@@ -29,6 +30,7 @@ SEGMENT = 20.0  # seconds, for models of any length
 OVERLAP = 0.25
 BATCH = 4  # segments at once; on a CPU one, as one fills it
 SHORTEST = 0.01  # seconds of a segment
+READ, DONE = 64, 4  # blocks that are read ahead of the model, and that wait behind it: a batch of segments or more
 
 
 def pick_device(name: str) -> torch.device:
@@ -164,6 +166,7 @@ class Stream:
         self.said = f"this model streams, without seams: {told}" if told else ""
         self.device = pick_device(device)
         self.batch = 1 if self.device.type == "cpu" else BATCH
+        self.threads = worth_it(self.device)
         self.model = on_device(model, self.device)
 
     def run(
@@ -194,6 +197,13 @@ class Stream:
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None = None
     ) -> Iterator[Tensor]:
         """At the model's rate, by the model's way of joining segments."""
+        return self.beside(self._run(lambda: self.beside(read()), length, references), DONE)
+
+    def beside(self, blocks: Iterable[Tensor], depth: int = READ) -> Iterator[Tensor]:
+        """The blocks, made ahead in a thread where that gains."""
+        return ahead(blocks, depth) if self.threads else iter(blocks)
+
+    def _run(self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None) -> Iterator[Tensor]:
         with torch.inference_mode(), evaluating(self.model):
             yield from self._joined(read, length, references)
 

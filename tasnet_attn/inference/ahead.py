@@ -1,0 +1,39 @@
+"""Work beside the model, so that a GPU is fed: in a thread, in order, a bounded number of steps ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+END = object()
+
+
+def worth_it(device: torch.device) -> bool:
+    """Whether threads beside the model gain.
+
+    A model on the CPU takes all cores itself: 20 s through the demo's LTL took 26.6 s of CPU with them, 23.2 without.
+    """
+    return device.type != "cpu"
+
+
+def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """The same items, at most `depth` of them made ahead by a thread; what is raised there is raised here, in its turn.
+
+    Whoever ends early waits for the one that is being made; `items` is closed then, in its thread.
+    """
+    made = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, made, END) for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not END:
+                waiting.append(pool.submit(next, made, END))
+                yield item  # type: ignore[misc]
+        finally:
+            for each in waiting:
+                each.cancel()
+            pool.submit(getattr(made, "close", lambda: None)).result()
