@@ -73,15 +73,21 @@ def _train(arguments: Sequence[str], modules: list[str]) -> int:
     return 0
 
 
-def _run(arguments: Sequence[str], modules: list[str]) -> int:
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """What a command line of any command but `train` says; `overrides`: its --key value. A mistake exits with 2."""
     parser = given.parser()
     options, rest = parser.parse_known_args(arguments)
-    command = options.command
-    takes = {"check-data": "--", "evaluate": "--data."}.get(command)  # --key value that argparse does not know
+    takes = {"check-data": "--", "evaluate": "--data."}.get(options.command)  # --key value that argparse does not know
     if rest and (takes is None or any(word.startswith("--") and not word.startswith(takes) for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if takes:
         options.overrides = rest
+    return options
+
+
+def _run(arguments: Sequence[str], modules: list[str]) -> int:
+    options = parsed(arguments)
+    command = options.command
     for everyday in ("command", "quiet", "verbose", "import"):
         vars(options).pop(everyday, None)
     _import(modules)
