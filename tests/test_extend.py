@@ -60,8 +60,9 @@ def test_the_commands_left_what_they_say(folder):
         assert {row["source"] for row in csv.DictReader(file) if row["metric"] == "level"} == {"guitar", "backing"}
     described = config.read_yaml(folder / "exp/snr")
     assert described["model"]["head"] == {
-        "class_path": "my_objective.TanhMask", "init_args": {"activation": "linear", "subtract": False},
-    }  # fmt: skip
+        "class_path": "my_objective.TanhMask",
+        "init_args": {"activation": "linear", "subtract": False, "kind": "real"},
+    }
     assert described["task"]["loss"] == {"class_path": "my_objective.SNR", "init_args": {}}
 
 

@@ -42,7 +42,7 @@ class Windows:
             lags = _lags(*self._cut(start, min(start + size, references.length)))
             self.total = self.total + lags + (self._seam(start) if start else 0)
             if start + size <= references.length and (len(self._kept) + 1) * lags.nbytes <= KEPT:
-                self._kept.append(lags)
+                self._kept.append(lags.contiguous())  # a copy: the view holds all 4096 lags of its FFT
 
     def __iter__(self) -> Iterator[tuple[Signals, Signals, Tensor]]:
         """References and estimates in each window, and their correlations as in `total`."""
