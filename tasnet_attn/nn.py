@@ -6,11 +6,15 @@ Shapes: N batch x channels, H heads, L frames, D model width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from tasnet_attn.errors import at_least
 
@@ -51,6 +55,39 @@ def steps(cls: type) -> bool:
 def exporting() -> bool:
     """Whether an exporter follows this call, by torch.jit.trace or torch.export."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def recomputed(on: bool, function: Callable[..., Any], *inputs: Any) -> Any:
+    """What a module, or its method, makes of inputs; in training and if `on`, these alone are kept for the gradients.
+
+    The rest is computed a second time when they are asked for: less memory, one more forward pass, the same numbers.
+
+    Args:
+        on: the setting `gradient_checkpointing`.
+        function: a module or its method.
+        inputs: what it is called with.
+
+    Source: Chen et al. 2016, arXiv 1604.06174.
+    """
+    module: Any = getattr(function, "__self__", function)
+    if not (on and module.training and torch.is_grad_enabled()):
+        return function(*inputs)
+    norms = [each for each in module.modules() if isinstance(each, _BatchNorm)]
+    again: dict[str, Any] = {"context_fn": lambda: (nullcontext(), _unmoved(norms))} if norms else {}
+    return checkpoint(function, *inputs, use_reentrant=False, **again)
+
+
+@contextmanager
+def _unmoved(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Running statistics stay as they are: the first pass has moved them."""
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def cut(x: Tensor, dim: int, start: int, length: int) -> Tensor:

@@ -67,7 +67,7 @@ def _overlapped(tasks: Tasks, network: Any) -> Generator[tuple[str, Result]]:
 
     def begun() -> tuple[str, Future[Result | None]] | None:
         for track, arguments in todo:
-            started.append(_attempted(network, *arguments, check=check))
+            started.append(_attempted(check, network, *arguments))
             return track, looking.submit(_step, started[-1])
         return None
 
@@ -106,12 +106,10 @@ def _end(parts: Parts, result: Result | None) -> Result:
 
 
 def _attempt(network: Any, path: Path, out: Path, track: str, options: Options) -> Result:
-    return at_once(_attempted(network, path, out, track, options))
+    return at_once(_attempted(lambda: None, network, path, out, track, options))
 
 
-def _attempted(
-    network: Any, path: Path, out: Path, track: str, options: Options, check: Callable[[], None] = lambda: None
-) -> Parts:
+def _attempted(check: Callable[[], None], network: Any, path: Path, out: Path, track: str, options: Options) -> Parts:
     """`in_parts`; a mistake is a result too."""
     began = time.perf_counter()
     try:

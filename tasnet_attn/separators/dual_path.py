@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from tasnet_attn.errors import at_least
+from tasnet_attn.nn import recomputed
 from tasnet_attn.separators.base import Separator
 from tasnet_attn.separators.folds import Bands, Fold, GlobalNorm
 from tasnet_attn.separators.ltl import LTL
@@ -36,6 +37,7 @@ class DualPath(Separator):
         across: the path along the long axis.
         norm: of a path's output, which is added to its input then: "layer", of each place by itself, or "global", over
             the whole plane; None: neither norm nor sum, for paths that have their own, as DPTNet's.
+        gradient_checkpointing: of each block keep what goes in alone, see `nn.recomputed`.
 
     Source: Luo et al. 2020, arXiv 1910.06379; over bands and frames: ours (recipes/debian2mix/dual_path).
     """
@@ -50,8 +52,10 @@ class DualPath(Separator):
         within: Callable[[int, int], Separator] = BLSTM,
         across: Callable[[int, int], Separator] = BLSTM,
         norm: Literal["layer", "global"] | None = "layer",
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         at_least(1, width=width, n_blocks=n_blocks)
         if norm not in ("layer", "global", None):
             raise ValueError(f"norm {norm!r} is neither 'layer' nor 'global' nor null")
@@ -82,7 +86,7 @@ class DualPath(Separator):
     def _run(self, features: Tensor, state: list[Any]) -> tuple[list[Tensor], list[Any]]:
         plane, new_state = self.fold(features), []
         for block, carried in zip(self._blocks, state, strict=True):
-            plane, carried = block(plane, carried)
+            plane, carried = recomputed(self.gradient_checkpointing, block, plane, carried)
             new_state.append(carried)
         return [self.fold.unfolded(plane, features)], new_state
 

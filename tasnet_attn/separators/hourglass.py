@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasnet_attn.nn import cut
+from tasnet_attn.nn import cut, recomputed
 from tasnet_attn.separators.base import Separator
 
 
@@ -116,6 +116,7 @@ class Hourglass(Separator):
         stem: output channels of the first convolutions, 7x7, then 3x3; one more 3x3 leads to `channels`.
         kernel_size: of the mask head and the re-injections.
         batch_norm: after every convolution.
+        gradient_checkpointing: of the stem and of each stack keep what goes in alone, see `nn.recomputed`.
 
     Source: Park et al. 2018 (arXiv 1805.08559) and its public code; the report of its re-implementation.
     """
@@ -133,8 +134,10 @@ class Hourglass(Separator):
         stem: Sequence[int] = (64, 128, 128, 128),
         kernel_size: int = 1,
         batch_norm: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         if n_stacks < 1 or n_poolings < 1 or not stem:
             raise ValueError(f"needs a stack, a pooling and a stem; got {n_stacks}, {n_poolings}, {list(stem)}")
         if kernel_size % 2 == 0:
@@ -152,10 +155,10 @@ class Hourglass(Separator):
 
     def forward(self, features: Tensor) -> list[Tensor]:
         bins, frames = features.shape[-2:]
-        x = self.stem(self.padded(features).unsqueeze(1))
+        x = recomputed(self.gradient_checkpointing, self.stem, self.padded(features).unsqueeze(1))
         stages = []
         for stack in self.stacks:
-            x, masks = stack(x)
+            x, masks = recomputed(self.gradient_checkpointing, stack, x)
             stages.append(self.cropped(masks, bins, frames))
         return stages
 

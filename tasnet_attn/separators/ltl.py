@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from tasnet_attn.errors import at_least
-from tasnet_attn.nn import BLOCK, FFN, LSTM, Init, Norm, TransformerLayer, beyond_window, exporting, sinusoids
+from tasnet_attn.nn import (
+    BLOCK,
+    FFN,
+    LSTM,
+    Init,
+    Norm,
+    TransformerLayer,
+    beyond_window,
+    exporting,
+    recomputed,
+    sinusoids,
+)
 from tasnet_attn.separators.base import Separator
 
 
@@ -38,6 +49,7 @@ class LTL(Separator):
         norm: of the transformer's layers, "post" or "pre", with one more LayerNorm behind the last then.
         ffn_layer: the hidden layer of the feed-forward parts, "linear" or "lstm" (DPTNet).
         project: the linear map to the masks; False: none, for a path of `DualPath`, which is as wide as its features.
+        gradient_checkpointing: of the LSTMs and of each transformer layer keep what goes in alone, see `nn.recomputed`.
 
     Source: "Blending the attention mechanism in TasNet" (hal-02986238). The paper leaves open heads, positional code
     and dropout.
@@ -65,8 +77,10 @@ class LTL(Separator):
         norm: Norm = "post",
         ffn_layer: FFN = "linear",
         project: bool = True,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         at_least(0, lstm_before=lstm_before, transformer_layers=transformer_layers, lstm_after=lstm_after)
         at_least(1, hidden=hidden, window=window)
         if attention not in (None, "causal", "full"):
@@ -142,7 +156,7 @@ class LTL(Separator):
         frame, before, after = state["frame"], state["before"], state["after"]
         x = self.norm(features.transpose(1, 2))  # [N, L, F]
         if self.before is not None:
-            x, before = self.before(x, before)
+            x, before = recomputed(self.gradient_checkpointing, self.before, x, before)
         if self.positional:
             x = x + sinusoids(frame, x.shape[1], x.shape[2], x.device)
         rings, hidden = [], None
@@ -150,11 +164,14 @@ class LTL(Separator):
             hidden = beyond_window(frame, x.shape[1], self.window)
         for layer, ring in zip(self.transformer, state["rings"], strict=True):
             assert isinstance(layer, TransformerLayer)
-            x, ring = (layer(x), None) if ring is None else layer.step(x, ring, frame, hidden)
+            if ring is None:
+                x = recomputed(self.gradient_checkpointing, layer, x)
+            else:
+                x, ring = layer.step(x, ring, frame, hidden)
             rings.append(ring)
         x = self.norm_transformer(x)
         if self.after is not None:
-            x, after = self.after(x, after)
+            x, after = recomputed(self.gradient_checkpointing, self.after, x, after)
         masks = self.to_masks(x).unflatten(-1, (self.n_sources, -1))  # [N, L, S, F]
         new_state = {"frame": frame + features.shape[-1], "before": before, "rings": rings, "after": after}
         return [masks.permute(0, 2, 3, 1)], new_state

@@ -7,9 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from tasnet_attn.nn import cut
+from tasnet_attn.nn import cut, recomputed
 from tasnet_attn.separators.base import Separator
 
 Scores = Literal["channel", "joint"]
@@ -110,9 +109,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, L, F] -> the same."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self._run, x, use_reentrant=False)
-        return self._run(x)
+        return recomputed(self.gradient_checkpointing, self._run, x)
 
     def _run(self, x: Tensor) -> Tensor:
         x = x + self.function(x)

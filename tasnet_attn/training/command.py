@@ -45,6 +45,7 @@ from tasnet_attn.training.showing import Progress, introduce, say
 from tasnet_attn.training.signals import Interrupted, Stop, stopping
 from tasnet_attn.training.sizes import check_ends, check_size
 from tasnet_attn.training.task import SeparationTask
+from tasnet_attn.training.waiting import Waits
 
 VERBS = ("fit", "validate", "test", "predict")
 
@@ -297,6 +298,7 @@ def _built(
         settings["enable_model_summary"] = False  # the first line says it
     settings["callbacks"] = [*_listed(settings["callbacks"]), *(ours if fits else [])]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
+    settings["profiler"] = settings["profiler"] or Waits()
     settings["default_root_dir"] = settings["default_root_dir"] or out
     if settings["enable_checkpointing"] is False and fits:
         raise UserError("trainer.enable_checkpointing: a run is its checkpoints; leave it out, or see fast_dev_run")

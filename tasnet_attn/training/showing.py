@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tasnet_attn import terminal
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.training.waiting import waits
 
 
 @rank_zero_only
@@ -82,7 +83,9 @@ class Progress(Callback):
         values = "".join(f"  {key} {float(value):.4g}" for key, value in shown.items() if value is not None)
         seconds = time.perf_counter() - self.epoch_began
         took = "" if math.isnan(seconds) else f"  {seconds:.1f} s"  # of an epoch that was resumed it is not known
-        say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}{took}")
+        waited = waits(trainer)
+        loader = f"  waiting for data {waited.share():.1%}" if waited and took else ""
+        say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}{took}{loader}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()

@@ -24,6 +24,7 @@ from tasnet_attn.storage import load
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
 from tasnet_attn.training.restoring import TASK, arguments
+from tasnet_attn.training.waiting import waits
 
 Optimise = Callable[[Iterable], Optimizer]
 Schedule = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -236,6 +237,8 @@ class SeparationTask(LightningModule):
             self._epoch = sums.sum(0) * self.trainer.is_global_zero
 
     def on_train_epoch_start(self) -> None:
+        if waited := waits(self.trainer):
+            waited.restart()
         self._epoch_began = time.perf_counter()
         self._epoch = torch.zeros_like(self.model.gain).repeat(2)
 
@@ -246,6 +249,8 @@ class SeparationTask(LightningModule):
         if self._epoch_began is not None:  # None: resumed in mid-epoch, its beginning is not known
             seconds = time.perf_counter() - self._epoch_began
             self.log("epoch_seconds", seconds, sync_dist=True)
+            if waited := waits(self.trainer):
+                self.log("loader_share", waited.share(), sync_dist=True)
             self._epoch_began = None
 
     def on_train_start(self) -> None:

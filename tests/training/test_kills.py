@@ -55,7 +55,10 @@ def stopping(checkpoint):
 def table(run):
     """The rows of metrics.csv but for times."""
     with (run / "metrics.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if v and k != "epoch_seconds"} for row in csv.DictReader(file)]
+        rows = [
+            {k: v for k, v in row.items() if v and k not in ("epoch_seconds", "loader_share")}
+            for row in csv.DictReader(file)
+        ]
     return [row for row in rows if row.keys() - {"step", "epoch"}]
 
 

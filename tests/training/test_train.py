@@ -15,6 +15,7 @@ from lookalikes import write_stem_folders
 
 from tasnet_attn import load
 from tasnet_attn.data import from_config
+from tasnet_attn.data.segments import Segments
 from tasnet_attn.errors import UserError
 from tasnet_attn.losses import SISNR
 from tasnet_attn.training.command import AveragedWeights, WholeFiles, train
@@ -66,12 +67,25 @@ def test_a_run_leaves_all_that_is_needed(config, tmp_path):
     assert {"config.yml", "metrics.csv", "tensorboard", "checkpoints"} <= {path.name for path in run.iterdir()}
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert len(losses(run)) == 18
+    shares = [float(row["loader_share"]) for row in rows(run) if row["loader_share"]]
+    assert len(shares) == 3 and all(0 < share < 1 for share in shares)
     model = load(run)
     assert model.sources == ["guitar", "backing"] and not model.training
     again = train(["--config", str(run / "config.yml"), "--out", str(tmp_path / "again")])
     assert losses(again) == losses(run)
     first, second = (yaml.safe_load((folder / "config.yml").read_text()) for folder in (run, again))
     assert first | {"out": None, "checkpoint": None} == second | {"out": None, "checkpoint": None}
+
+
+def test_a_slow_loader_shows_in_its_share(config, tmp_path, monkeypatch, capsys):
+    read = Segments.__getitem__
+    monkeypatch.setattr(Segments, "__getitem__", lambda *given: time.sleep(0.05) or read(*given))
+    given = ["--config", str(config), "--trainer.max_epochs=1", "--trainer.enable_progress_bar=null"]
+    run = train([*given, "--out", str(tmp_path / "run")])
+    (row,) = (row for row in rows(run) if row["loader_share"])
+    # six batches of two; the first may be read before the epoch begins
+    assert float(row["loader_share"]) * float(row["epoch_seconds"]) > 5 * 2 * 0.05
+    assert f"waiting for data {float(row['loader_share']):.1%}" in capsys.readouterr().err
 
 
 def test_the_paper_s_schedule_is_the_default(config, tmp_path):
