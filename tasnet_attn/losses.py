@@ -8,15 +8,19 @@ the mean of its items' losses, so it does not matter how a batch is dealt out to
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tasnet_attn.config import Configurable
+from tasnet_attn.errors import UserError
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
+
+MOST_OUTPUTS, MOST_WAYS = 8, 1 << 16  # of MixIT
 
 
 class Loss(Configurable):
@@ -28,6 +32,26 @@ class Loss(Configurable):
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         """The scalar for a batch; references [B, S, C, T]."""
         raise NotImplementedError
+
+    def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
+        """Whether it can train a model on a data set with references of these names.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if len(data_sources) != len(model.sources):
+            raise UserError(
+                f"task.loss: {type(self).__name__} needs a reference for each of the model's {len(model.sources)} "
+                f"sources; the data have {', '.join(data_sources)}: set task.loss to MixIT"
+            )
+
+    def matched(self, estimates: Tensor, references: Tensor, model: SourceSeparator) -> Tensor:
+        """What of the estimates [B, S, C, T] belongs to each of the references [B, S, C, T], in their order."""
+        if not model.interchangeable:
+            return estimates
+        pairs = si_snr(references.unsqueeze(2), estimates.unsqueeze(1)).mean(-1)  # [B, reference, estimate]
+        orders = [best_permutation(item) for item in pairs.nan_to_num()]
+        return torch.stack([item[order] for item, order in zip(estimates, orders, strict=True)])
 
 
 def widened(x: Tensor) -> Tensor:
@@ -117,3 +141,87 @@ class Spectral(Loss):
 
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         return torch.stack(self.stages(separation, references, model)).sum()
+
+
+class MixIT(Loss):
+    """Mixture invariant training: learns from mixtures of mixtures, of which no source is known.
+
+    The input is the sum of the references, which are mixtures. Each of the model's outputs is given to one of them, in
+    the way of all that makes the loss smallest; an output that is not needed learns to be silent. The loss is the
+    negative SNR in dB, the mean over the references; silent ones are left out.
+
+    Args:
+        cap: dB that no reference's SNR exceeds: the paper's soft threshold.
+
+    Source: Wisdom et al. 2020, arXiv 2006.12701, equations 2 and 3. The paper also projects the outputs, so that they
+    sum up to the input; here that is left to the head.
+    """
+
+    least = {"cap": -math.inf}
+
+    def __init__(self, cap: float = 30.0) -> None:
+        self.cap = cap
+
+    def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
+        count = len(model.sources)
+        if count % 2 or count > MOST_OUTPUTS:
+            raise UserError(
+                f"model.sources: MixIT deals {count} out to two mixtures; name an even number, twice as many as a "
+                f"recording has sources, {MOST_OUTPUTS} at most"
+            )
+
+    def matched(self, estimates: Tensor, references: Tensor, model: SourceSeparator) -> Tensor:
+        return remixed(estimates, references, self.cap)
+
+    def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
+        references = widened(references)
+        estimates = remixed(widened(separation.estimates), references, self.cap)
+        return negative_snr(references.square().sum(-1), (references - estimates).square().sum(-1), self.cap).mean()
+
+
+def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
+    """The mean over references and channels of 10 log10(noise / signal + 10 ** (-cap / 10)), dB; no signal, no cost.
+
+    Args:
+        signal: energies [..., R, C].
+        noise: likewise.
+        cap: dB.
+    """
+    heard = signal > 0
+    ratio = torch.where(heard, noise / torch.where(heard, signal, 1), 1) + 10 ** (-cap / 10)
+    return (10 * torch.log10(ratio) * heard).sum((-2, -1)) / heard.sum((-2, -1)).clamp_min(1)
+
+
+def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0) -> Tensor:
+    """Every estimate given to one reference, and added up there: of all R ** M ways the one of the smallest loss.
+
+    Args:
+        estimates: [B, M, C, T].
+        references: [B, R, C, T].
+        cap: of the loss, see `MixIT`.
+
+    Returns:
+        [B, R, C, T].
+
+    Raises:
+        UserError: more ways than can be tried.
+
+    Source: Wisdom et al. 2020, equation 2. The energies of all errors follow from scalar products of the signals: no
+    remix but the best is made.
+    """
+    outputs, mixtures = estimates.shape[1], references.shape[1]
+    if mixtures**outputs > MOST_WAYS:
+        raise UserError(f"{outputs} outputs in {mixtures} references: {mixtures**outputs} ways to try are too many")
+    ways = torch.tensor(list(product(range(mixtures), repeat=outputs)), device=estimates.device)
+    ways = torch.nn.functional.one_hot(ways, mixtures).mT.to(references)  # [K, R, M]
+    with torch.no_grad():
+        given = estimates.to(references)
+        among, across = (
+            torch.einsum("bmct,bnct->bcmn", given, given),
+            torch.einsum("brct,bmct->brcm", references, given),
+        )
+        signal = references.square().sum(-1)
+        own = torch.einsum("krm,bcmn,krn->bkrc", ways, among, ways)
+        noise = signal.unsqueeze(1) - 2 * torch.einsum("krm,brcm->bkrc", ways, across) + own
+        best = negative_snr(signal.unsqueeze(1), noise.clamp_min(0), cap).argmin(1)
+    return torch.einsum("brm,bmct->brct", ways[best].to(estimates), estimates)

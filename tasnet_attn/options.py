@@ -263,7 +263,7 @@ def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     option("--checkpoint", choices=("best", "last"), metavar="WHICH", help="best (default) or last, of a run")
     masks = ("binary", "ratio", "wiener", "none")
     option("--mask", nargs="+", choices=masks, metavar="KIND", help="made of magnitudes: binary, ratio, wiener, none")
-    option("--oracle", type=text, metavar="KIND", help="in the model's place: masks, autoencoder; none")
+    option("--oracle", type=text, metavar="KIND", help="in the model's place: masks, autoencoder, remix; none")
     option("--sources", type=_or_none(_listed), help="the tracks': a,b; none: the model's (default)")
     option("--rate", type=hertz, metavar="HZ", help="of scoring; none: the tracks' (default)")
     option("--beside", type=int, nargs="*", metavar="HZ", help="also score whole tracks at these rates")

@@ -5,7 +5,8 @@ import pytest
 import torch
 from conftest import tasnet_model
 
-from tasnet_attn.losses import SISNR, Spectral, match
+from tasnet_attn.errors import UserError
+from tasnet_attn.losses import SISNR, MixIT, Spectral, match, remixed
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import Separation
 
@@ -141,7 +142,7 @@ def test_spectral_is_the_sum_over_stages_of_the_distance_of_features(distance):
 
 
 @pytest.mark.parametrize("interchangeable", [False, True])
-@pytest.mark.parametrize("loss", [SISNR(), SISNR(cap=20), Spectral("l1"), Spectral("l2")])
+@pytest.mark.parametrize("loss", [SISNR(), SISNR(cap=20), Spectral("l1"), Spectral("l2"), MixIT()])
 def test_a_batch_s_loss_is_the_mean_of_its_segments_(loss, interchangeable):
     """In stereo, with a segment of one silent reference, which counts as much as the others."""
     model, references = tasnet_model(interchangeable=interchangeable).eval(), torch.randn(3, 2, 2, 128)
@@ -151,3 +152,62 @@ def test_a_batch_s_loss_is_the_mean_of_its_segments_(loss, interchangeable):
         whole = loss(model.analyse(mixture), references, model)
         each = [loss(model.analyse(mixture[b : b + 1]), references[b : b + 1], model) for b in range(3)]
     torch.testing.assert_close(whole, torch.stack(each).mean(), rtol=1e-4, atol=1e-5)
+
+
+# ---- MixIT ----------------------------------------------------------------------------------------------------------
+
+
+def naive_mixit(estimates, references, cap):
+    """Wisdom et al. 2020, equations 2 and 3, of one item: every mixing matrix in turn; the loss and the best remix."""
+    found = []
+    for columns in itertools.product(range(len(references)), repeat=len(estimates)):
+        remix = torch.zeros_like(references)
+        for output, which in zip(estimates, columns, strict=True):
+            remix[which] = remix[which] + output
+        signal, noise = references.square().sum(-1), (references - remix).square().sum(-1)
+        loss = 10 * torch.log10(noise + 10 ** (-cap / 10) * signal) - 10 * torch.log10(signal)
+        found.append((loss.mean().item(), remix))
+    return min(found, key=lambda one: one[0])
+
+
+@pytest.mark.parametrize(("outputs", "mixtures", "channels", "cap"), [(4, 2, 1, 30), (8, 2, 2, 10), (3, 3, 2, 30)])
+def test_mixit_is_the_best_of_all_assignments(outputs, mixtures, channels, cap):
+    """On outputs that nearly fit, at two levels: the best remix by SNR is not always that of the least squares."""
+    estimates = torch.randn(3, outputs, channels, 60)
+    owners = torch.nn.functional.one_hot(torch.randint(mixtures, (3, outputs)), mixtures).float()
+    references = torch.einsum("bmr,bmct->brct", owners, estimates) + 0.3 * torch.randn(3, mixtures, channels, 60)
+    references[:, 0] *= 0.2
+    expected = [naive_mixit(*item, cap) for item in zip(estimates, references, strict=True)]
+    model = tasnet_model()
+    loss = MixIT(cap)(separation_of(estimates), references, model)
+    assert loss.item() == pytest.approx(sum(value for value, _ in expected) / 3, abs=1e-4)
+    remixes = torch.stack([remix for _, remix in expected])
+    torch.testing.assert_close(remixed(estimates, references, cap), remixes)
+    torch.testing.assert_close(MixIT(cap).matched(estimates, references, model), remixes)
+
+
+def test_mixit_s_gradients_are_the_differences_and_silence_costs_nothing():
+    estimates, references = torch.randn(2, 4, 1, 12).double(), torch.randn(2, 2, 1, 12).double()
+    references[1, 0] = 0
+
+    def loss(estimates):
+        return MixIT()(separation_of(estimates), references, None)
+
+    torch.autograd.gradcheck(loss, estimates.requires_grad_(), fast_mode=True)
+    nothing = MixIT()(separation_of(estimates), torch.zeros(2, 2, 1, 12).double(), None)
+    assert nothing == 0 and all(g.isfinite().all() for g in torch.autograd.grad(nothing, estimates))
+    exact = torch.stack([references[:, 0], references[:, 1], *torch.zeros(2, 2, 1, 12)], 1)
+    assert loss(exact).item() == pytest.approx(-30)
+
+
+@pytest.mark.parametrize("names", ["abc", "abcdefghij"])
+def test_mixit_takes_an_even_number_of_outputs(names):
+    model = tasnet_model()
+    model.sources = list(names)
+    with pytest.raises(UserError, match=f"model.sources: MixIT deals {len(names)} out to two mixtures") as refused:
+        MixIT().check(model, ["mixture1", "mixture2"])
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="task.loss: SISNR needs a reference for each of the model's"):
+        SISNR().check(model, ["mixture1", "mixture2"])
+    with pytest.raises(UserError, match="ways to try are too many"):
+        remixed(torch.ones(1, 9, 1, 2), torch.ones(1, 4, 1, 2))

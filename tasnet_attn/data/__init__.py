@@ -10,6 +10,7 @@ from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.librimix import LibriMix
 from tasnet_attn.data.mir1k import MIR1K
 from tasnet_attn.data.musdb18 import MUSDB18
+from tasnet_attn.data.recordings import Recordings
 from tasnet_attn.data.stem_folders import StemFolders
 from tasnet_attn.data.track import MIXTURE, REST, Part, Split, Track
 from tasnet_attn.errors import UserError
@@ -21,6 +22,7 @@ __all__ = [
     "REST",
     "LibriMix",
     "Part",
+    "Recordings",
     "SegmentedData",
     "Split",
     "StemFolders",

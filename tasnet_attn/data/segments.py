@@ -97,7 +97,9 @@ class Segments(Dataset):
             speakers = [speaker for s, (track, _) in enumerate(sources) if (speaker := track.speaker(s)) is not None]
             if len(set(speakers)) == len(speakers):  # nobody speaks twice
                 return drawn
-        raise UserError(f"{first[0]}: no other speaker in 100 draws; set data.init_args.remix to 0")
+        raise UserError(
+            f"{first[0]}: no other speaker or recording in 100 draws to mix it with; add some, or cut long ones"
+        )
 
     def _read(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The segment (epoch, index) as the files have it, remixed or at other speeds."""

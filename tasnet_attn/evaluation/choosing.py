@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.oracles import Autoencoder, ModelOracle
+from tasnet_attn.evaluation.oracles import Autoencoder, ModelOracle, Remix
 from tasnet_attn.heads import Magnitude
 from tasnet_attn.storage import load
 from tasnet_attn.storage.finding import find
@@ -20,7 +20,7 @@ def choose(
     model: Path,
     checkpoint: Literal["best", "last"] = "best",
     mask: Masks | Sequence[Masks] | None = None,
-    oracle: Literal["masks", "autoencoder"] | None = None,
+    oracle: Literal["masks", "autoencoder", "remix"] | None = None,
     sources: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[str], int]:
     """Load what is to be evaluated.
@@ -31,7 +31,8 @@ def choose(
         mask: what masks are made of the magnitudes (`heads.Magnitude`), or several kinds, each evaluated by itself;
             None: the model's own.
         oracle: in the model's place: "masks", of the true magnitudes, by its encoder and in its segments;
-            "autoencoder", of what its one slot keeps of each clean source.
+            "autoencoder", of what its one slot keeps of each clean source; "remix", of its outputs, each given to the
+            source that it fits best (MixIT).
         sources: names of the tracks' sources; None: the model's (an autoencoder has one, its tracks several).
 
     Returns:
@@ -55,6 +56,8 @@ def choose(
 
 def _system(model: Any, kind: str, oracle: str | None) -> Any:
     head = getattr(model, "head", None)
+    if oracle == "remix":
+        return Remix(_system(model, kind, None))
     if oracle is not None:
         own = head.kind if isinstance(head, Magnitude) and head.kind != "none" else "wiener"
         return {"masks": ModelOracle, "autoencoder": Autoencoder}[oracle](model, kind or own)  # type: ignore[arg-type]

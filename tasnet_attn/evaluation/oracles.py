@@ -14,6 +14,8 @@ from torch.nn.functional import pad
 
 from tasnet_attn.filterbanks import Decoder, Encoded, STFTDecoder, STFTEncoder
 from tasnet_attn.heads import Magnitude, paired
+from tasnet_attn.inference import separate
+from tasnet_attn.losses import remixed
 from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.model import SourceSeparator, segment_samples
 
@@ -150,8 +152,35 @@ class Autoencoder(ModelOracle):
         return self.model.separator(clean.features)[-1][:, 0]
 
     def __repr__(self) -> str:
-        weights = sum(weight.double().sum().item() for weight in self.model.state_dict().values())
-        return f"{super().__repr__()[:-1]}, weights {weights!r})"
+        return f"{super().__repr__()[:-1]}, {_weights(self.model)})"
+
+
+class Remix:
+    """What a model's outputs hold of the references, whatever their number: each is given to one of them, as in MixIT.
+
+    An upper bound, as of any oracle: a listener would have to find out which outputs belong together.
+
+    Args:
+        model: of more outputs than there are references, say.
+
+    Source: Wisdom et al. 2020, arXiv 2006.12701, section 3.
+    """
+
+    def __init__(self, model: SourceSeparator) -> None:
+        self.model, self.sample_rate = model, model.sample_rate
+
+    def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
+        """Mixture [C, T], references [R, C, T] -> estimates [R, C, T]."""
+        estimates = torch.stack(list(separate(self.model, mixture, self.sample_rate).values()))
+        return remixed(estimates[None], references[None].to(estimates))[0]
+
+    def __repr__(self) -> str:
+        return f"Remix({self.model.config}, {_weights(self.model)})"
+
+
+def _weights(model: SourceSeparator) -> str:
+    """What tells a model from another one."""
+    return f"weights {sum(weight.double().sum().item() for weight in model.state_dict().values())!r}"
 
 
 BASELINES: dict[str, Mixture | MaskOracle] = {

@@ -274,6 +274,7 @@ def _built(
         )
     loss = config.build(full["task"]["loss"], Loss | None, "task.loss")
     task = SeparationTask(model, loss, **built.task.as_dict())
+    task.loss.check(model, data.sources)
     try:
         task.configure_optimizers()
     except (ValueError, TypeError) as error:

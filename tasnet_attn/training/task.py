@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from tasnet_attn.config import describe
 from tasnet_attn.losses import SISNR, Loss, widened
 from tasnet_attn.metrics import si_snr
-from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
 from tasnet_attn.storage.checkpoints import read_checkpoint
@@ -96,6 +95,8 @@ class SeparationTask(LightningModule):
         self._measure(batch)
 
     def _measure(self, batch: tuple[Tensor, Tensor]) -> None:
+        if self._ratios is None:
+            self._ratios = self._sums.new_zeros(2, batch[1].shape[1])
         if len(batch[0]) == 0:
             return  # a padding batch: all processes take equally many steps, or they would wait for each other
         loss, estimates = self._loss(batch)
@@ -115,16 +116,12 @@ class SeparationTask(LightningModule):
 
     def _begin_measuring(self) -> None:
         self._sums = torch.zeros_like(self.model.gain).repeat(4)
-        self._ratios = self._sums.new_zeros(2, len(self.model.sources))  # of each source: sum in dB, number heard
+        self._ratios: Tensor | None = None  # of each reference: sum in dB, number heard; the first batch says how many
 
     def _add_ratios(self, references: Tensor, estimates: Tensor) -> None:
-        """SI-SNR of a batch, whatever the loss; interchangeable sources are named by their references."""
-        ours, theirs = widened(estimates), widened(references)
-        if self.model.interchangeable:
-            pairs = si_snr(theirs.unsqueeze(2), ours.unsqueeze(1)).mean(-1)  # [B, reference, estimate]
-            orders = torch.tensor([best_permutation(item) for item in pairs.nan_to_num()], device=ours.device)
-            ours = torch.stack([item[order] for item, order in zip(ours, orders, strict=True)])
-        ratios = si_snr(theirs, ours)  # [B, S, C]
+        """SI-SNR of a batch, whatever the loss; what belongs to which reference the loss says."""
+        theirs = widened(references)
+        ratios = si_snr(theirs, self.loss.matched(widened(estimates), theirs, self.model))  # [B, R, C]
         heard = (theirs.amax(-1) > theirs.amin(-1)) & ratios.isfinite()
         self._ratios += torch.stack([torch.where(heard, ratios, 0.0).sum((0, 2)), heard.sum((0, 2)).to(ratios)])
 
@@ -152,8 +149,10 @@ class SeparationTask(LightningModule):
         common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         self.log(f"{split}_loss", loss / size, prog_bar=True, sync_dist=True)
         total, heard = self.trainer.strategy.reduce(self._ratios, reduce_op="sum")
-        for source, ratio in zip(self.model.sources, total / heard, strict=True):
-            self.log(f"{split}_si_snr_{source}", ratio)
+        sources = self.model.sources
+        names = sources if len(total) == len(sources) else [f"mixture{i}" for i in range(1, 1 + len(total))]
+        for name, ratio in zip(names, total / heard, strict=True):
+            self.log(f"{split}_si_snr_{name}", ratio)
         self.log(f"{split}_si_snr", (total / heard).nanmean())
         return common, energy, loss / size
 
