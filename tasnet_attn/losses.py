@@ -171,7 +171,7 @@ class MixIT(Loss):
             )
 
     def matched(self, estimates: Tensor, references: Tensor, model: SourceSeparator) -> Tensor:
-        return remixed(estimates, references, self.cap)
+        return remixed(estimates, references, self.cap, empty=False)
 
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         references = widened(references)
@@ -192,13 +192,14 @@ def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
     return (10 * torch.log10(ratio) * heard).sum((-2, -1)) / heard.sum((-2, -1)).clamp_min(1)
 
 
-def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0) -> Tensor:
+def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0, empty: bool = True) -> Tensor:
     """Every estimate given to one reference, and added up there: of all R ** M ways the one of the smallest loss.
 
     Args:
         estimates: [B, M, C, T].
         references: [B, R, C, T].
         cap: of the loss, see `MixIT`.
+        empty: a reference may get none of the estimates, as in the paper; scores need something to measure.
 
     Returns:
         [B, R, C, T].
@@ -212,7 +213,10 @@ def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0) -> Tensor:
     outputs, mixtures = estimates.shape[1], references.shape[1]
     if mixtures**outputs > MOST_WAYS:
         raise UserError(f"{outputs} outputs in {mixtures} references: {mixtures**outputs} ways to try are too many")
-    ways = torch.tensor(list(product(range(mixtures), repeat=outputs)), device=estimates.device)
+    dealt = product(range(mixtures), repeat=outputs)
+    if not empty and outputs >= mixtures:
+        dealt = (each for each in dealt if len(set(each)) == mixtures)
+    ways = torch.tensor(list(dealt), device=estimates.device)
     ways = torch.nn.functional.one_hot(ways, mixtures).mT.to(references)  # [K, R, M]
     with torch.no_grad():
         given = estimates.to(references)

@@ -164,6 +164,10 @@ def write_everything(root):
         write_stem_folders(data / "own_stems", [2 * second], split, second, sources=sources)
         stems = ("vocals", "drums", "bass", "other")
         write_stem_folders(data / "synthsong", [2 * second], split, second, suffix="flac", sources=stems)
+        for number, source in enumerate(("s1", "drums", "s3")):
+            rate = (16_000, second)[number % 2]
+            samples = sound(source, split, 2 * rate, rate, 1 + number % 2)
+            write_audio(data / "recordings" / split / f"{split} {source}.wav", samples, rate)
     return root
 
 

@@ -9,7 +9,4 @@ export OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 mkdir -p exp
 if [ ! -f "$out.yml" ]; then "$python" -P "$here/local/budget.py" plan "$here/equal_budget.yml" "$seconds" "$out.yml"; fi
 "$python" -P -m tasnet_attn.cli ablate "$out.yml" --out "$out" --import $asteroid "$@"
-for run in "$out"/runs/*/; do
-  "$python" -P -m tasnet_attn.cli evaluate --import $asteroid --model "$run" --data "$here/speakers.yml" --out "$run/speakers"
-done
-"$python" -P "$here/local/budget.py" table "$out.yml" "$out"
+"$python" -P "$here/local/budget.py" table "$out.yml" "$out" "$here/speakers.yml"

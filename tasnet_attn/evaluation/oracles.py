@@ -158,7 +158,7 @@ class Autoencoder(ModelOracle):
 class Remix:
     """What a model's outputs hold of the references, whatever their number: each is given to one of them, as in MixIT.
 
-    An upper bound, as of any oracle: a listener would have to find out which outputs belong together.
+    An upper bound: a listener would have to find out which outputs belong together. No reference goes without one.
 
     Args:
         model: of more outputs than there are references, say.
@@ -172,7 +172,7 @@ class Remix:
     def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
         """Mixture [C, T], references [R, C, T] -> estimates [R, C, T]."""
         estimates = torch.stack(list(separate(self.model, mixture, self.sample_rate).values()))
-        return remixed(estimates[None], references[None].to(estimates))[0]
+        return remixed(estimates[None], references[None].to(estimates), empty=False)[0]
 
     def __repr__(self) -> str:
         return f"Remix({self.model.config}, {_weights(self.model)})"

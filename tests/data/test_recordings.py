@@ -145,37 +145,40 @@ def test_check_train_and_evaluate(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_it_learns_from_the_bundled_songs_without_their_stems(tmp_path):
-    """Two songs at once, 40 steps: the loss falls, and a remix is nearer to its song than the sum of both."""
+    """Two songs at once, 40 steps: the loss falls, and a remix is nearer to its song than the sum of both.
+
+    Seeds 0 to 2 reached -3.75 to -3.85 from -3.15 to -3.35, and 1.2 to 1.4 dB.
+    """
     for split in ("train", "valid"):
         for track in StemFolders(["guitar", "backing"], 44_100).tracks(split):
-            write_audio(tmp_path / split / f"{track.name}.wav", resample(track.read()[0], 44_100, 8000).T.numpy(), 8000)
-    data = recordings(tmp_path, segment=1.0)
-    segments, valid = data.segments("train"), data.segments("valid")
-    separator = {"class_path": "DualPath", "init_args": {"width": 24, "n_blocks": 1}}
+            song = resample(track.read(0, min(track.length, 12 * 44_100))[0], 44_100, 8000)
+            write_audio(tmp_path / split / f"{track.name}.wav", song.T.numpy(), 8000)
+    data = recordings(tmp_path, segment=0.5)
     front = {"n_fft": 256, "hop": 128}
     model = SourceSeparator.from_config({
-        "sources": OUTPUTS, "sample_rate": 8000, "interchangeable": True, "separator": separator,
+        "sources": OUTPUTS, "sample_rate": 8000, "interchangeable": True,
         "encoder": {"class_path": "STFTEncoder", "init_args": front | {"power": 0.3}},
+        "separator": {"class_path": "DualPath", "init_args": {"width": 16, "n_blocks": 1}},
         "decoder": {"class_path": "STFTDecoder", "init_args": front},
     })  # fmt: skip
-    held_out = [torch.stack(part) for part in zip(*(valid[0, i] for i in range(len(valid))), strict=True)]
+
+    def batch(split, indices):
+        segments = data.segments(split)
+        return [torch.stack(part) for part in zip(*(segments[0, i] for i in indices), strict=True)]
 
     def measured():
         with torch.no_grad():
-            separation = model.analyse(held_out[0])
-            remix = MixIT().matched(separation.estimates, held_out[1], model)
-            gain = si_snr(held_out[1], remix) - si_snr(held_out[1], held_out[0].unsqueeze(1))
-            return MixIT()(separation, held_out[1], model).item(), gain.mean().item()
+            separation = model.analyse(mixtures)
+            remix = MixIT().matched(separation.estimates, references, model)
+            gain = si_snr(references, remix) - si_snr(references, mixtures.unsqueeze(1))
+            return MixIT()(separation, references, model).item(), gain.mean().item()
 
-    before = measured()
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    mixtures, references = batch("valid", range(32))
+    before, optimizer = measured(), torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(40):
-        mixture, references = (
-            torch.stack(part) for part in zip(*(segments[0, 4 * step + i] for i in range(4)), strict=True)
-        )
+        heard, alone = batch("train", range(4 * step, 4 * step + 4))
         optimizer.zero_grad()
-        MixIT()(model.analyse(mixture), references, model).backward()
+        MixIT()(model.analyse(heard), alone, model).backward()
         optimizer.step()
-    after = measured()
-    print(before, after)
-    assert after[0] < before[0] - 0.5 and after[1] > 0.5
+    (first, _), (last, gain) = before, measured()
+    assert last < first - 0.2 and gain > 0.5, (first, last, gain)

@@ -1,5 +1,6 @@
 """The sweeps that stand beside their recipes: every cell parses and builds; the budget's plan and table."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,18 @@ def test_they_are_sound():
 @pytest.mark.slow
 def test_the_budget_s_plan_and_table(tmp_path, monkeypatch, capsys):
     budget = recipe_script("debian2mix/local/budget.py")
-    monkeypatch.setattr(budget, "step_seconds", lambda full, steps: 0.5 if "LTL" in str(full["model"]) else 0.25)
+
+    class Steps:
+        def __init__(self, full):
+            self.data, self.seconds = full["data"]["init_args"], []
+            self.each = 0.5 if "LTL" in str(full["model"]) else 0.25
+
+        def take(self):
+            self.seconds.append(self.each if len(self.seconds) > 1 else 9.0)
+
+    monkeypatch.setattr(budget, "Steps", Steps)
+    scored = []
+    monkeypatch.setattr(budget.evaluation, "run", lambda *paths: scored.append(paths[1:]))
     (tmp_path / "sweep.yml").write_text(
         f"base: [{RECIPES}/debian2mix/base.yml]\nseeds: [0, 1]\ncells:\n"
         f"  LTL: {{config: {RECIPES}/debian2mix/ltl/conf.yml}}\n"
@@ -48,7 +60,13 @@ def test_the_budget_s_plan_and_table(tmp_path, monkeypatch, capsys):
                 known |= {"score": value + shift, "windows": 1, "unscored": 0, "seconds": 4.0}
                 rows += [",".join(str((known | {"metric": m})[c]) for c in COLUMNS) for m in ("SDR", "SI-SNRi")]
             write_text(run.folder / folder / "scores.csv", "\n".join(rows) + "\n")
-    assert budget.main(["table", str(plan), str(tmp_path / "out")]) == 0
+    asked = ["table", str(plan), str(tmp_path / "out"), "speakers.yml"]
+    (*_, last) = sweep.runs(tmp_path / "out")
+    shutil.move(last.folder, tmp_path / "later")  # a run that is not yet over
+    assert budget.main(asked) == 0 and len(scored) == 3 and {data for data, _ in scored} == {"speakers.yml"}
+    assert "| 240 | 1 |" in capsys.readouterr().out
+    shutil.move(tmp_path / "later", last.folder)
+    assert budget.main(asked) == 0 and len(scored) == 7 and scored[-1][1] == str(last.folder / "speakers")
     said = capsys.readouterr().out
     assert "| 2.50 (" in said and "+2.25 (+2.00 to +2.50) |" in said and "| 4.80 (" in said
     assert config.read_yaml(plan)["sweep"] == "sweep.yml"

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conftest import train_until
+from conftest import recipe_script, train_until
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -521,3 +521,34 @@ def test_sources_keep_their_order_over_chunks_and_the_first_chunk_learns_from_th
     assert features.grad[..., :8].abs().max() > 0
     with pytest.raises(ValueError, match="chunk 0"):
         tiny(kind, chunk=0)
+
+
+def test_swaps_are_counted_and_all_three_orders_measured():
+    script = recipe_script("librimix/local/swaps.py")
+    references = torch.randn(2, 1, 8 * 50 + 20)
+    places = [0, 0, 1, 1, 0, 1, 1, 1]  # in which order each chunk has them: three changes
+    chunks = references[..., :400].split(50, -1)
+    estimates = torch.cat([chunk.flip(0) if place else chunk for chunk, place in zip(chunks, places, strict=True)], -1)
+    estimates = torch.cat([estimates + 0.3 * torch.randn(2, 1, 400), references[..., 400:]], -1)
+    assert script.swaps(estimates, references, 50) == 3
+    paused = references.clone()
+    paused[1, :, 200:250] = 0  # a chunk that tells nothing; without it there is one change
+    assert script.swaps(estimates, paused, 50) == 1
+
+    class Song:
+        def read(self):
+            return references.sum(0), references
+
+    references = two_voices(1.2)
+    model = tiny_model()
+    ways = script.Ways(model).estimates(*Song().read())
+    assert all(found.shape == references.shape for found in ways.values())
+    alone = separate(model, references.sum(0), 16000, overlap=0.0, device="cpu")["s1"][:, :7500]
+    carried = ways["carried on"]
+    nearest = min((found[:, :7500] - alone).abs().max() for found in carried)
+    assert nearest < 1e-4 * alone.abs().max() + 1e-6  # nothing is carried into the first chunk
+    lines = script.table(model, [Song(), Song()]).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| carried on", "| continuity", "| references"]
+    assert lines[4].startswith("| references | 0.0 |") and lines[-1] == "2 tracks, 0.0 min, chunks of 8000 samples"
+    with pytest.raises(ValueError, match="neither a segment nor separator.chunk"):
+        script.Ways(tiny_model(seconds=None))

@@ -2,11 +2,13 @@
 
 import inspect
 from functools import partial
+from math import cos, sin
 
 import pytest
 import torch
-from conftest import tasnet_model
+from conftest import ROOT, tasnet_model
 
+from tasnet_attn import config
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import STFTDecoder, STFTEncoder
 from tasnet_attn.model import SourceSeparator
@@ -51,6 +53,50 @@ def test_a_loop_over_bands_and_frames_computes_the_same():
     masks = [[fold.leave[k](columns[k][j]).view(2, -1) for k in range(3)] for j in range(5)]
     expected = torch.stack([torch.cat(bands, dim=-1) for bands in masks], dim=-1)
     torch.testing.assert_close(model(features)[0][0], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_sepformer_s_block_is_torch_s_transformer_along_two_axes():
+    """Subakan et al. 2021, section 2.2: layers with their norms in front, a code of the positions for each path."""
+    length, width, heads, ffn, depth = 11, 8, 2, 5, 3
+    path = {"lstm_before": 0, "transformer_layers": depth, "heads": heads, "ffn": ffn, "attention": "full"}
+    path |= {"positional": "sinusoidal", "norm": "pre", "project": False}
+    within, across = partial(LTL, **path), partial(LTL, **path)
+    model = DualPath(6, 2, partial(Chunks, size=4), width, 1, within, across, "global").double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+
+    def code(places):
+        angles = [[p / 10_000 ** (2 * (i // 2) / width) for i in range(width)] for p in range(places)]
+        return torch.tensor([[(sin, cos)[i % 2](a) for i, a in enumerate(row)] for row in angles]).double()
+
+    def along(ltl, norm, lines):
+        """[M, L, D] -> the same; the norm is over all of them."""
+        layer = torch.nn.TransformerEncoderLayer(width, heads, ffn, 0.0, batch_first=True, norm_first=True)
+        torch_s = torch.nn.TransformerEncoder(layer, depth, torch.nn.LayerNorm(width), False).double().eval()
+        for theirs, ours in zip(torch_s.layers, ltl.transformer, strict=True):
+            maps = {"in_proj_weight": ours.project_in.weight, "in_proj_bias": ours.project_in.bias}
+            maps |= {"out_proj.weight": ours.project_out.weight, "out_proj.bias": ours.project_out.bias}
+            theirs.self_attn.load_state_dict(maps)
+            pairs = (theirs.linear1, ours.ffn[0]), (theirs.linear2, ours.ffn[2])
+            for one, other in (*pairs, (theirs.norm1, ours.norm_attention), (theirs.norm2, ours.norm_ffn)):
+                one.load_state_dict(other.state_dict())
+        torch_s.norm.load_state_dict(ltl.norm_transformer.state_dict())
+        change = torch_s(lines + code(lines.shape[1]))
+        change = (change - change.mean()) / (change.var(unbiased=False) + 1e-8).sqrt()
+        return lines + change * norm.weight + norm.bias
+
+    plane = model.fold(torch.rand(1, 6, length).double())
+    block = model.blocks[0]
+    expected = along(block.within, block.norm_within, plane[0])
+    expected = along(block.across, block.norm_across, expected.transpose(0, 1)).transpose(0, 1)
+    torch.testing.assert_close(block(plane)[0][0], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_sepformer_s_recipe_has_the_paper_s_number_of_parameters():
+    files = [f"--config={ROOT / 'recipes/librimix' / name}" for name in ("base.yml", "sepformer/conf.yml")]
+    with torch.device("meta"):
+        model = SourceSeparator.from_config(config.read(files).ours["model"])
+    assert round(sum(p.numel() for p in model.parameters()), -5) == 25_700_000  # the paper's table 1: 26 M
 
 
 FORMS = {
@@ -121,7 +167,7 @@ def test_memory_grows_with_the_length_not_with_its_square():
         **CAUSAL,
     )
     sizes = []
-    for length in (400, 800):
+    for length in (200, 400):
         with torch.no_grad(), Largest() as largest:
             separator(torch.rand(1, 9, length))
         sizes.append(largest.seen)

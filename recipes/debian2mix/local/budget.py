@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 
 from tasnet_attn import config
-from tasnet_attn.ablation.sweep import Sweep, read
+from tasnet_attn.ablation.sweep import Run, Sweep, read
 from tasnet_attn.ablation.tables import short
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation import command as evaluation
 from tasnet_attn.evaluation.results import read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.losses import SISNR
@@ -24,43 +26,67 @@ DRAWS = 2000
 SETS = {"test": "test", "unseen speakers": "speakers"}  # column: folder in the run's
 
 
-def step_seconds(full: dict[str, Any], steps: int) -> float:
-    """CPU seconds of a training step on one thread: the median of some, of noise, after two to warm up."""
-    model, data = SourceSeparator.from_config(full["model"]), full["data"]["init_args"]
-    length = round(data["segment"] * model.sample_rate)
-    optimizer = torch.optim.Adam(model.parameters())
-    times = []
-    for _ in range(steps + 2):
-        references = torch.randn(data["batch_size"], len(model.sources), 1, length)
+class Steps:
+    """A cell's training step, timed on noise.
+
+    Args:
+        full: its configuration.
+    """
+
+    def __init__(self, full: dict[str, Any]) -> None:
+        self.model, self.data = SourceSeparator.from_config(full["model"]), full["data"]["init_args"]
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        self.seconds: list[float] = []
+
+    def take(self) -> None:
+        """One more, on this process's CPU time."""
+        length = round(self.data["segment"] * self.model.sample_rate)
+        references = torch.randn(self.data["batch_size"], len(self.model.sources), 1, length)
         began = time.process_time()
-        optimizer.zero_grad()
-        SISNR()(model.analyse(references.sum(1)), references, model).backward()
-        optimizer.step()
-        times.append(time.process_time() - began)
-    return float(np.median(times[2:]))
+        self.optimizer.zero_grad()
+        SISNR()(self.model.analyse(references.sum(1)), references, self.model).backward()
+        self.optimizer.step()
+        self.seconds.append(time.process_time() - began)
 
 
 def plan(sweep: Path, seconds: float, out: Path, steps: int = 5) -> None:
-    """Write a sweep on top of `sweep` whose cells train for as many steps as `seconds` of this machine's CPU hold."""
+    """Write a sweep on top of `sweep` whose cells train for as many steps as `seconds` of this machine's CPU hold.
+
+    A cell's step takes the median of `steps`, after two to warm up; the cells take turns, so that whatever else the
+    machine does meanwhile slows all of them.
+    """
     torch.set_num_threads(1)
-    cells = {}
-    for cell in read(sweep).cells:
-        each = step_seconds(cell.config, steps)
-        count = max(CHECKS, round(seconds / each))
-        batch = cell.config["data"]["init_args"]["batch_size"]
+    cells, timed = {}, [(cell, Steps(cell.config)) for cell in read(sweep).cells]
+    for _ in range(steps + 2):
+        for _, one in timed:
+            one.take()
+    for cell, one in timed:
+        each, batch = float(np.median(one.seconds[2:])), one.data["batch_size"]
+        epoch = max(1, round(seconds / each / CHECKS))
         cells[cell.name] = {
-            "trainer.max_steps": count,
-            "task.lr_scheduler.init_args.T_max": count,
-            "data.init_args.segments_per_epoch": batch * (count // CHECKS),
+            "trainer.max_steps": CHECKS * epoch,
+            "task.lr_scheduler.init_args.T_max": CHECKS * epoch,
+            "data.init_args.segments_per_epoch": batch * epoch,
         }
-        print(f"{cell.name}: {each:.3f} s of CPU a step, {count} steps", flush=True)
+        print(f"{cell.name}: {each:.3f} s of CPU a step, {CHECKS * epoch} steps", flush=True)
     write_text(out, config.write_yaml({"sweep": os.path.relpath(sweep, out.parent), "cells": cells}))
 
 
-def mixtures(sweep: Sweep, out: Path, folder: str) -> dict[str, dict[str, float]]:
-    """{cell: {mixture: SI-SNRi, dB, the mean over seeds and speakers}} of what is scored."""
+def ended(sweep: Sweep, out: Path) -> list[Run]:
+    """The runs that were trained and scored on the first test set."""
+    return [run for run in sweep.runs(out) if (run.folder / SETS["test"] / "scores.csv").is_file()]
+
+
+def score(file: Path, out: Path, speakers: Path) -> None:
+    """Score the runs on speakers that they never heard; what is scored already is not scored again."""
+    for run in ended(read(file), out):
+        evaluation.run(str(run.trained), str(speakers), str(run.folder / SETS["unseen speakers"]))
+
+
+def mixtures(runs: list[Run], folder: str) -> dict[str, dict[str, float]]:
+    """{cell: {mixture: SI-SNRi, dB, the mean over seeds and speakers}}."""
     found: dict[str, list[dict[str, float]]] = {}
-    for run in sweep.runs(out):
+    for run in runs:
         table = read_table(run.folder / folder)
         scores = table[table["metric"] == "SI-SNRi"].groupby("track")["mean"].mean().to_dict()
         found.setdefault(run.cell.name, []).append(scores)
@@ -79,12 +105,18 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 def table(file: Path, out: Path) -> str:
     """The table: each cell on both sets, and what it has more than the first cell on the same mixtures."""
     sweep = read(file)
-    scores = {column: mixtures(sweep, out, folder) for column, folder in SETS.items()}
-    first = sweep.cells[0].name
+    runs = ended(sweep, out)
+    scores = {column: mixtures(runs, folder) for column, folder in SETS.items()}
+    seeds = Counter(run.cell.name for run in runs)
+    cells = [cell for cell in sweep.cells if cell.name in seeds]
+    if not cells:
+        raise UserError(f"{out}: no run is trained and scored; `tasnet-attn ablate {file} --out {out}` does that")
+    first = cells[0].name
     columns = [title for column in SETS for title in (f"{column}, dB", f"minus {first}")]
-    rows = [["separator", "parameters", "MACs/s", "steps", *columns]]
-    for cell in sweep.cells:
+    rows = [["separator", "parameters", "MACs/s", "steps", "seeds", *columns]]
+    for cell in cells:
         row = [cell.name, f"{cell.parameters:,}", short(cell.macs), str(cell.config["trainer"]["max_steps"])]
+        row.append(str(seeds[cell.name]))
         for each in scores.values():
             ours = np.array([each[cell.name][name] for name in each[first]])
             mean, low, high = interval(ours)
@@ -94,10 +126,7 @@ def table(file: Path, out: Path) -> str:
             row.append("" if cell.name == first else f"{mean:+.2f} ({low:+.2f} to {high:+.2f}){verdict}")
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    seeds = len(sweep.settings.seeds)
-    note = (
-        f"SI-SNRi, the mean over {seeds} seeds, with 95 % intervals over the mixtures, the seeds' spread not in them."
-    )
+    note = "SI-SNRi, the mean over the seeds, with 95 % intervals over the mixtures, the seeds' spread not in them."
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:], "", note])
 
 
@@ -109,15 +138,17 @@ def main(arguments: list[str] | None = None) -> int:
     planning.add_argument("sweep", type=Path)
     planning.add_argument("seconds", type=float, help="of CPU time for each training")
     planning.add_argument("out", type=Path, help="the file to write")
-    showing = commands.add_parser("table", help="print what the sweep's runs reached")
+    showing = commands.add_parser("table", help="score the sweep's runs and print what they reached")
     showing.add_argument("sweep", type=Path, help="the file that plan wrote")
     showing.add_argument("out", type=Path, help="the sweep's folder")
+    showing.add_argument("speakers", type=Path, help="the data of the second test set, which is scored first")
     options = parser.parse_args(arguments)
     try:
         config.import_modules(["tasnet_attn.separators.asteroid"])
         if options.command == "plan":
             plan(options.sweep, options.seconds, options.out)
         else:
+            score(options.sweep, options.out, options.speakers)
             print(table(options.sweep, options.out))
     except UserError as error:
         print(f"budget: {error}", file=sys.stderr)
