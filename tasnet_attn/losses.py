@@ -213,10 +213,9 @@ def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0, empty: boo
     outputs, mixtures = estimates.shape[1], references.shape[1]
     if mixtures**outputs > MOST_WAYS:
         raise UserError(f"{outputs} outputs in {mixtures} references: {mixtures**outputs} ways to try are too many")
-    dealt = product(range(mixtures), repeat=outputs)
-    if not empty and outputs >= mixtures:
-        dealt = (each for each in dealt if len(set(each)) == mixtures)
-    ways = torch.tensor(list(dealt), device=estimates.device)
+    least = 1 if empty else min(outputs, mixtures)
+    dealt = [each for each in product(range(mixtures), repeat=outputs) if len(set(each)) >= least]
+    ways = torch.tensor(dealt, device=estimates.device)
     ways = torch.nn.functional.one_hot(ways, mixtures).mT.to(references)  # [K, R, M]
     with torch.no_grad():
         given = estimates.to(references)

@@ -66,6 +66,7 @@ class SeparationTask(LightningModule):
         self.given_optimizer: Callable[[Optimizer], None] | None = None  # gives a new run's optimiser another's state
         self._rng: dict[str, Any] | None = None
         self._epoch_began: float | None = None
+        self._ratios = torch.zeros(2, 0)  # of each reference: sum in dB, number heard
         self._epoch = torch.zeros(2)  # the epoch's sum of losses and number of segments, those with finite losses
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -95,7 +96,7 @@ class SeparationTask(LightningModule):
         self._measure(batch)
 
     def _measure(self, batch: tuple[Tensor, Tensor]) -> None:
-        if self._ratios is None:
+        if not self._ratios.numel():
             self._ratios = self._sums.new_zeros(2, batch[1].shape[1])
         if len(batch[0]) == 0:
             return  # a padding batch: all processes take equally many steps, or they would wait for each other
@@ -116,7 +117,7 @@ class SeparationTask(LightningModule):
 
     def _begin_measuring(self) -> None:
         self._sums = torch.zeros_like(self.model.gain).repeat(4)
-        self._ratios: Tensor | None = None  # of each reference: sum in dB, number heard; the first batch says how many
+        self._ratios = torch.zeros(2, 0)  # the first batch says how many references there are
 
     def _add_ratios(self, references: Tensor, estimates: Tensor) -> None:
         """SI-SNR of a batch, whatever the loss; what belongs to which reference the loss says."""
