@@ -17,8 +17,8 @@ dist:
 BENCH ?= bench.json
 bench:
 	rm -f $(BENCH)
-	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; GOMP_SPINCOUNT=0 BENCH_JSON=$(abspath $(BENCH)) $(PYTHON) $$script || exit 1; done
-	GOMP_SPINCOUNT=0 BENCH_JSON=$(abspath $(BENCH)) $(PYTHON) tests/benchmarks/bench_time_domain.py --memory
+	for script in "bench_time_domain.py --all" $(filter-out bench_time_domain.py,$(notdir $(wildcard tests/benchmarks/bench_*.py))); do \
+	  echo "== $$script"; GOMP_SPINCOUNT=0 BENCH_JSON=$(abspath $(BENCH)) $(PYTHON) tests/benchmarks/$$script || exit 1; done
 
 # the page that separates in a browser; MODEL: an export to onnx-step that it carries, else users bring their own
 MODEL ?= $(wildcard demo/run/model.step.onnx)

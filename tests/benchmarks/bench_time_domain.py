@@ -1,14 +1,16 @@
 """LTL beside Asteroid's time-domain models and a bare loop over its own layers: at equal frames, and as published.
 
 Every round takes each system once, so that ratios are of neighbours in time; tables give medians over rounds, and of
-the ratios to LTL 1_trans_0 their spread. Memory is that of a fresh process. A run can be cut in pieces: rounds are
-added to those that stand in FILE.
+the ratios to LTL 1_trans_0 their spread. Memory is that of a fresh process. A run can be cut in pieces: FILE has every
+round, and those of the same models, versions and machine are not run again.
 
-    python tests/benchmarks/bench_time_domain.py [--out FILE] [--only SETTING ...] [--rounds N] [--minutes M]
+    python tests/benchmarks/bench_time_domain.py --all             # every table, and --memory
+    python tests/benchmarks/bench_time_domain.py [--only SETTING ...] [--rounds N] [--minutes M] [--out FILE] [--again]
     python tests/benchmarks/bench_time_domain.py --memory          # of LTL with window 64, over the length
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -26,6 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import tasnet_attn
 from tasnet_attn.ablation.cost import _Recurrent
 from tasnet_attn.compat import asteroid
 from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
@@ -144,13 +148,21 @@ def in_fresh_process(*words):
     return [float(word) for word in found[-2:]]
 
 
-def alone(setting, name):
+def made(seconds):
+    """What figures depend on: while it is the same, rounds that stand are not run again."""
+    package = Path(tasnet_attn.__file__).parent
+    sources = [Path(__file__), *(package / name for name in ("nn.py", "model.py", "heads.py"))]
+    sources += sorted([*package.glob("separators/*.py"), *package.glob("filterbanks/*.py")])
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    return f"{results.machine()}, {THREADS} threads, asteroid {version('asteroid')}, {seconds} s, sources {digest}"
+
+
+def alone(setting, name, length):
     """MiB that inference and a training step add, of one system."""
     if setting == "window 64":
         mixture, make = torch.randn(1, 1, int(name) * 44100), partial(ours, partial(LTL, window=64), 220, 44100)
     else:
-        rate, seconds, _, _ = SETTINGS[setting]
-        mixture, make = torch.randn(1, 1, rate * seconds), systems(setting)[name]
+        mixture, make = torch.randn(1, 1, int(length)), systems(setting)[name]
     model, added = make(), []
     for mode in ("inference", "training step"):
         model.train(mode != "inference")
@@ -160,15 +172,18 @@ def alone(setting, name):
     print(*added)
 
 
-def measure(found, setting, wanted, rounds, until):
-    rate, seconds, _, _ = SETTINGS[setting]
-    mixture = torch.randn(1, 1, rate * seconds)
-    rows = found.setdefault(setting, {})
+def measure(found, setting, wanted, rounds, until, seconds, keep):
+    """Add rounds to those that are found, as many as are lacking; `keep` is called after each."""
+    rows, began = found["rows"], time.time()
+    if len(rows.get(BASE, {}).get("rounds", ())) >= rounds:
+        return
+    mixture = torch.randn(1, 1, round(SETTINGS[setting][0] * seconds))
     models = {name: make() for name, make in systems(setting).items() if name in wanted}
     for name, model in models.items():
         if name not in rows:
             parameters = sum(p.numel() for p in model.parameters())
-            rows[name] = {"parameters": parameters, "rounds": [], "MiB": in_fresh_process(setting, name)}
+            rows[name] = {"parameters": parameters, "rounds": [], "MiB": []}
+            rows[name]["MiB"] = in_fresh_process(setting, name, str(mixture.shape[-1]))
         rows[name]["flops"] = operations(systems(setting)[name](), mixture)
         run(model, mixture, "inference")  # to warm up
     while len(rows[BASE]["rounds"]) < rounds and time.time() < until:
@@ -180,10 +195,15 @@ def measure(found, setting, wanted, rounds, until):
                 new[name][mode] = timed(lambda model=model, mode=mode: run(model, mixture, mode))
         for name, figures in new.items():  # whole rounds only
             rows[name]["rounds"].append(figures)
+        began, took = time.time(), time.time() - began
+        found["seconds"] += took
+        keep()
+        print(f"{setting}: round {len(rows[BASE]['rounds'])} of {rounds}, {took:.0f} s", file=sys.stderr, flush=True)
 
 
-def table(setting, rows):
-    print(f"\ntwo sources, {setting}, batch 1, {THREADS} threads; {len(rows[BASE]['rounds'])} rounds\n")
+def table(setting, rows, seconds):
+    about = f"batch 1, {THREADS} threads; {len(rows[BASE]['rounds'])} rounds, which took {seconds:.0f} s"
+    print(f"\ntwo sources, {setting}, {about}\n")
     print("| system | parameters | inference | CPU | ratio (spread) | of peak | MiB | training step | CPU | ", end="")
     print("ratio (spread) | MiB |\n|" + "---|" * 11)
     for name, row in rows.items():
@@ -210,7 +230,7 @@ def table(setting, rows):
 def memory_over_length():
     print("LTL 1_trans_0 with window 64 at 44.1 kHz, MiB that inference and a training step add")
     for seconds in (5, 20, 80):
-        inference, training = in_fresh_process("window 64", str(seconds))
+        inference, training = in_fresh_process("window 64", str(seconds), "")
         results.keep(f"LTL window 64, {seconds} s, inference, MiB", inference)
         results.keep(f"LTL window 64, {seconds} s, training step, MiB", training)
         print(f"  {seconds:3} s  {inference:7.0f}  {training:7.0f}", flush=True)
@@ -218,31 +238,40 @@ def memory_over_length():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("bench_time_domain.json"), help="rounds are kept there")
+    parser.add_argument("--again", action="store_true", help="forget the rounds that stand")
+    parser.add_argument("--all", action="store_true", help="every table, and --memory")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="of a new FILE, some beside LTL 1_trans_0")
+    parser.add_argument("--seconds", type=float, help="of sound, to try the script")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further round after so many")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     if options.alone:
         return alone(*options.alone)
     print(results.machine())
+    begin = time.time()
     if options.memory:
         return memory_over_length()
-    begin = time.time()
-    stored = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    for setting in options.only:
+    stored = json.loads(options.out.read_text()) if options.out.exists() and not options.again else {}
+    for setting in SETTINGS if options.all else options.only:
+        seconds = options.seconds or SETTINGS[setting][1]
+        if stored.get(setting, {}).get("made") != made(seconds):
+            stored[setting] = {"made": made(seconds), "seconds": 0.0, "rows": {}}
+        found = stored[setting]
         wanted = [BASE, *options.systems] if options.systems else systems(setting)
-        measure(stored, setting, wanted, options.rounds or SETTINGS[setting][3], begin + 60 * options.minutes)
-        if options.out:
-            options.out.write_text(json.dumps(stored))
-        if stored[setting][BASE]["rounds"]:
-            table(setting, stored[setting])
-    print(f"\n{time.time() - begin:.0f} s")
+        rounds, until = options.rounds or SETTINGS[setting][3], begin + 60 * options.minutes
+        measure(found, setting, wanted, rounds, until, seconds, lambda: options.out.write_text(json.dumps(stored)))
+        if found["rows"][BASE]["rounds"]:
+            table(setting, found["rows"], found["seconds"])
+    if options.all:
+        print()
+        memory_over_length()
+    print(f"\n{time.time() - begin:.0f} s now; {sum(each['seconds'] for each in stored.values()):.0f} s for all rounds")
 
 
 if __name__ == "__main__":
