@@ -20,6 +20,7 @@ import torch
 from tasnet_attn import terminal
 from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.choosing import about
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.results import table_of
 from tasnet_attn.files import write_text
@@ -67,13 +68,19 @@ def demo(out: Path, steps: int | None = None, training: bool = True) -> Path:
         run = train([*arguments, "--out", str(out / "run"), "--ckpt_path", "last"])  # an interrupted demo goes on
 
     # the last weights, not the best on "valid": those excerpts are to stay unseen
-    model = load(run / "checkpoints" / "last.ckpt")
+    file = run / "checkpoints" / "last.ckpt"
+    model = load(file)
     data = from_config(run, model.sources, model.sample_rate)
     how: dict[str, Any] = {"audio": "wav", "show": ("SDR", "SI-SNRi"), "convention": "mean of medians"}
     with terminal.log(out / terminal.LOG):
         found = {
-            split: evaluate(model, data.tracks(split), out / split, name=f"{about} ({split})", **how)
-            for split, about in UNSEEN.items()
+            split: evaluate(
+                *(model, data.tracks(split), out / split),
+                name=f"{what} ({split})",
+                facts={"about": about(model, file, data, split)},
+                **how,
+            )
+            for split, what in UNSEEN.items()
         }
     track = data.tracks("test")[0]
     mixture, references = track.read()

@@ -165,7 +165,7 @@ class Ring(NamedTuple):
     """Keys and values of the last frames of a stream: frame f lies in slot f mod R.
 
     A step writes the new frames into the ring that it is given. An exported one cannot: it hands out their keys and
-    values alone, [N, H, l, d], and whoever runs it writes them.
+    values alone, [N, H, l, d], and the caller writes them.
     """
 
     keys: Tensor  # [N, H, R, d]

@@ -30,7 +30,7 @@ TRAIN = {  # title -> the settings that people use, as they are typed, and what 
     "Configuration": {
         "-c, --config FILE": "YAML; several are layered: base.yml, conf.yml",
         "--KEY VALUE": "of their keys: --model.separator.hidden 300",
-        "--import MODULE": "a module with classes of your own",
+        "--import MODULE": "a module with your own classes",
         "--seed_everything N": "of weights, data and dropout (default: 0)",
     },
     "Run folder": {
@@ -83,9 +83,9 @@ class _Formatter(argparse.HelpFormatter):
 def everyday(parser: argparse.ArgumentParser) -> None:
     """The options of every command."""
     group = parser.add_argument_group("everywhere")
-    help = "a module with classes of your own that a configuration or a file names; several times"
+    help = "a module with your own classes that a configuration or file names; repeatable"
     group.add_argument("--import", metavar="MODULE", help=help, default=argparse.SUPPRESS)
-    group.add_argument("-q", "--quiet", action="store_true", help="print errors and results alone")
+    group.add_argument("-q", "--quiet", action="store_true", help="print errors and results only")
     group.add_argument("-v", "--verbose", action="store_true", help="print details, timings, libraries' warnings too")
     group.add_argument("-h", "--help", action="help", help="this page")
 
@@ -181,7 +181,7 @@ def _demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
     help = "training steps, if not the recipe's (a look at the machinery)"
     demo.add_argument("--steps", type=int, metavar="N", help=help)
-    help = "stop after the models that ship were heard"
+    help = "stop after the models that ship"
     demo.add_argument("--no-train", action="store_false", dest="training", help=help)
 
 
@@ -206,18 +206,18 @@ def _separate(separate: argparse.ArgumentParser) -> None:
     add("--bits", choices=("16", "24", "32f"), metavar="BITS", help="16, 24 or 32f of wav (default: 32f) and flac (24)")
     add("--sources", type=_listed, help="which, like vocals,drums (default: all)")
     add("--remainder", metavar="NAME", help="one more stem: the mixture minus the stems that are written")
-    help = "deal out to the stems what they lack of the mixture"
+    help = "share out the rest of the mixture, so that the stems sum to it"
     add("--mixture-consistent", action="store_true", help=help)
     help = "too loud for the format: rescale (default, a song by one factor), clamp or error"
     add("--clip", choices=("rescale", "clamp", "error"), metavar="HOW", help=help)
     default = "{track}/{source}.{ext}"
     add("--name", default=default, help=f"names below the folder (default: {default})")
     add("--track", type=int, default=1, metavar="N", help="which audio track of a video, from 1 (default: 1)")
-    help = "take what there is of a file that ends early"
+    help = "accept files that end early"
     add("--partial", action="store_true", help=help)
-    add("--skip-existing", action="store_true", help="pass over files whose stems all exist")
+    add("--skip-existing", action="store_true", help="skip files whose stems all exist")
     add("--shard", metavar="K/N", help="the K-th of N equal parts of the inputs, for arrays of jobs")
-    add("--ray", metavar="ADDRESS", help="take the files to this Ray cluster instead (HOST:PORT or auto)")
+    add("--ray", metavar="ADDRESS", help="separate on this Ray cluster instead (HOST:PORT or auto)")
     add("--segment", type=float, metavar="SECONDS", help="at once (default: the model's, else 20)")
     add("--overlap", type=float, metavar="PART", help="of a segment, cross-faded (default: 0.25)")
     help = "also compare stretches with one whole pass, and print the SNR"
@@ -322,7 +322,7 @@ def _ablate(ablate: argparse.ArgumentParser) -> None:
     add(
         "--dry-run", action="store_true", help="print cells, an estimate of their cost, and train commands; run nothing"
     )
-    help = "train these cells alone: names or patterns, like '2_trans_*'; the report has all that are done"
+    help = "train only these cells: names or patterns, like '2_trans_*'; the report has all that are done"
     add("--only", nargs="+", metavar="CELL", default=suppress, help=help)
 
 

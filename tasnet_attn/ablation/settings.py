@@ -148,7 +148,7 @@ class Settings:
 
     @property
     def quantities(self) -> dict[str, str]:
-        """What is asked for, beside what every run has: {quantity: where it stands}."""
+        """What was requested in addition to what every run has: {quantity: where it is}."""
         asked = {f"{split}:{score}": "scores:" for split in self.evaluate for score in self.scores}
         asked |= {claim.quantity: f"claims[{i}].quantity" for i, claim in enumerate(self.claims) if claim.quantity}
         return asked | {self.metric: "metric"}

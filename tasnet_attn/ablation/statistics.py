@@ -65,7 +65,7 @@ def compare(
 
     Args:
         ours: {seed or track: value}.
-        theirs: likewise.
+        theirs: the other's, in the same form.
         paired: "seeds" or "tracks".
         more: larger values are better.
         relative: differences are percentages.

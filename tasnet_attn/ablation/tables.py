@@ -243,7 +243,7 @@ def time_table(found: Found) -> str:
         {"cell": cell.name, **{label(q): interval(found.estimate(cell.name, q), 3) for q in TIMES}}
         for cell in found.sweep.cells
     ]
-    note = "Seconds of the machine that trained the cells, which may have had other work to do."
+    note = "Seconds on the machine that trained the cells."
     return f"# {found.sweep.path.stem}: times\n\n{_markdown(rows)}\n{note}\n{_claims(claim_rows(found, times=True))}"
 
 

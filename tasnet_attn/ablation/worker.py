@@ -1,7 +1,7 @@
 """A worker: trains and scores runs, one after the other, in a process that stays.
 
 `python -m tasnet_attn.ablation.worker` reads a task, JSON, from every line of its standard input and answers each with
-a line. It ends when the input does, at once and whatever it is doing: so it does not outlive whoever started it.
+a line. It ends when the input does, at once and whatever it is doing: so it does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def main() -> None:
     def listen() -> None:
         for line in sys.stdin:
             tasks.put(json.loads(line))
-        os._exit(0)  # in mid-training too: whoever started this process is gone, or wants it to go
+        os._exit(0)  # in mid-training too: the parent is gone, or wants it to end
 
     threading.Thread(target=listen, daemon=True).start()
     import tasnet_attn.training.command  # noqa: F401  takes seconds: not only when the first task has come

@@ -220,7 +220,7 @@ def write_signals(
     """Write signals to `folder/<name>.<format>`.
 
     Args:
-        folder: there already.
+        folder: must exist.
         names: of the files, one for each of S.
         blocks: [S, C, t].
         sample_rate: Hz.

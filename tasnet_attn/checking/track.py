@@ -36,7 +36,7 @@ class Finding:
     """Something wrong.
 
     Attributes:
-        level: an error spoils a run or its scores; a warning is to be known.
+        level: an error spoils a run or its scores; a warning is for information.
         kind: one word; findings are listed by kind.
         split: where, or "".
         what: names the file.

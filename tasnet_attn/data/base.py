@@ -97,7 +97,7 @@ class SegmentedData(Configurable, LightningDataModule):
 
     Args:
         sources: names, in the model's order (`train` takes them from the model).
-        sample_rate: Hz, likewise.
+        sample_rate: Hz, as for the sources.
         segment: seconds of a training segment, drawn uniformly over all valid starts.
         batch_size: segments in a batch, per process.
         segments_per_epoch: training segments that make an epoch; "data": as many as the tracks hold end to end, so that

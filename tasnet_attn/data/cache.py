@@ -60,7 +60,7 @@ class CachedTrack(Track):
         return torch.from_numpy(np.array(np.load(self.copy, mmap_mode="r")[which, :, start : start + length]))
 
     def fill(self) -> None:
-        """Decode, if the copy is not there; it appears whole or not at all, whoever else decodes at this time.
+        """Decode, if the copy is not there; it appears whole or not at all, even if others decode at the same time.
 
         Raises:
             UserError: the track is damaged, or the copy cannot be written.
@@ -70,7 +70,7 @@ class CachedTrack(Track):
             with FileLock(folder / ".lock"):  # one process at a time writes into the folder
                 if self.copy.exists():
                     return
-                for broken in folder.glob(".*.part"):  # whoever wrote it was killed
+                for broken in folder.glob(".*.part"):  # its writer was killed
                     broken.unlink()
                 mixture, references = self.track.read()
                 try:
@@ -94,7 +94,7 @@ def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None
     Args:
         tracks: of a split.
         folder: for the copies; it may be deleted between runs, and is then made anew.
-        say: takes the line that says how much is to be decoded.
+        say: takes the line that says how much will be decoded.
 
     Raises:
         UserError: not enough room, or a damaged track; names it.

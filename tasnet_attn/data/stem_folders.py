@@ -41,7 +41,7 @@ class StemTrack(Track):
 
 
 class StemFolders(SegmentedData):
-    """Stems in folders: `root/train/<track>/<source>.wav|flac|ogg`, likewise `valid` and `test`.
+    """Stems in folders: `root/train/<track>/<source>.wav|flac|ogg`, and the same for `valid` and `test`.
 
     Args:
         sources: names of the stem files; `train` takes them from the model.

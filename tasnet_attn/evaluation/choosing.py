@@ -10,8 +10,11 @@ from typing import Any, Literal
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.oracles import Autoencoder, ModelOracle, Remix
 from tasnet_attn.heads import Magnitude
+from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
+from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
+from tasnet_attn.storage.tensors import read_safetensors
 
 Masks = Literal["binary", "ratio", "wiener", "none"]
 
@@ -23,7 +26,7 @@ def choose(
     oracle: Literal["masks", "autoencoder", "remix"] | None = None,
     sources: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[str], int]:
-    """Load what is to be evaluated.
+    """Load the systems to evaluate.
 
     Args:
         model: a run folder, a checkpoint or a model file.
@@ -52,6 +55,29 @@ def choose(
     except ValueError as error:
         raise UserError(f"{model}: {error}") from error
     return systems, names, loaded.sample_rate
+
+
+def about(model: Any, file: Path | None, data: object, split: str) -> dict[str, str]:
+    """What a page says of an evaluation: "model", "steps" of its training as far as its file tells, and "data".
+
+    Args:
+        model: a system, as `choose` returns it.
+        file: where it was read from, as `storage.finding.find` returns it; None: it is not known.
+        data: the data set.
+        split: its part.
+    """
+    found = {"data": f"{type(data).__name__}, {split}"}
+    network = getattr(model, "model", model)
+    if isinstance(network, SourceSeparator):
+        number = sum(parameter.numel() for parameter in network.parameters())
+        found["model"] = f"{network.separator.name}, {number:,} parameters"
+    if file is not None:
+        facts = (
+            read_safetensors(file).facts.get("training", {}) if file.suffix == ".safetensors" else read_checkpoint(file)
+        )
+        if "global_step" in facts:
+            found["steps"] = f"{facts['global_step']:,}"
+    return found
 
 
 def _system(model: Any, kind: str, oracle: str | None) -> Any:

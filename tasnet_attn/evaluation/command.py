@@ -26,7 +26,7 @@ from tasnet_attn.audio.writing import Encoding, write_signals
 from tasnet_attn.data import Track, from_config
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import lengths
-from tasnet_attn.evaluation.choosing import choose
+from tasnet_attn.evaluation.choosing import about, choose
 from tasnet_attn.evaluation.oracles import BASELINES
 from tasnet_attn.evaluation.results import (
     OURS,
@@ -45,6 +45,7 @@ from tasnet_attn.evaluation.systems import System, fingerprint
 from tasnet_attn.files import holding, touching, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.signals import Signals
+from tasnet_attn.storage.finding import find
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
@@ -93,7 +94,7 @@ def evaluate(
         window: seconds of BSSEval v4's windows; None: whole tracks. A shorter track is one window.
         hop: seconds between windows; None: the window.
         v3: also NSDR, SIR and SAR of BSSEval v3.
-        metrics: of the user's own, scored besides.
+        metrics: the user's own, scored as well.
         baselines: names in `oracles.BASELINES`, scored on the same tracks into `out/baselines/<name>`.
         audio: keep mixture, references and estimates in `out/audio/<track>`, for the report.
         jobs: processes that score, while this one separates the next track.
@@ -227,7 +228,9 @@ def run(
     """
     options, choice = _options(Path(model), given)
     systems, sources, rate = choose(Path(model), **choice)
-    tracks = from_config(Path(data), sources, rate, overrides).tracks(split, own_rate=True)  # type: ignore[arg-type]
+    dataset = from_config(Path(data), sources, rate, overrides)
+    tracks = dataset.tracks(split, own_rate=True)  # type: ignore[arg-type]
+    file = find(Path(model), choice["checkpoint"])
     folder = default_out(Path(model)) if out is None else Path(out)
     found: list[dict[str, Any]] = []
     name = options["name"] or named(_run_folder(Path(model)))
@@ -237,6 +240,7 @@ def run(
             below = folder / "masks" / mask if number else folder
             called = {"name": f"{name}, {mask} masks" if mask else name}
             facts = {key: choice[key] for key in ("checkpoint", "oracle")} | {"mask": mask or None}
+            facts["about"] = about(system, file, dataset, split)
             found.append(evaluate(system, tracks, below, **options | called, facts=facts))
             print(shown(below, found[-1]))
             if options["by_length"]:

@@ -226,6 +226,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         for key, annotation in SUMMARY.items():
             config.complete(summary[key], annotation, key)
+        config.complete(summary.setdefault("about", {}), dict[str, str], "about")  # earlier versions had none
         for source, metrics in summary["scores"].items():
             for metric, found in metrics.items():
                 for convention in summary["conventions"]:
@@ -243,7 +244,7 @@ def shown(out: Path, summary: dict[str, Any]) -> str:
 
 
 def table_of(summary: dict[str, Any], width: int = 1000) -> str:
-    """The metrics that are to be shown by sources, with their intervals, and what was done to get them."""
+    """The metrics to show by source, with their intervals, and how they were made."""
     convention, tracks = summary["convention"], len(summary["tracks"])
     metrics = list(dict.fromkeys(metric for by in summary["scores"].values() for metric in by))
     if missing := [metric for metric in summary["show"] if metric not in metrics]:

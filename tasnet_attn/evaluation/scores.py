@@ -22,8 +22,8 @@ from tasnet_attn.metrics.signals import Signals
 
 Backend = Literal["fast", "museval"]
 FRAMES = ("SDR", "ISR", "SIR", "SAR")  # BSSEval v4, a score for each window
-V3 = ("NSDR", "SIR v3", "SAR v3")  # BSSEval v3, where it is asked for
-WHOLE = ("SI-SNR", "SI-SNRi", *V3)  # one score for the track; the user's own besides
+V3 = ("NSDR", "SIR v3", "SAR v3")  # BSSEval v3, where requested
+WHOLE = ("SI-SNR", "SI-SNRi", *V3)  # one score for the track; the user's own as well
 
 
 class TrackScores(NamedTuple):
@@ -62,7 +62,7 @@ def score(
         hop: samples between windows.
         v3: also NSDR, SIR and SAR of BSSEval v3, about as costly again.
         backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is ours in any case.
-        metrics: the user's own, scored besides.
+        metrics: the user's own, scored as well.
         sample_rate: Hz; for these metrics, and for `beside`.
         beside: further rates, in Hz, at which the scores of whole tracks are taken too.
 
@@ -115,7 +115,7 @@ def at_rate(metric: str, rate: int) -> str:
 
 
 def offered(v3: bool, beside: Sequence[int] = ()) -> list[str]:
-    """The names of all scores that `score` gives; the user's own come besides."""
+    """The names of all scores that `score` gives; the user's own are added."""
     whole = WHOLE if v3 else WHOLE[:2]
     return [*FRAMES, *whole, *(at_rate(metric, rate) for rate in beside for metric in whole)]
 

@@ -56,7 +56,7 @@ def compare(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, Any]:
 
     Args:
         ours: {track: score}, dB.
-        theirs: likewise.
+        theirs: the other's, in the same form.
 
     Returns:
         "tracks", "difference" (median of ours - theirs, dB), "better" (tracks where ours is higher) and "p" (two-sided;

@@ -114,7 +114,7 @@ def step_program(model: SourceSeparator) -> tuple[torch.export.ExportedProgram, 
 
 
 def about_step(model: SourceSeparator, state: State) -> dict[str, Any]:
-    """What whoever runs the step needs to know; see docs/streaming.md."""
+    """What the program that runs the step needs to know; see docs/streaming.md."""
     states = []
     for name, shape, axis, ring in zip(state.names, state.shapes, state.axes, state.rings, strict=True):
         sizes = [size // EXAMPLE if i == axis else size for i, size in enumerate(shape)]

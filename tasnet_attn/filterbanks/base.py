@@ -38,7 +38,7 @@ class Encoder(Configurable, nn.Module):
         parts: real numbers to a bin, one after the other in the features: 2 where bins are complex, which only heads
             that say so take.
         latency: input samples after an output sample that its frames see; None: unbounded.
-        clip_scaled: the scale is one of a whole clip: whoever cuts a clip measures it first by `clip_scale`.
+        clip_scaled: the scale is one of a whole clip: code that cuts a clip measures it first by `clip_scale`.
         framed: the clip's frames are centred on multiples of a hop, so that windows of frames can be joined.
         stride: samples between frames.
         lead: samples that the first step takes beside whole strides.

@@ -31,7 +31,7 @@ class Energies(NamedTuple):
 
 
 class Filters:
-    """What is asked of filters in every window, made ready once.
+    """The filters' part of every window's energies, computed once.
 
     The energy of a sum of filtered references is a quadratic form of the filters and, written the other way, a linear
     one of the references' correlations: the sum over channels i, j and lags of r[i, j] times the filters' own

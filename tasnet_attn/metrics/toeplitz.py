@@ -17,7 +17,7 @@ ROWS = 32  # of the factor, found in one step: fewer, and the calls cost more th
 class Solver:
     """Solves the normal equations by Cholesky and a step of refinement.
 
-    If the matrix's condition number is above 1 / SINGULAR, the solution comes of iterated Tikhonov regularisation
+    If the matrix's condition number is above 1 / SINGULAR, the solution is found by iterated Tikhonov regularisation
     (two steps), close to the minimum norm: a direction of eigenvalue v counts 1 - (d / (v + d))**2 of what it would,
     with d = SINGULAR times the largest eigenvalue.
 

@@ -16,8 +16,9 @@ from tasnet_attn.audio.writing import excerpt_bytes
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.results import file_name, signal_names
 
-WIDTH, HEIGHT = 640, 128  # of a spectrogram, pixels
+WIDTH, HEIGHT = 640, 96  # of a spectrogram, pixels
 FLOOR = -90.0  # dB below full scale that is black
+WAVE = 320  # points of a waveform
 
 
 class Listening:
@@ -44,7 +45,8 @@ class Listening:
             sources: their names.
 
         Returns:
-            "track", "seconds" (of the excerpt), "signals" ("key" in `audio`, "label", "picture"), "about".
+            "track", "seconds" (of the excerpt), "signals" ("key" in `audio`, "label", "wave": an SVG path, "picture": a
+            JPEG), "about"; "kilohertz" and "times": the axes' ticks, (label, percent of the height or width).
         """
         first, names = next(iter(folders.values())), signal_names(sources)
         files = {"mixture": _file(first, track, names[0])}
@@ -57,15 +59,21 @@ class Listening:
         rate, signals = _read(files)
         start, stop = self._excerpt([x for label, x in signals.items() if label.endswith(": reference")], rate)
         peak = max(1.0, max(float(np.abs(x[start:stop]).max()) for x in signals.values()))
+        loudest = max(float(np.abs(x[start:stop]).max()) for x in signals.values()) or 1.0
         shown = []
         for label, signal in signals.items():
             key, part = str(len(self.audio)), signal[start:stop] / peak
             data, written = excerpt_bytes(torch.from_numpy(part).T, rate, self.format)
             self.audio[key] = {"rate": written, "data": base64.b64encode(data).decode()}
-            shown.append({"key": key, "label": label, "picture": _spectrogram(part)})
-        about = f"{start / rate:.1f} to {stop / rate:.1f} s; spectrogram 0 to {rate / 2000:g} kHz, dark is {FLOOR:g} dB"
-        about += f"; turned down by {20 * np.log10(peak):.1f} dB, so that nothing clips" if peak > 1 else ""
-        return {"track": track, "seconds": (stop - start) / rate, "signals": shown, "about": about}
+            wave = _waveform(signal[start:stop] / loudest)
+            shown.append({"key": key, "label": label, "wave": wave, "picture": _spectrogram(part, rate)})
+        about = (
+            f"{start / rate:.1f} to {stop / rate:.1f} s of the track; all waveforms to {_decibels(loudest)} full scale"
+        )
+        about += f"; turned down by {_decibels(peak)}, so that nothing clips" if peak > 1 else ""
+        seconds = (stop - start) / rate
+        axes = {"kilohertz": _kilohertz(rate), "times": _times(seconds)}
+        return {"track": track, "seconds": seconds, "signals": shown, "about": about, **axes}
 
     def _excerpt(self, references: Sequence[np.ndarray], rate: int) -> tuple[int, int]:
         """Start and end, samples: where the quietest reference is loudest."""
@@ -103,17 +111,51 @@ def _read(files: dict[str, Path]) -> tuple[int, dict[str, np.ndarray]]:
     return rates.pop()[0], signals
 
 
-def _spectrogram(signal: np.ndarray) -> str:
-    """The channels' mean of [T, C] as a JPEG in base64: dB, the lowest frequency at the bottom."""
+def _decibels(amplitude: float) -> str:
+    return f"{20 * np.log10(amplitude):.1f} dB"
+
+
+def _waveform(signal: np.ndarray) -> str:
+    """The channels' mean of [T, C] within +-1 as an SVG path in a box of WAVE x 100: its envelope, filled."""
+    pieces = np.array_split(signal.mean(-1), min(WAVE, len(signal)))
+    highs = [f"{x} {49 - 49 * float(piece.max()):.0f}" for x, piece in enumerate(pieces)]
+    lows = [f"{x} {51 - 49 * float(piece.min()):.0f}" for x, piece in enumerate(pieces)]
+    return f"M{'L'.join(highs + lows[::-1])}Z"
+
+
+def _mel(hertz: float | np.ndarray) -> Any:
+    """The mel scale as HTK has it."""
+    return 2595 * np.log10(1 + hertz / 700)
+
+
+def _kilohertz(rate: int) -> list[tuple[str, float]]:
+    """Ticks of the frequency axis."""
+    return [(f"{k:g}", round(100 * _mel(1000 * k) / _mel(rate / 2), 1)) for k in (0.5, 2, 8) if 2000 * k < 0.9 * rate]
+
+
+def _times(seconds: float) -> list[tuple[str, float]]:
+    """Ticks of the time axis, at most eleven."""
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 600, seconds) if seconds <= 10 * step)
+    return [(f"{n * step:g}", round(100 * n * step / seconds, 2)) for n in range(int(seconds / step + 1e-9) + 1)]
+
+
+def _spectrogram(signal: np.ndarray, rate: int) -> str:
+    """The channels' mean of [T, C] as a JPEG in base64: dB over mel, the lowest frequency at the bottom."""
     from matplotlib.image import imsave
 
-    n_fft = 1024
+    n_fft = 2 ** round(np.log2(0.046 * rate))
     mono = torch.from_numpy(signal.mean(-1))
-    hop = max(1, len(mono) // WIDTH)
+    hop = max(1, min(len(mono) // WIDTH, n_fft // 2))
     window = torch.hann_window(n_fft)
     spectrum = torch.stft(mono, n_fft, hop, window=window, pad_mode="constant", return_complex=True).abs()
-    pixels = torch.nn.functional.adaptive_max_pool2d(spectrum[None], (HEIGHT, min(WIDTH, spectrum.shape[-1])))[0]
-    decibels = 20 * torch.log10(pixels / window.sum() * 2 + 1e-9)
+    bins = np.linspace(0, rate / 2, n_fft // 2 + 1)
+    edges = np.linspace(0, _mel(rate / 2), HEIGHT + 2)
+    hertz = 700 * (10 ** (edges / 2595) - 1)
+    widths = np.maximum((hertz[2:] - hertz[:-2]) / 2, bins[1])  # at least a bin, so that no band is empty
+    bands = np.clip(1 - np.abs(bins - hertz[1:-1, None]) / widths[:, None], 0, None)
+    bands = torch.from_numpy(bands / bands.sum(1, keepdims=True)).float()
+    power = torch.nn.functional.adaptive_max_pool1d(bands @ spectrum.square(), min(WIDTH, spectrum.shape[-1]))
+    decibels = 10 * torch.log10(power / window.sum() ** 2 * 4 + 1e-18)
     file = io.BytesIO()
     imsave(file, decibels.flip(0).numpy(), cmap="magma", vmin=FLOOR, vmax=0.0, format="jpg", pil_kwargs={"quality": 80})
     return base64.b64encode(file.getvalue()).decode()

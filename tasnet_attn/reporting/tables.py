@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,14 +57,18 @@ class Sortable(NamedTuple):
 
 
 def about(systems: Sequence[System]) -> Table:
-    """What was evaluated."""
+    """What was evaluated, and when its summary was written."""
     rows = []
     for system in systems:
         facts = system.summary
         window = "whole tracks" if facts["window"] is None else f"{facts['window']:g} s"
         seconds, rate = f"{facts['seconds']:.0f} s", f"{facts['sample_rate']} Hz"
-        rows.append([system.label, len(facts["tracks"]), seconds, window, facts["backend"], rate, facts["version"]])
-    return Table(["system", "tracks", "audio", "BSSEval v4 windows", "backend", "sample rate", "version"], rows)
+        known = [facts["about"].get(key, "") for key in ("model", "steps", "data")]
+        day = datetime.fromtimestamp((system.folder / "summary.json").stat().st_mtime).strftime("%Y-%m-%d")
+        how = f"{window}, {facts['backend']}"
+        rows.append([system.label, *known, len(facts["tracks"]), seconds, rate, how, day, facts["version"]])
+    heads = ["system", "model", "steps", "data", "tracks", "audio", "sample rate", "BSSEval v4", "scored", "version"]
+    return Table(heads, rows)
 
 
 def conventions(systems: Sequence[System]) -> list[tuple[str, Table]]:
@@ -117,7 +122,7 @@ def comparison(systems: Sequence[System]) -> Table:
 
 
 def distributions(systems: Sequence[System]) -> list[tuple[str, dict[str, Any]]]:
-    """Box plots by metric: the axis' ends, and lines with positions between 0 and 1000."""
+    """Box plots by metric: the axis' ends, and lines with positions between 0 and 1000; where 0 dB is, if within."""
     found = []
     for metric in _metrics(systems):
         lines = [
@@ -138,7 +143,8 @@ def distributions(systems: Sequence[System]) -> list[tuple[str, dict[str, Any]]]
                 }
                 for source, system, values in lines
             ]
-            found.append((metric, {"low": low, "high": high, "lines": boxes}))
+            zero = _positions(np.zeros(1), low, high)[0] if low < 0 < high else None
+            found.append((metric, {"low": low, "high": high, "zero": zero, "lines": boxes}))
     return found
 
 

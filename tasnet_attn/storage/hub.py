@@ -71,7 +71,7 @@ def card(model: SourceSeparator, facts: dict[str, Any], use: str | None = None) 
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(model, facts)),
         "## Licence",
-        f"Of the weights: {licence}." + (" Ask whoever trained them." if licence == "not stated" else ""),
+        f"Of the weights: {licence}." + (" Ask their authors." if licence == "not stated" else ""),
         "## Versions",
         ", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items()),
     ]

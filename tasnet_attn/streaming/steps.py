@@ -13,7 +13,7 @@ from tasnet_attn.model import SourceSeparator
 
 
 class Steps(Protocol):
-    """Frames in, sources out, the memory between them carried by whoever asks; C channels, S sources.
+    """Frames in, sources out, the memory between them carried by the caller; C channels, S sources.
 
     Attributes:
         sources: names.

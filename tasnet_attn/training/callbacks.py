@@ -26,7 +26,7 @@ from tasnet_attn.training.task import SeparationTask
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`: after every epoch, or oftener by `every_n_train_steps` or `train_time_interval`.
+    """Keeps `last.ckpt`: after every epoch, or more often by `every_n_train_steps` or `train_time_interval`.
 
     None is written while gradients are being accumulated, which are not in a checkpoint, nor between a step and the
     validation that follows it: a run killed there would go on without that. It is written after the epoch then.

@@ -257,7 +257,7 @@ def _built(
     parent: Fork | None,
     fits: bool = True,
 ) -> tuple[SeparationTask, SegmentedData, Trainer]:
-    """The objects that a configuration names; if nothing is to be trained, without what keeps a run."""
+    """The objects that a configuration names; without what keeps a run, if nothing is trained."""
     try:
         built = cli.parser.instantiate_classes(cli.config)
     except (ArgumentError, ValueError, MisconfigurationException) as error:

@@ -1,4 +1,4 @@
-"""What a continued run may change: its configuration as it was, and as it is asked for."""
+"""What a continued run may change: its stored configuration against the requested one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check(out: Path, found: Differences, allowed: Iterable[str], full: dict[str,
         out: the run folder.
         found: what differs from the run's own configuration.
         allowed: the keys of `--change`; one stands for all below it.
-        full: the configuration that is asked for.
+        full: the requested configuration.
         finished: how the run finished, in words; empty: it may go on.
     """
     allowed = [key.replace(".init_args", "") for key in allowed]

@@ -27,7 +27,7 @@ from tasnet_attn.training.task import SeparationTask
 
 
 class Ways(NamedTuple):
-    """What `train` is asked for beside its configuration."""
+    """The options of `train` that are not in its configuration."""
 
     change: list[str]
     fork: Path | None
@@ -39,7 +39,7 @@ class Beginning(NamedTuple):
 
     Attributes:
         checkpoint: to go on from; None: from its first step.
-        differs: of what is asked for from the run's configuration.
+        differs: where the request differs from the run's configuration.
         before: the configuration that the checkpoint was written under.
         finished: how the run finished, if nothing is left to do; else empty.
         step: of the checkpoint.
@@ -79,10 +79,10 @@ def begin(
     Args:
         out: the run folder.
         ckpt_path: as the user gives it.
-        full: the configuration that is asked for.
+        full: the requested configuration.
         change: settings that may differ from the run's.
         parse: from a command line to a full configuration.
-        data: makes the data set that is asked for.
+        data: makes the requested data set.
 
     Raises:
         UserError: there is nothing to go on from, or the run's settings were others.
@@ -129,10 +129,10 @@ def _without_moved_data(found: Differences, full: dict[str, Any], out: Path, dat
 
 
 def _finished(out: Path, full: dict[str, Any], differs: Differences, step: int, epochs: int) -> str:
-    """How a run finished that is asked for nothing more, in words; empty if it may go on.
+    """How a run finished that has nothing left to do, in words; empty if it may go on.
 
     Raises:
-        UserError: it is asked for less than it has done.
+        UserError: the request is for less than it has done.
     """
     for name, done in (("max_steps", step), ("max_epochs", epochs)):
         limit = full["trainer"][name]

@@ -1,4 +1,4 @@
-"""A model's size is looked at before memory is asked for."""
+"""A model's size is checked before memory is allocated."""
 
 from __future__ import annotations
 

@@ -564,6 +564,7 @@ def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, ca
     assert main([*command, "--import", "my_metrics", "--jobs", "2"]) == 0
     assert {"gain of GainA", "NSDR"} <= metrics() and "gain of GainB" not in metrics()
     summary = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())
+    assert {"model", "data"} <= summary["about"].keys() and summary["about"]["data"].endswith(", test")
     assert summary["window"] == 0.5
     assert summary["scores"]["one"]["gain of GainA"]["mean of means"]["value"] >= 100.0
     assert main([*command, "--import", "my_metrics", "--metrics", "GainA", "GainB", "--window", "0.25"]) == 0

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -241,6 +242,25 @@ def test_systems_are_called_by_their_runs(folders, tmp_path):
     assert "</span>one</td>" in text and "</span>two</td>" in text and "</span>evaluation" not in text
 
 
+def test_the_page_says_model_steps_data_and_date(folders, tmp_path):
+    copy = shutil.copytree(folders[0], tmp_path / "ratio")
+    about = {"model": "TasNet, 12 parameters", "steps": "1,200", "data": "StemFolders, test"}
+    summary = json.loads((copy / "summary.json").read_text()) | {"about": about}
+    (copy / "summary.json").write_text(json.dumps(summary))
+    os.utime(copy / "summary.json", (1e9, 1e9))
+    text = report([copy], players=0).read_text()
+    assert all(f">{value}</td>" in text for value in (*about.values(), "2001-09-09"))
+
+
+def test_box_plots_have_a_zero_line_where_zero_is_within(page):
+    plots = dict(re.findall(r"<summary>([\w-]+)</summary><div class=\"boxes\">(.*?)</details>", page.read_text(), re.S))
+    for metric, plot in plots.items():
+        low, high = map(int, re.findall(r"<span>(-?\d+) dB</span>", plot))
+        zeros = {float(x) for x in re.findall(r'class="zero" d="M([\d.]+) ', plot)}
+        assert zeros == ({round(-1000 * low / (high - low), 1)} if low < 0 < high else set()), metric
+    assert any('class="zero"' in plot for plot in plots.values())
+
+
 def test_few_players_go_from_the_worst_to_the_best(folders, tmp_path):
     text = report(folders, tmp_path / "page.html", players=2, seconds=1.0).read_text()
     assert text.count('<section class="player"') == 2
@@ -369,6 +389,26 @@ def test_switching_keeps_the_position(browser):
 
 
 @in_browser
+def test_keys_play_and_switch_at_the_same_position(browser):
+    first = "report.players[0]"
+    key = "document.dispatchEvent(new KeyboardEvent('keydown', {key: '%s', bubbles: true}))"
+    key = key.replace("document.", "document.body.")
+    browser.run(f"{first}.play().then(() => {first}.pause())")
+    browser.run(f"{first}.seek(1.25).then(() => {first}.choose({first}.choices[0].dataset.signal))")
+    names = [browser.run(f"{first}.choices[{i}].dataset.signal") for i in (0, 1)]
+    for pressed, expected in (("ArrowDown", names[1]), ("ArrowUp", names[0]), ("x", names[1]), ("x", names[0])):
+        browser.run(key % pressed)
+        browser.until(f"{first}.signal === '{expected}'")
+        assert browser.run(f"{first}.position") == pytest.approx(1.25)
+    browser.run(key % "ArrowLeft")
+    assert browser.run(f"{first}.position") == pytest.approx(0.25)
+    browser.run(key % " ")
+    browser.until(f"{first}.node")
+    browser.run(key % " ")
+    assert not browser.run(f"Boolean({first}.node)")
+
+
+@in_browser
 def test_pictures_and_widths(page, tmp_path):
     for width, phone in ((1100, False), (390, True)):
         with Browser(tmp_path / f"profile {width}", width, 844, phone) as opened:
@@ -379,6 +419,8 @@ def test_pictures_and_widths(page, tmp_path):
             assert opened.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
             small = "[...document.querySelectorAll('button')].filter(b => b.closest('.player') && b.offsetHeight < 32)"
             assert opened.run(f"{small}.length") == 0  # large enough for a thumb
+            cut = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1)"
+            assert not phone or opened.run(f"{cut}.length") == 0  # there rows are cards
             opened.picture(tmp_path / "page.png")
             assert (tmp_path / "page.png").stat().st_size > 10_000
             assert opened.complaints() == []

@@ -29,11 +29,13 @@ class Player {
     this.offset = 0;  // seconds, while it does not play
     this.buffers = {};
     this.choices = [...element.querySelectorAll("[data-signal]")];
-    this.signal = this.choices[0].dataset.signal;
+    this.signal = this.before = this.choices[0].dataset.signal;  // `before`: the one that was chosen before it
     this.button = element.querySelector(".play");
     this.button.addEventListener("click", () => this.node ? this.pause() : this.play());
     for (const choice of this.choices) choice.addEventListener("click", () => this.choose(choice.dataset.signal));
-    element.querySelector(".picture").addEventListener("click", event => {
+    element.querySelector(".swap").addEventListener("click", () => this.choose(this.before));
+    this.cursors = [...element.querySelectorAll(".cursor")];
+    for (const picture of element.querySelectorAll(".picture")) picture.addEventListener("click", event => {
       const box = event.currentTarget.getBoundingClientRect();
       this.seek((event.clientX - box.left) / box.width * this.seconds);
     });
@@ -71,9 +73,14 @@ class Player {
     const playing = this.node !== undefined && this.node !== null;
     if (playing) this.buffers[signal] ??= await decode(signal);  // decoded while the other one still sounds
     this.pause();
+    if (signal !== this.signal) this.before = this.signal;
     this.signal = signal;
     this.show();
     if (playing) await this.play();
+  }
+  step(by) {
+    const signals = this.choices.map(choice => choice.dataset.signal), count = signals.length;
+    return this.choose(signals[(signals.indexOf(this.signal) + by + count) % count]);
   }
   async seek(seconds) {
     const playing = Boolean(this.node);
@@ -89,11 +96,26 @@ class Player {
   }
   show() {
     for (const choice of this.choices) choice.setAttribute("aria-pressed", choice.dataset.signal === this.signal);
-    for (const image of this.element.querySelectorAll("img")) image.classList.toggle("shown", image.dataset.of === this.signal);
+    for (const image of this.element.querySelectorAll("[data-of]")) image.classList.toggle("shown", image.dataset.of === this.signal);
     this.button.textContent = this.node ? "Pause" : "Play";
-    this.element.querySelector(".cursor").style.left = 100 * this.position / this.seconds + "%";
+    for (const cursor of this.cursors) cursor.style.left = 100 * this.position / this.seconds + "%";
     this.element.querySelector(".time").textContent = this.position.toFixed(1) + " / " + this.seconds.toFixed(1) + " s";
   }
 }
+const keys = {  // of the player that has the focus, else of the one that sounded last, else of the first
+  " ": player => player.button.click(),
+  ArrowLeft: player => player.seek(player.position - 1),
+  ArrowRight: player => player.seek(player.position + 1),
+  ArrowUp: player => player.step(-1),
+  ArrowDown: player => player.step(1),
+  x: player => player.choose(player.before),
+};
+document.addEventListener("keydown", event => {
+  const focused = event.target.closest("button, summary"), inside = event.target.closest(".player");
+  const player = players.find(each => each.element === inside) ?? sounding;
+  const moves = event.key.startsWith("Arrow") && !inside && !sounding;  // then arrows scroll the page, as everywhere
+  if (event.ctrlKey || event.metaKey || event.altKey || moves || (event.key === " " && focused)) return;
+  if (keys[event.key] && (player ?? players[0])) { event.preventDefault(); keys[event.key](player ?? players[0]); }
+});
 const players = [...document.querySelectorAll(".player")].map(element => new Player(element));
 window.report = {decode, players};
