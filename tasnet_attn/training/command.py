@@ -299,7 +299,7 @@ def _built(
         settings["enable_model_summary"] = False  # the first line says it
     settings["callbacks"] = [*_listed(settings["callbacks"]), *(ours if fits else [])]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
-    settings["profiler"] = settings["profiler"] or Waits()
+    settings["profiler"] = settings["profiler"] or (Waits() if fits else None)
     settings["default_root_dir"] = settings["default_root_dir"] or out
     if settings["enable_checkpointing"] is False and fits:
         raise UserError("trainer.enable_checkpointing: a run is its checkpoints; leave it out, or see fast_dev_run")
