@@ -157,6 +157,8 @@ def test_files_and_targets_exist(page):
                     "docs/live/build"
                 ):
                     assert (ROOT / name).exists() or (ROOT / page).parent.joinpath(name).exists(), line
+    for name in re.findall(r"`((?:tasnet_attn|recipes|tests|docs|examples)/[\w./-]+\.\w+)`", PAGES[page]):
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page]])
