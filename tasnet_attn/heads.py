@@ -75,7 +75,7 @@ class Mask(Head):
             raise ValueError(f"kind {kind!r} is neither 'real' nor 'complex'")
         chosen = _activation(activation, kind)
         if chosen not in ("softmax", "sigmoid", "relu", "linear", "clipped"):
-            raise ValueError(f"activation {chosen!r} is none of softmax, sigmoid, relu, linear, clipped")
+            raise ValueError(f"activation {chosen!r} is not one of softmax, sigmoid, relu, linear, clipped")
         if kind == "complex" and chosen != "linear":
             raise ValueError(f"activation {chosen!r}: complex masks are linear")
         if subtract and chosen == "softmax":
@@ -137,7 +137,7 @@ class Magnitude(Head):
 
     def __init__(self, mask: Literal["wiener", "ratio", "binary", "none"] = "wiener", power: float = 1.0) -> None:
         if mask not in ("wiener", "ratio", "binary", "none"):
-            raise ValueError(f"mask {mask!r} is none of wiener, ratio, binary, none")
+            raise ValueError(f"mask {mask!r} is not one of wiener, ratio, binary, none")
         self.kind, self.power = mask, power
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:

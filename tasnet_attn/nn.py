@@ -271,7 +271,9 @@ class TransformerLayer(nn.Module):
         if width % heads:
             raise ValueError(f"heads {heads} must divide the width {width}")
         if norm not in ("post", "pre") or ffn_layer not in ("linear", "lstm"):
-            raise ValueError(f"norm {norm!r} is none of post, pre, or ffn_layer {ffn_layer!r} none of linear, lstm")
+            raise ValueError(
+                f"norm {norm!r} is not one of post, pre, or ffn_layer {ffn_layer!r} not one of linear, lstm"
+            )
         self.heads, self.causal, self.window, self.norm_first = heads, causal, window, norm == "pre"
         self.project_in = nn.Linear(width, 3 * width)  # queries, keys, values
         self.project_out = nn.Linear(width, width)

@@ -41,7 +41,7 @@ def row_of(folder: Path, corpus: str, source: str | None = None) -> dict[str, An
     table, summary = read_table(folder), read_summary(folder)
     if source is not None:
         if source not in set(table["source"]):
-            raise UserError(f"{folder}: no source {source!r} was scored; there are {', '.join(set(table['source']))}")
+            raise UserError(f"{folder}: no source {source!r} was scored; choose from {', '.join(set(table['source']))}")
         table, corpus = table[table["source"] == source], f"{corpus}, {source}"
     row: dict[str, Any] = {"corpus": corpus, "checkpoint": summary.get("checkpoint")}
     for metric in METRICS:

@@ -81,13 +81,13 @@ def check(name: str, where: str, splits: Sequence[str], full: dict[str, Any]) ->
         if first not in splits:
             raise UserError(f"{where} {name!r} needs `evaluate: [{first}]`")
         if rest[0] not in (known := score_names(full.get("evaluation") or {})):
-            raise UserError(f"{where} {name!r}: no score is called {rest[0]!r}; there are {', '.join(known)}")
+            raise UserError(f"{where} {name!r}: no score is called {rest[0]!r}; choose from {', '.join(known)}")
         rest = rest[1:]
     elif first not in QUANTITIES or len(rest) > (first == "valid_si_snr"):
-        raise UserError(f"{where}: {name!r} is none of {', '.join(QUANTITIES)}, nor like test:SI-SNRi")
+        raise UserError(f"{where}: {name!r} is not one of {', '.join(QUANTITIES)}, or a score like test:SI-SNRi")
     if rest and rest[0] not in full["model"]["sources"]:
         raise UserError(
-            f"{where} {name!r}: no source is called {rest[0]!r}; there are {', '.join(full['model']['sources'])}"
+            f"{where} {name!r}: no source is called {rest[0]!r}; choose from {', '.join(full['model']['sources'])}"
         )
 
 

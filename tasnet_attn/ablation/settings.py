@@ -291,4 +291,4 @@ def check_settings(path: Path, settings: Settings, names: list[str]) -> None:
         mentioned += [(f"claims[{i}]", cell) for cell in claim.cells]
     for where, cell in mentioned:
         if cell not in names:
-            raise wrong(f"{where}: no cell is named {cell!r}; there are {'; '.join(names)}")
+            raise wrong(f"{where}: no cell is named {cell!r}; choose from {'; '.join(names)}")

@@ -118,7 +118,7 @@ class Sweep:
         cells = [cell for cell in self.cells if matches(cell.name, patterns)]
         if not cells:
             names = "; ".join(cell.name for cell in self.cells)
-            raise UserError(f"{self.path}: --only {' '.join(patterns)}: no such cell; there are {names}")
+            raise UserError(f"{self.path}: --only {' '.join(patterns)}: no such cell; choose from {names}")
         return cells
 
 
@@ -134,7 +134,7 @@ def read(path: Path) -> Sweep:
     axes = {axis for _, coordinates, _ in places for axis in coordinates}
     for figure, panels in settings.figures.items():
         if unknown := set(panels.panels) - axes:
-            raise UserError(f"{path}: figures.{figure}: no axis is called {min(unknown)!r}; there are {sorted(axes)}")
+            raise UserError(f"{path}: figures.{figure}: no axis is called {min(unknown)!r}; choose from {sorted(axes)}")
     cells: dict[str, Cell] = {}
     for name, coordinates, overrides in places:
         cell = _cell(path, settings, name, coordinates, overrides)

@@ -70,13 +70,13 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise UserError(f"format {self.format!r} is none of {', '.join(FORMATS)}")
+            raise UserError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
         depths = FORMATS[self.format].subtypes
         if self.bits is not None and self.bits not in depths:
             known = ", ".join(depth for depth in depths if depth) or "none to choose"
             raise UserError(f"bits {self.bits!r}: {self.format} has {known}")
         if self.clip not in ("rescale", "clamp", "error"):
-            raise UserError(f"clip {self.clip!r} is none of rescale, clamp, error")
+            raise UserError(f"clip {self.clip!r} is not one of rescale, clamp, error")
 
     @property
     def depth(self) -> str:

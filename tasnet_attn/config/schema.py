@@ -269,5 +269,7 @@ def _wanted(allowed: list[Any]) -> str:
     if len(words) + len(null) == 1:
         return f"is not {[*words, *null][0]}"
     return (
-        f"is neither {' nor '.join([*words, *null])}" if len(words) < 3 else f"is none of {', '.join([*words, *null])}"
+        f"is neither {' nor '.join([*words, *null])}"
+        if len(words) < 3
+        else f"is not one of {', '.join([*words, *null])}"
     )

@@ -121,7 +121,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
             try:
                 tracks += self._tracks(root, file, line, row, speakers)
             except UserError as error:
-                name, problem = row["mixture_ID"] or f"line {line}", f"{error}; make the metadata anew"
+                name, problem = row["mixture_ID"] or f"line {line}", f"{error}; create the metadata again"
                 tracks.append(Track(name, self.sources, self.sample_rate, (), problem=problem))
         return tracks
 
@@ -143,7 +143,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         except (csv.Error, UnicodeDecodeError) as error:
             raise UserError(f"{file}: not a CSV file: {error}") from error
         if not rows:
-            raise UserError(f"{file}: holds no mixtures; make the metadata anew")
+            raise UserError(f"{file}: holds no mixtures; create the metadata again")
         speakers = [column for column in columns if column.startswith("source_") and column.endswith("_path")]
         if len(self.sources) not in (1, len(speakers)):
             raise UserError(

@@ -130,7 +130,7 @@ def evaluate(
         lengths.checked(model, tracks, by_length)
     names = offered(v3, beside)
     if not metrics and (unknown := [metric for metric in show if metric not in names]):
-        raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; there are {', '.join(names)}")
+        raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; choose from {', '.join(names)}")
     for key, seconds in (("window", window), ("hop", hop)):
         if seconds is not None and not (math.isfinite(seconds) and seconds * tracks[0].sample_rate >= 1):
             raise UserError(f"evaluation.{key}: {seconds} is not a finite number of seconds, a sample's at least")

@@ -59,7 +59,7 @@ class MaskOracle:
         if not isinstance(encoder, STFTEncoder):
             raise ValueError(f"masks need an STFT encoder; this model has a {type(encoder).__name__}")
         if mask not in ("binary", "ratio", "wiener"):
-            raise ValueError(f"mask {mask!r} is none of binary, ratio, wiener")
+            raise ValueError(f"mask {mask!r} is not one of binary, ratio, wiener")
         self.encoder, self.decoder, self.mask, self.size = encoder, decoder, mask, size
         self.head = Magnitude(mask, encoder.power)
 

@@ -101,7 +101,7 @@ def document(
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
-    """A track's file, or None if there is none of ours.
+    """A track's file, or None if it does not exist or is not ours.
 
     Raises:
         UserError: it is there, but damaged.
@@ -248,7 +248,7 @@ def table_of(summary: dict[str, Any], width: int = 1000) -> str:
     convention, tracks = summary["convention"], len(summary["tracks"])
     metrics = list(dict.fromkeys(metric for by in summary["scores"].values() for metric in by))
     if missing := [metric for metric in summary["show"] if metric not in metrics]:
-        raise UserError(f"evaluation.show: {missing[0]!r} is not scored; there are {', '.join(metrics)}")
+        raise UserError(f"evaluation.show: {missing[0]!r} is not scored; choose from {', '.join(metrics)}")
     wanted = summary["show"] or metrics
     columns = {
         source: {metric: _with_bounds(by[metric][convention]) for metric in wanted if metric in by}

@@ -57,7 +57,7 @@ def export(
     names = [name for name in (*FORMATS, HUGGINGFACE) if name not in VARIANTS.values()]
     if to not in names:
         own = "for a format of your own add --import with its module"
-        raise UserError(f"--to {to!r} is none of {', '.join(names)}; {own}")
+        raise UserError(f"--to {to!r} is not one of {', '.join(names)}; {own}")
     source = find(model)
     original = load(source)
     if "asteroid" in original.config:

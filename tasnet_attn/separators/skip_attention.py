@@ -61,7 +61,7 @@ class SkipAttentionHourglass(Hourglass):
             while isinstance(chain[-1].inner, Level):
                 chain.append(chain[-1].inner)
             if unknown := set(levels or ()) - set(range(len(chain))):
-                raise ValueError(f"levels {sorted(unknown)} are none of 0 to {len(chain) - 1}")
+                raise ValueError(f"levels {sorted(unknown)} are not within 0 to {len(chain) - 1}")
             for number, level in enumerate(chain):
                 if number not in (levels or ()):
                     level.merge = Sum(level.skip[0].out_channels)

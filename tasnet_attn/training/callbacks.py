@@ -77,7 +77,7 @@ class LastCheckpoint(ModelCheckpoint):
         early, measured = trainer.early_stopping_callback, trainer.callback_metrics
         if early is not None and early.monitor not in measured and "valid_loss" in measured:
             names = ", ".join(sorted(measured))
-            raise UserError(f"early_stopping.monitor: no {early.monitor!r} is measured; there are {names}")
+            raise UserError(f"early_stopping.monitor: no {early.monitor!r} is measured; choose from {names}")
         stops = self.stop.agreed() and not self._ends(trainer)
         if self.due or stops or self._ends(trainer):
             self._save(trainer)

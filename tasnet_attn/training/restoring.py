@@ -27,7 +27,7 @@ def arguments(checkpoint: dict[str, Any], given: dict[str, Any], classes: Iterab
         classes: the caller's own.
 
     Raises:
-        UserError: a class that this process has not imported, or a loss that is none of our kind.
+        UserError: a class that this process has not imported, or a loss that is not a `Loss`.
     """
     stated: dict[str, Any] = checkpoint.get(CONFIGURATION, {}).get("task") or checkpoint.get(TASK, {})
     made = {key: value for key, value in stated.items() if key not in given}

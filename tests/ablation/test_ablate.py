@@ -139,7 +139,7 @@ def test_a_cell_that_another_sweep_trained_is_not_trained_again(unbroken, capsys
         assert ours["test:SDR"] == theirs["test:SDR"]
         assert math.isfinite(float(ours["test:NSDR:guitar"]))  # BSSEval v3, because it is asked for
     assert not list(again.rglob("last.ckpt")) and main(["ablate", str(second), "--only", "nobody"]) == 2
-    assert "--only nobody: no such cell; there are the same; never" in capsys.readouterr().err
+    assert "--only nobody: no such cell; choose from the same; never" in capsys.readouterr().err
 
 
 def alive(pid):

@@ -155,7 +155,11 @@ def test_channels_that_a_format_lacks_are_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(("aiff",), "'aiff' is none of"), (("flac", "32f"), "flac has 24, 16"), (("wav", None, "x"), "clip 'x' is none")],
+    [
+        (("aiff",), "'aiff' is not one of"),
+        (("flac", "32f"), "flac has 24, 16"),
+        (("wav", None, "x"), "clip 'x' is not"),
+    ],
 )
 def test_what_cannot_be_written(arguments, said):
     with pytest.raises(UserError, match=said):

@@ -344,7 +344,7 @@ def offset(root):
     return file
 
 
-@fault("an empty table", "librimix", "error", "holds no mixtures", "make the metadata anew")
+@fault("an empty table", "librimix", "error", "holds no mixtures", "create the metadata again")
 def empty_table(root):
     table = root / "wav8k/min/metadata/mixture_dev_mix_clean.csv"
     table.write_text(table.read_text().splitlines()[0] + "\n")
@@ -352,7 +352,11 @@ def empty_table(root):
 
 
 @fault(
-    "a damaged line of a table", "librimix", "error", "line 3: length is not a number: 'many'", "make the metadata anew"
+    "a damaged line of a table",
+    "librimix",
+    "error",
+    "line 3: length is not a number: 'many'",
+    "create the metadata again",
 )
 def damaged_line(root):
     table = root / "wav8k/min/metadata/mixture_test_mix_clean.csv"

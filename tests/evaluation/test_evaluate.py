@@ -462,8 +462,8 @@ class Longer(Tones):
         (Bad(lambda x: x[..., :-1]), [Tones("a")], {}, r"a: the system's estimates are \[2, 1, 16076\]"),
         (Bad(lambda x: x / 0), [Tones("a")], {}, "a: the system's estimates hold NaN"),
         (Bad(lambda x: x), tracks(1), {"backend": "mir_eval"}, "neither 'fast' nor 'museval'"),
-        (Bad(lambda x: x), tracks(1), {"baselines": ["best"]}, "'best' is none of 'mixture', 'oracle-binary'"),
-        (Bad(lambda x: x), tracks(1), {"audio": "mp3"}, "'mp3' is none of 'wav', 'flac', 'ogg'"),
+        (Bad(lambda x: x), tracks(1), {"baselines": ["best"]}, "'best' is not one of 'mixture', 'oracle-binary'"),
+        (Bad(lambda x: x), tracks(1), {"audio": "mp3"}, "'mp3' is not one of 'wav', 'flac', 'ogg'"),
         (Bad(lambda x: x), tracks(1), {"jobs": 0}, "jobs 0 must be at least 1"),
     ],
 )
@@ -579,7 +579,7 @@ def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, ca
     [
         ({"windw": 2.0}, "evaluation.windw: evaluate has no such setting; did you mean 'window'?"),
         ({"window": "long"}, "evaluation.window: 'long' is neither a finite number nor null"),
-        ({"audio": "mp3"}, "evaluation.audio: 'mp3' is none of 'wav', 'flac', 'ogg', null"),
+        ({"audio": "mp3"}, "evaluation.audio: 'mp3' is not one of 'wav', 'flac', 'ogg', null"),
         ({"tracks": []}, "evaluation.tracks: evaluate has no such setting"),
     ],
 )

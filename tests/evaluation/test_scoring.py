@@ -118,7 +118,7 @@ def test_tracks_of_another_rate_are_scored_at_their_own(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "SI-SNR at 16 kHz" in printed and "SI-SNRi" not in printed and "resampled" not in printed
     assert main([*command, "--show", "SNR"]) == 2
-    assert "evaluation.show: 'SNR' is not scored; there are SDR, ISR" in capsys.readouterr().err
+    assert "evaluation.show: 'SNR' is not scored; choose from SDR, ISR" in capsys.readouterr().err
 
 
 def test_references_order_chunks_at_the_models_rate_too(tmp_path):

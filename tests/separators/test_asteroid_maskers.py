@@ -101,7 +101,7 @@ def test_a_wrong_setting_is_one_line(described, said):
 
 
 def test_a_recurrence_that_it_does_not_have():
-    with pytest.raises(UserError, match="model.rnn_type: 'LSTMM' is none of 'RNN', 'LSTM', 'GRU'"):
+    with pytest.raises(UserError, match="model.rnn_type: 'LSTMM' is not one of 'RNN', 'LSTM', 'GRU'"):
         config.complete({"class_path": "DPRNN", "init_args": {"rnn_type": "LSTMM"}}, Separator, "model", n_features=4,
                         n_sources=2)  # fmt: skip
 

@@ -122,5 +122,5 @@ def test_attention_at_some_levels_only():
         network = SkipAttentionHourglass(16, 2, levels=levels, **sizes)
         assert sum(p.numel() for p in network.parameters()) == plain + 2 * layers * one
         assert isinstance(network.stacks[1].hourglass.inner.merge, SkipAttention) == (levels != [])
-    with pytest.raises(ValueError, match=r"levels \[3\] are none of 0 to 2"):
+    with pytest.raises(ValueError, match=r"levels \[3\] are not within 0 to 2"):
         SkipAttentionHourglass(16, 2, levels=[3], **sizes)

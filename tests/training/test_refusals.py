@@ -96,7 +96,9 @@ def test_a_setting_that_lightning_refuses_is_one_line_and_leaves_nothing(argumen
 @pytest.mark.slow
 def test_what_is_monitored_is_measured(arguments):
     """Not only said when the patience would have ended the run."""
-    with pytest.raises(UserError, match="early_stopping.monitor: no 'valid_los' is measured; there are .*valid_loss,"):
+    with pytest.raises(
+        UserError, match="early_stopping.monitor: no 'valid_los' is measured; choose from .*valid_loss,"
+    ):
         train([*arguments, "--early_stopping.monitor=valid_los", "--trainer.max_steps=9"])
 
 
