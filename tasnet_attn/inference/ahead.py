@@ -27,7 +27,8 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
     Whoever ends early waits for the one that is being made; `items` is closed then, in its thread.
     """
     made = iter(items)
-    with ThreadPoolExecutor(1) as pool:
+    threads = torch.get_num_threads()  # a setting of each thread's own
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         waiting = deque(pool.submit(next, made, END) for _ in range(depth))
         try:
             while (item := waiting.popleft().result()) is not END:

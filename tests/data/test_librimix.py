@@ -66,7 +66,10 @@ def test_remixes_of_one_pair_or_of_nameless_speakers_are_refused(tmp_path):
     root = write_librimix(tmp_path, lengths=(3000,))
     table = root / "wav8k/min/metadata/mixture_train-360_mix_clean.csv"
     head, row = table.read_text().splitlines()
-    for name, said in (("5-1-0_5-1-1", "no other speaker in 100 draws"), ("song", "does not name 2 utterances")):
+    for name, said in (
+        ("5-1-0_5-1-1", "no other speaker or recording in 100 draws"),
+        ("song", "does not name 2 utterances"),
+    ):
         table.write_text(f"{head}\n{name},{row.partition(',')[2]}\n")
         segments = librimix(root, remix=1.0).segments("train")
         with pytest.raises(UserError, match=f"{said}.*set data.init_args.remix to 0"):
