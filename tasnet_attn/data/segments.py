@@ -98,8 +98,8 @@ class Segments(Dataset):
             if len(set(speakers)) == len(speakers):  # nobody speaks twice
                 return drawn
         raise UserError(
-            f"{first[0]}: no other speaker or recording in 100 draws to mix it with; add some, cut long ones, or, if the "
-            "data have mixtures of their own, set data.init_args.remix to 0"
+            f"{first[0]}: no other speaker or recording in 100 draws to mix it with; add some, cut long ones, or, if "
+            "the data have mixtures of their own, set data.init_args.remix to 0"
         )
 
     def _read(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
