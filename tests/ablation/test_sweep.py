@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from tasnet_attn.training.command import parse
 RECIPES = Path(__file__).parents[2] / "recipes" / "ablations"
 VERSION_0_1_0 = Path(__file__).parents[1] / "golden" / "version_0.1.0" / "run"
 SWEEPS = sorted(path for path in [*RECIPES.glob("*.yml"), *RECIPES.glob("small/*.yml")] if path.name != "base.yml")
+shipped = cache(read)  # some seconds each: the costs of every cell are counted
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,7 @@ def test_a_sweep_of_the_recipes_is_sound(path):
     """Every cell parses, and is built where it takes no memory."""
     import tasnet_attn.separators.asteroid  # noqa: F401  systems.yml has two of its networks
 
-    sweep = read(path)
+    sweep = shipped(path)
     assert len(sweep.cells) >= 4 and sweep.settings.claims
     assert all(cell.parameters > 2_000 and cell.macs > 1e7 for cell in sweep.cells)
     assert len(sweep.settings.seeds) >= 2
@@ -201,17 +203,17 @@ def test_a_sweep_of_the_recipes_is_sound(path):
 @pytest.mark.slow
 def test_the_published_counts_are_in_the_sweeps():
     """No cell of 4.1 and 4.4 has a LayerNorm at the input, but the pairs that say so."""
-    counts = {cell.name: cell.parameters for cell in read(RECIPES / "ltl_configuration.yml").cells}
+    counts = {cell.name: cell.parameters for cell in shipped(RECIPES / "ltl_configuration.yml").cells}
     ltl = counts["1_trans_0, attention=full"]
     assert counts["TasNet"] == 8_847_000 and ltl == counts["1_trans_0, attention=causal"] == 7_878_024
     assert round(100 * (ltl / counts["TasNet"] - 1), 2) == -10.95
     assert counts["TasNet, input norm"] == 8_848_000 and counts["1_trans_0, input norm"] == 7_879_024
-    counts = {cell.name: cell.parameters for cell in read(RECIPES / "bidirectional.yml").cells}
+    counts = {cell.name: cell.parameters for cell in shipped(RECIPES / "bidirectional.yml").cells}
     assert counts["system=3_trans_0, fraction=1.0"] == 33_569_096
     assert counts["system=TasNet, fraction=0.1"] == 23_363_000 and counts["TasNet, input norm"] == 23_364_000
-    counts = {cell.name: cell.parameters for cell in read(RECIPES / "hourglass.yml").cells}
+    counts = {cell.name: cell.parameters for cell in shipped(RECIPES / "hourglass.yml").cells}
     assert counts["n_stacks=4, width=growing"] == 34_689_752 and counts["n_stacks=4, width=constant"] == 42_752_792
-    counts = {cell.name: cell.parameters for cell in read(RECIPES / "skip_attention.yml").cells}
+    counts = {cell.name: cell.parameters for cell in shipped(RECIPES / "skip_attention.yml").cells}
     assert counts["plain skips"] == 34_176_776 and counts["attention"] == 37_330_696
     layers = {counts[f"attention at level {level}"] - counts["plain skips"] for level in range(4)}
     assert layers == {4 * 197_120}

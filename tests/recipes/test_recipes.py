@@ -57,7 +57,8 @@ def test_a_recipe_parses_and_builds_at_full_size(conf):
     assert all(parameter.is_meta for parameter in model.parameters())
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
     if model.segment is None:
-        frames = model.encoder(torch.zeros(1, model.sample_rate, device="meta")).features
+        excerpt = torch.zeros(1, model.sample_rate // 8, device="meta")  # LSTMs without numbers go frame by frame
+        frames = model.encoder(excerpt).features
         assert model.separator(frames)[-1].shape == (1, len(model.sources), *frames.shape[1:])
 
 
