@@ -208,8 +208,8 @@ def score_rows(found: Found) -> tuple[list[dict[str, str]], str]:
     test = "Wilcoxon's signed-rank test" if paired == "tracks" else "t-test"
     note = (
         f"Means over {paired} with 95 % t-intervals. Differences from the baseline are paired by {paired}; p: paired "
-        f"{test}, two-sided, not corrected for how many cells there are. Undecided: the intervals of the two cells "
-        "overlap, or that of their difference holds 0."
+        f"{test}, two-sided, not corrected for the number of cells. Undecided: the intervals of the two cells "
+        "overlap, or the interval of their difference contains 0."
     )
     if settings.evaluate:
         note += f" Scores of tracks: {settings.average}, over tracks and over windows."
