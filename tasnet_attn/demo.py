@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,21 @@ import torch
 from tasnet_attn import terminal
 from tasnet_attn.data import Split, from_config
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.choosing import about
+from tasnet_attn.evaluation.choosing import about, trained
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.results import table_of
-from tasnet_attn.files import write_text
 from tasnet_attn.inference.command import separate_files
 from tasnet_attn.inference.options import Options
 from tasnet_attn.inference.segments import separate
 from tasnet_attn.options import recipe
-from tasnet_attn.reporting.command import report
+from tasnet_attn.reporting.command import listen, report
 from tasnet_attn.reporting.figures import spectrograms
+from tasnet_attn.reporting.tables import Table
 from tasnet_attn.storage import load
-from tasnet_attn.storage.shipped import shipped
+from tasnet_attn.storage.shipped import score, shipped
+from tasnet_attn.storage.tensors import read_facts
 from tasnet_attn.training.command import train
+from tasnet_attn.version import __version__
 
 UNSEEN: dict[Split, str] = {"valid": "unseen excerpts of the training songs", "test": "a song never trained on"}
 
@@ -101,23 +103,24 @@ def demo(out: Path, steps: int | None = None, training: bool = True) -> Path:
 
 def hear(out: Path) -> Path | None:
     """Separate the clip of every shipped model that has one, and make a page with players; None: no model has one."""
-    lines = []
+    clips: dict[str, dict[str, Path]] = {}
+    rows = []
     for name, file in shipped().items():
         clip = file.with_suffix(".ogg")  # beside the model, as its card is
         if not clip.is_file():
             continue
         separate_files([clip], name, out / "shipped", Options())
-        stems = sorted((out / "shipped" / name).glob("*.wav"))
-        shutil.copyfile(clip, out / "shipped" / clip.name)
-        lines.append(f"<h2>{escape(name)}</h2>")
-        for sound in [out / "shipped" / clip.name, *stems]:
-            about = "mixture" if sound.suffix == ".ogg" else sound.stem
-            where = escape(sound.relative_to(out / "shipped").as_posix())
-            lines.append(f'<p>{escape(about)}<br><audio controls src="{where}"></audio></p>')
-    if not lines:
+        stems = {stem.stem: stem for stem in sorted((out / "shipped" / name).glob("*.wav"))}
+        clips[name] = {"mixture": Path(shutil.copyfile(clip, out / "shipped" / clip.name)), **stems}
+        facts, known = read_facts(file), trained(load(name), file)
+        data = (facts.get("training") or {}).get("data") or {}
+        learned = Path(data.get("init_args", {}).get("root") or data.get("class_path", "not recorded")).name
+        of_it = [known["model"], known.get("steps", ""), learned, score(facts), f"{facts['sample_rate']} Hz"]
+        rows.append([name, *of_it, facts.get("licence", "not stated"), f"{date.today()}", __version__])
+    if not clips:
         return None
-    head = '<!doctype html><meta charset="utf-8"><title>tasnet-attn</title><h1>Models that ship</h1>'
-    return write_text(out / "shipped" / "index.html", "\n".join([head, *lines]) + "\n")
+    heads = ["name", "model", "steps", "trained on", "tested", "sample rate", "licence", "separated", "version"]
+    return listen("Models that ship", clips, Table(heads, rows), out / "shipped" / "index.html")
 
 
 @contextmanager

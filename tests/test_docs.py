@@ -195,3 +195,11 @@ def test_the_configuration_in_the_readme_is_complete(tmp_path):
     (tmp_path / "conf.yml").write_text(fenced("README.md", "yaml")[0])
     full = parse([f"--config={tmp_path / 'conf.yml'}"])
     assert full["model"]["separator"]["init_args"]["lstm_before"] == 2
+
+
+def test_the_site_fetches_no_script():
+    """The plugin `offline` would fetch what search needs from file:// unless a script of that name is given."""
+    site = config.parse_yaml((ROOT / "mkdocs.yml").read_text())
+    scripts = site["extra"]["polyfills"]
+    assert any("iframe-worker" in script for script in scripts) and site["theme"]["font"] is False
+    assert all((ROOT / "docs" / script).is_file() for script in scripts)

@@ -58,7 +58,7 @@ def choose(
 
 
 def about(model: Any, file: Path | None, data: object, split: str) -> dict[str, str]:
-    """What a page says of an evaluation: "model", "steps" of its training as far as its file tells, and "data".
+    """What a page says of an evaluation: "data", and what `trained` says.
 
     Args:
         model: a system, as `choose` returns it.
@@ -66,7 +66,17 @@ def about(model: Any, file: Path | None, data: object, split: str) -> dict[str, 
         data: the data set.
         split: its part.
     """
-    found = {"data": f"{type(data).__name__}, {split}"}
+    return {"data": f"{type(data).__name__}, {split}", **trained(model, file)}
+
+
+def trained(model: Any, file: Path | None) -> dict[str, str]:
+    """What a page says of a model: "model", and "steps" of its training, as far as its file tells.
+
+    Args:
+        model: a system, as `choose` returns it.
+        file: where it was read from; None: it is not known.
+    """
+    found = {}
     network = getattr(model, "model", model)
     if isinstance(network, SourceSeparator):
         number = sum(parameter.numel() for parameter in network.parameters())

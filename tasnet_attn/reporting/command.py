@@ -22,7 +22,8 @@ from tasnet_attn.evaluation.results import read_summary, read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.reporting import tables
 from tasnet_attn.reporting.figures import by_length
-from tasnet_attn.reporting.listening import Listening, has_audio
+from tasnet_attn.reporting.listening import Listening, files_of, has_audio
+from tasnet_attn.reporting.pictures import FLOOR
 from tasnet_attn.reporting.tables import System
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,12 +56,15 @@ def report(
     out = systems[0].folder / "report.html" if out is None else Path(out)
     listening = Listening(seconds, audio)
     sections = _players(systems, listening, players)
-    pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = pages.get_template("report.html").render(
+    return _write(
+        out,
+        listening,
         title="Evaluation: " + ", ".join(system.name for system in systems),
+        players=sections,
+        about_title="Systems",
+        about=tables.about(systems),
         essential=tables.ESSENTIAL,
         explained=systems[0].summary["conventions"],
-        about=tables.about(systems),
         conventions=tables.conventions(systems),
         published=tables.published(systems, json.loads((TEMPLATES / "published.json").read_text(encoding="utf-8"))),
         comparison=tables.comparison(systems),
@@ -68,7 +72,32 @@ def report(
         tracks=tables.tracks(systems),
         silence=tables.silence(systems),
         by_length=_by_length(systems, out),
-        players=sections,
+    )
+
+
+def listen(title: str, clips: dict[str, dict[str, Path]], about: tables.Table, out: Path) -> Path:
+    """Write a page of players alone.
+
+    Args:
+        title: the page's.
+        clips: {player's title: {label: sound file}}, the mixture first; whole, as FLAC.
+        about: what separated them.
+        out: the file.
+
+    Returns:
+        The file.
+    """
+    listening = Listening(float("inf"), "flac")
+    players = [listening.player(name, files) for name, files in clips.items()]
+    return _write(out, listening, title=title, players=players, about_title="Models", about=about)
+
+
+def _write(out: Path, listening: Listening, **parts: Any) -> Path:
+    """The page: its players, and what else there is; without scores, their sections are left out."""
+    pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = pages.get_template("report.html").render(
+        **parts,
+        floor=f"{FLOOR:g}",
         audio=json.dumps(listening.audio),
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
@@ -118,8 +147,7 @@ def _players(systems: Sequence[System], listening: Listening, count: int) -> lis
     if len(ranked) > count:
         ranked = [ranked[i] for i in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
     return [
-        listening.player(
-            track, {system.name: system.folder for system in kept[track]}, list(kept[track][0].summary["scores"])
-        )
+        listening.player(track, files_of(track, {system.name: system.folder for system in kept[track]}, sources))
         for track in ranked
+        for sources in [list(kept[track][0].summary["scores"])]
     ]

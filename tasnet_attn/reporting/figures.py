@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from tasnet_attn.files import whole
+from tasnet_attn.reporting.pictures import COLOUR_MAP, FLOOR, kilohertz, mel_spectrogram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def by_length(tables: dict[str, pd.DataFrame], path: Path) -> Path:
@@ -45,28 +49,44 @@ def by_length(tables: dict[str, pd.DataFrame], path: Path) -> Path:
 
 
 def spectrograms(signals: dict[str, Tensor], sample_rate: int, path: Path, seconds: float = 8.0) -> Path:
-    """Draw magnitude spectrograms below each other, on one colour scale.
+    """Draw signals into a file, see `draw_signals`.
 
     Args:
-        signals: title -> [C, T]; the channels' mean is drawn.
+        signals: title -> [C, T]; the mixture first.
         sample_rate: Hz.
         path: the PNG file.
         seconds: how much of the beginning to draw.
     """
     from matplotlib.figure import Figure
 
-    n_fft, hop = 2048, 512
-    figure = Figure(figsize=(10, 1.7 * len(signals)), layout="constrained")
-    axes = figure.subplots(len(signals), sharex=True, squeeze=False)[:, 0]
-    for axis, (title, signal) in zip(axes, signals.items(), strict=True):
-        mono = signal.mean(0)[: int(seconds * sample_rate)]
-        spectrum = torch.stft(mono, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True)
-        decibels = 20 * torch.log10(spectrum.abs() / n_fft * 4 + 1e-8)
-        extent = (0.0, len(mono) / sample_rate, 0.0, sample_rate / 2000)
-        picture = axis.imshow(decibels, origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=0, cmap="magma")
-        axis.set(title=title, ylabel="kHz", ylim=(0, min(12.0, sample_rate / 2000)))
-    axes[-1].set_xlabel("seconds")
-    figure.colorbar(picture, ax=list(axes), label="dB re full scale")
+    figure = Figure(figsize=(10, 1.9 * len(signals)), layout="constrained")
+    draw_signals(figure, {title: x[:, : int(seconds * sample_rate)] for title, x in signals.items()}, sample_rate)
     with whole(path, path.suffix) as part:
         figure.savefig(part, dpi=100)
     return path
+
+
+def draw_signals(figure: Figure, signals: dict[str, Tensor], sample_rate: int) -> None:
+    """Draw signals below each other as the report does: each waveform above its mel spectrogram, all on one scale.
+
+    Args:
+        figure: matplotlib's, empty.
+        signals: title -> [C, T], of one length; the channels' mean is drawn.
+        sample_rate: Hz.
+    """
+    arrays = {title: signal.T.numpy() for title, signal in signals.items()}
+    seconds = len(next(iter(arrays.values()))) / sample_rate
+    loudest = max(float(abs(signal.mean(-1)).max()) for signal in arrays.values()) or 1.0
+    axes = figure.subplots(2 * len(arrays), sharex=True, height_ratios=[1, 2.2] * len(arrays))
+    for wave, mel, (title, signal) in zip(axes[::2], axes[1::2], arrays.items(), strict=True):
+        wave.plot(np.linspace(0, seconds, len(signal), endpoint=False), signal.mean(-1), linewidth=0.3)
+        wave.set(ylim=(-loudest, loudest), yticks=[])
+        wave.set_title(title, loc="left", fontsize="medium")
+        decibels, extent = mel_spectrogram(signal, sample_rate), (0.0, seconds, 0.0, 100.0)
+        scale: dict[str, Any] = {"vmin": FLOOR, "vmax": 0, "cmap": COLOUR_MAP}
+        image = mel.imshow(decibels, origin="lower", aspect="auto", extent=extent, **scale)
+        labels, places = zip(*kilohertz(sample_rate), strict=True)
+        mel.set_yticks(places, labels)
+        mel.set_ylabel("kHz")
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=list(axes), label="dB re full scale")

@@ -548,6 +548,17 @@ def test_a_saved_model_is_evaluated_by_name(saved, capsys):
     assert float(row[2]) == pytest.approx(expected, abs=0.006)
 
 
+def test_a_model_on_the_hub_is_evaluated(saved, tmp_path, monkeypatch):
+    """By the same door as `load`, and into a folder here."""
+    hub = {"someone/model": str(saved)}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: hub[name])
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--model", "hf://someone/model", "--data", str(saved / "data.yml")]) == 0
+    here, file = read_table(tmp_path / "model.evaluation"), saved / "model.safetensors"
+    run(str(file), str(saved / "data.yml"), str(tmp_path / "by file"))
+    pd.testing.assert_frame_equal(here, read_table(tmp_path / "by file"))
+
+
 def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch):
     """And a user's metrics are found by `--import`, in the processes that score too."""
     (tmp_path / "run").mkdir()

@@ -17,6 +17,7 @@ import soundfile
 import soxr
 import torch
 from browser import CHROMIUM, Browser
+from matplotlib.figure import Figure
 
 from tasnet_attn.audio.writing import excerpt_bytes
 from tasnet_attn.data.track import Track
@@ -24,6 +25,8 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.oracles import OracleMask
 from tasnet_attn.reporting.command import TEMPLATES, report
+from tasnet_attn.reporting.figures import draw_signals
+from tasnet_attn.reporting.pictures import kilohertz, mel_spectrogram
 
 RATE = 8000
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: the page is not tried in a browser")
@@ -278,6 +281,23 @@ def test_mistakes_are_one_clear_line(tmp_path, folders):
     (tmp_path / "scores.csv").write_text((folders[0] / "scores.csv").read_text())
     with pytest.raises(UserError, match="summary.json: cannot be read"):
         report([tmp_path])
+
+
+def test_a_tone_lies_where_the_axis_says():
+    """The page's picture and the figure's, which share the mel scale; the figure has one scale for all signals."""
+    time = np.arange(3 * 44100) / 44100
+    tones = {f"{hertz} Hz": np.sin(2 * np.pi * hertz * time)[:, None].repeat(2, 1) for hertz in (500, 2000, 8000)}
+    for (label, place), tone in zip(kilohertz(44100), tones.values(), strict=True):
+        decibels = mel_spectrogram(tone.astype(np.float32), 44100).max(1)
+        assert abs(100 * (decibels.argmax() + 0.5) / len(decibels) - place) < 1.5, label
+        assert -6 < decibels.max() < 1  # of full scale; a wide band shares its power
+    figure = Figure()
+    draw_signals(figure, {name: torch.from_numpy(tone.T).float() for name, tone in tones.items()}, 44100)
+    axes = figure.axes[:-1]  # the last is the colour bar
+    assert [axis.get_title("left") for axis in axes[::2]] == [*tones] and len({a.get_ylim() for a in axes[::2]}) == 1
+    images = [axis.images[0] for axis in axes[1::2]]
+    assert {(image.get_clim(), image.get_cmap().name) for image in images} == {((-90.0, 0.0), "magma")}
+    assert [text.get_text() for text in axes[1].get_yticklabels()] == ["0.5", "2", "8"]
 
 
 # ---- in the browser --------------------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """Models by name: what ships, a folder of one's own, and the commands that take a name."""
 
+import base64
 import hashlib
+import io
+import json
 import re
 import tomllib
 
@@ -74,10 +77,13 @@ def test_the_demo_lets_them_be_heard_before_it_trains(named, tmp_path, capsys):
         soundfile.write(file.with_suffix(".ogg"), sound, 8000)
     assert main(["demo", "--no-train", "--out", "heard"]) == 0
     assert "shipped    heard/shipped/index.html" in capsys.readouterr().out
+    assert {soundfile.info(file).frames for file in (tmp_path / "heard/shipped").rglob("*.wav")} == {16_000}
     page = (tmp_path / "heard/shipped/index.html").read_text()
-    for sound in re.findall('src="(.*?)"', page):
-        assert soundfile.info(tmp_path / "heard/shipped" / sound).frames == 16_000
-    assert page.count("<audio") == 6 and page.count("<h2>") == 2 and not (tmp_path / "heard/run").exists()
+    sounds = json.loads(re.search('id="audio">(.*?)</script>', page)[1]).values()
+    assert {soundfile.info(io.BytesIO(base64.b64decode(sound["data"]))).frames for sound in sounds} == {16_000}
+    assert page.count('<section class="player"') == 2 and page.count("data-signal=") == 6 == len(sounds)
+    assert "6.2 dB SI-SNRi on tones</td>" in page and ">MIT</td>" in page and "Scores by" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page) and not (tmp_path / "heard/run").exists()
 
 
 def test_what_lies_there_goes_before_a_name(named, tmp_path):
