@@ -98,6 +98,13 @@ def test_there_are_pages(capsys):
     ]
 
 
+def test_tables_have_a_head():
+    """Else a page shows the bars."""
+    tables = re.findall(r"(?:^\|.*\n)+", "\n\n".join(FENCED.sub("", text) for text in PAGES.values()), re.MULTILINE)
+    heads = [table.splitlines()[:2] for table in tables]
+    assert len(heads) > 50 and [head for head in heads if not re.fullmatch(r"[|: -]+", head[-1])] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_are_understood(page, capsys):
     """Models, songs and folders are the reader's; commands, options and their values are ours."""
