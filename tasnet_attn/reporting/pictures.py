@@ -46,8 +46,8 @@ def picture(signal: np.ndarray, rate: int) -> str:
     """A signal's mel spectrogram as a JPEG in base64."""
     from matplotlib.image import imsave
 
-    file, how = io.BytesIO(), {"cmap": COLOUR_MAP, "vmin": FLOOR, "vmax": 0.0}
-    imsave(file, mel_spectrogram(signal, rate)[::-1], format="jpg", pil_kwargs={"quality": 80}, **how)
+    file, decibels = io.BytesIO(), mel_spectrogram(signal, rate)[::-1]
+    imsave(file, decibels, cmap=COLOUR_MAP, vmin=FLOOR, vmax=0.0, format="jpg", pil_kwargs={"quality": 80})
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -290,7 +290,7 @@ def test_a_tone_lies_where_the_axis_says():
     for (label, place), tone in zip(kilohertz(44100), tones.values(), strict=True):
         decibels = mel_spectrogram(tone.astype(np.float32), 44100).max(1)
         assert abs(100 * (decibels.argmax() + 0.5) / len(decibels) - place) < 1.5, label
-        assert -6 < decibels.max() < 1  # of full scale; a wide band shares its power
+        assert -15 < decibels.max() < 1  # of full scale; a band is the mean over its bins
     figure = Figure()
     draw_signals(figure, {name: torch.from_numpy(tone.T).float() for name, tone in tones.items()}, 44100)
     axes = figure.axes[:-1]  # the last is the colour bar
