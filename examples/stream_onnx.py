@@ -30,7 +30,7 @@ for each in step["states"]:
     state[each["name"]] = np.zeros(shape, each["type"])
 rings = {each["name"]: each["ring"] for each in step["states"]}
 waiting = np.zeros((song.channels, 0), np.float32)
-frame, given = 0, -delay  # frames done; samples handed out, of which those before 0 are dropped
+frame, given = 0, -delay  # frames done; samples returned, of which those before 0 are dropped
 
 
 def advance(samples, length=None):

@@ -4,10 +4,10 @@
 #                              to one file
 #   --tag NAME                 part of the run folder's name, exp/<data set>_<model>_<tag>
 #   --id 0,1                   the GPUs to use
-#   --import MODULE            a module with classes of your own, for every stage; may be given several times
+#   --import MODULE            a module with your own classes, for every stage; may be given several times
 #   --python PATH              the Python to use
-# Everything else goes to `tasnet-attn train`, for example --trainer.max_epochs 10. Run again with the same tag, stage 1
-# continues where it was. The last thing printed is the table of scores, those that the recipe's paper reports.
+# Everything else goes to `tasnet-attn train`, for example --trainer.max_epochs 10. With the same tag, stage 1 resumes.
+# The last output is the table of scores that the recipe's paper reports.
 set -euo pipefail
 recipe=$(cd "$1" && pwd); shift
 stage=0 stop=100 tag=base python=python imports=() train=()
@@ -24,9 +24,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 files=("$(dirname "$recipe")/base.yml" "$recipe/conf.yml") # the data set, the model
-if [ -f "$recipe/data.yml" ]; then files+=("$recipe/data.yml"); fi # what this recipe does with this data set alone
+if [ -f "$recipe/data.yml" ]; then files+=("$recipe/data.yml"); fi # this recipe's settings for this data set only
 run=exp/$(basename "$(dirname "$recipe")")_$(basename "$recipe")_$tag
-# -P: no file of the working folder takes the place of a library
+# -P: no file of the working folder replaces a library
 tasnet_attn() { "$python" -P -m tasnet_attn.cli "$@" ${imports[@]+"${imports[@]}"}; }
 due() { [ "$stage" -le "$1" ] && [ "$stop" -ge "$1" ]; }
 

@@ -26,7 +26,7 @@ __all__ = [
     "separate_file",
 ]
 
-HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and from_pretrained
+HOMES = {  # SourceSeparator is in the module that adds save_pretrained and from_pretrained to it
     "SourceSeparator": "storage.models",
     "StreamingSeparator": "streaming",
     "UserError": "errors",
@@ -37,7 +37,7 @@ HOMES = {  # SourceSeparator's is the room that binds its save_pretrained and fr
     "separate_file": "inference",
 }
 
-__getattr__ = attributes(__name__, HOMES)  # `import tasnet_attn` alone costs nothing, and `--help` answers at once
+__getattr__ = attributes(__name__, HOMES)  # `import tasnet_attn` loads nothing, so that `--help` is fast
 
 
 def __dir__() -> list[str]:

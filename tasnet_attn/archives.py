@@ -1,4 +1,4 @@
-"""Archives are unpacked within bounds: one that unpacks to far more than it is ends in one line, while it is read."""
+"""Unpacking archives within limits: an archive that unpacks to far more than its size is an error."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import IO
 
 from tasnet_attn.errors import UserError
 
-RATIO = 100  # an archive is read up to so many times its own size; packages of sound and text unpack to 1 to 10 times
+RATIO = 100  # largest unpacked size relative to the archive; packages of sound and text have 1 to 10
 
 
 def unpacked(stream: IO[bytes], path: Path) -> bytes:
     """All bytes of a stream that unpacks a file.
 
     Args:
-        stream: like `gzip.open(path)`.
+        stream: for example `gzip.open(path)`.
         path: the file.
 
     Raises:
-        UserError: they are more than `RATIO` times the file's size.
+        UserError: more bytes than `RATIO` times the file's size.
     """
     most = RATIO * path.stat().st_size + 2**20  # a small archive is mostly padding
     content = stream.read(most + 1)
@@ -32,10 +32,10 @@ def unpacked(stream: IO[bytes], path: Path) -> bytes:
 
 
 def unpacked_by(command: Sequence[str], path: Path) -> bytes:
-    """All that a program writes that unpacks a file, like `dpkg-deb --fsys-tarfile path`.
+    """All output of a program that unpacks a file, for example `dpkg-deb --fsys-tarfile path`.
 
     Raises:
-        UserError: the program is not available or fails, or as `unpacked`.
+        UserError: the program is not available or fails; see also `unpacked`.
     """
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -54,20 +54,20 @@ def unpacked_by(command: Sequence[str], path: Path) -> bytes:
 
 
 def tar_files(content: bytes, path: Path) -> Iterator[tuple[str, bytes]]:
-    """The regular files of a tar archive by their paths, in their order: (path without a leading ./, content).
+    """The regular files of a tar archive with their paths, in order: (path without a leading ./, content).
 
     Args:
-        content: the archive, unpacked.
+        content: the archive, uncompressed.
         path: the file that it comes from.
 
     Raises:
-        UserError: damaged, or its files are together larger than it is (sparse ones may be).
+        UserError: damaged, or the files are together larger than the archive (sparse files can be).
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             members = [member for member in archive.getmembers() if member.isfile()]
             if sum(member.size for member in members) > len(content):
-                raise UserError(f"{path}: holds files that are larger than itself; fetch it again")
+                raise UserError(f"{path}: contains files larger than itself; fetch it again")
             for member in sorted(members, key=lambda member: member.name):
                 if opened := archive.extractfile(member):
                     yield member.name.removeprefix("./"), opened.read()

@@ -1,4 +1,4 @@
-"""The commands. Arguments are parsed before anything heavy is imported, so that `--help` answers at once."""
+"""The commands. Arguments are parsed before any large import, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.extras import advice
 
-NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # even a look at whether such a file exists is refused
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # such names fail even a check for existence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0; 1 if some of several inputs failed, or the machine refused; 2 for a user's mistake; 130
+        The exit status: 0; 1 if some of several inputs failed, or after a system error; 2 for a user's mistake; 130
         after Ctrl-C. SIGTERM ends the process with 143.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a name's letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not be able to print a name
     try:
         modules, level, arguments = given.split(arguments)
         with terminal.showing(terminal.NORMAL if level is None else level):
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
         return error.status
     except OSError as error:
-        if error.errno not in NO_NAME:  # others are caught where files are touched
+        if error.errno not in NO_NAME:  # others are caught where files are used
             raise
         print(f"tasnet-attn: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
         return 1
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Sequence[str], modules: list[str]) -> int:
-    """LightningCLI has a parser of its own."""
+    """LightningCLI has its own parser."""
     if {"-h", "--help"} & set(arguments):
         print(given.train_help())
         return 0
@@ -74,7 +74,7 @@ def _train(arguments: Sequence[str], modules: list[str]) -> int:
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """What a command line of any command but `train` says; `overrides`: its --key value. A mistake exits with 2."""
+    """Parse the command line of any command but `train`; `overrides`: its --key value. A mistake exits with 2."""
     parser = given.parser()
     options, rest = parser.parse_known_args(arguments)
     takes = {"check-data": "--", "evaluate": "--data."}.get(options.command)  # --key value that argparse does not know
@@ -104,7 +104,7 @@ def _import(modules: list[str]) -> None:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM inside the block removes what is not whole before the process ends; a training has its own handler."""
+    """SIGTERM inside the block removes incomplete files before the process ends; training has its own handler."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if mine:
         from tasnet_attn.files import terminated

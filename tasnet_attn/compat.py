@@ -1,4 +1,4 @@
-"""Two import guards: asteroid and museval import more than we use, and that more does not import everywhere."""
+"""Two import guards: asteroid and museval import packages that we do not use and that may fail to import."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
             import museval
         return museval
     if name == "asteroid":
-        # asteroid.losses -> torch_stoi -> torchaudio, which links CUDA; asteroid goes on without its STOI loss
+        # asteroid.losses -> torch_stoi -> torchaudio, which links CUDA; asteroid works without its STOI loss
         with _replaced("torch_stoi", None):
             import asteroid.losses
         return asteroid

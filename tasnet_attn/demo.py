@@ -1,7 +1,7 @@
-"""`tasnet-attn demo`: the models that ship on clips that ship; then the main job end to end on the bundled songs.
+"""`tasnet-attn demo`: separates clips with the shipped models, then trains and evaluates on the bundled songs.
 
-The training is the recipe `recipes/demo/ltl` with another ending: the unseen excerpts of the training songs (split
-"valid") and the unseen song (split "test") are separated, scored, drawn and put on one page.
+The training is the recipe `recipes/demo/ltl`. Then the unseen excerpts of the training songs (split "valid") and the
+unseen song (split "test") are separated, scored, drawn and shown on one page.
 """
 
 from __future__ import annotations
@@ -40,36 +40,36 @@ UNSEEN: dict[Split, str] = {"valid": "unseen excerpts of the training songs", "t
 
 
 def demo(out: Path, steps: int | None = None, training: bool = True) -> Path:
-    """Let the shipped models be heard; train a small LTL, separate what it has not heard, score it, make a page.
+    """Separate clips with the shipped models; train a small LTL, separate unseen music, score it, make a page.
 
     Args:
         out: the folder.
-        steps: training steps; None: the recipe's, a fixed number, so that a slow machine gets the same scores.
-        training: go on after the shipped models.
+        steps: training steps; None: the recipe's fixed number, so that slow machines get the same scores.
+        training: continue after the shipped models.
 
     Returns:
         The page.
 
     Raises:
-        UserError: the folder is another's, or there is no training and no shipped model either.
+        UserError: the folder belongs to something else, or there is neither training nor a shipped model.
     """
     if out.exists() and any(out.iterdir()) and not ((out / "run").is_dir() or (out / "shipped").is_dir()):
-        raise UserError(f"{out}: already exists, and not from this demo; give another --out")
+        raise UserError(f"{out}: already exists and is not from this demo; give another --out")
     started = time.time()
     if heard := hear(out):
         print(f"shipped    {heard}\n           {time.time() - started:.0f} s", flush=True)
     if not training:
         if heard is None:
-            raise UserError("demo --no-train: no model with a clip ships with this version; leave --no-train out")
+            raise UserError("demo --no-train: this version ships no model with a clip; remove --no-train")
         return heard
     arguments = ["--config", str(recipe("demo") / "base.yml"), "--config", str(recipe("demo/ltl") / "conf.yml")]
     if steps is not None:
         arguments += [f"--trainer.max_steps={steps}", f"--task.lr_scheduler.init_args.T_max={steps}"]
     arguments += [f"--data.cache={out / 'copies'}", "--data.workers=0"]  # decoded once, a batch takes 2 ms to read
     with _threads(2):
-        run = train([*arguments, "--out", str(out / "run"), "--ckpt_path", "last"])  # an interrupted demo goes on
+        run = train([*arguments, "--out", str(out / "run"), "--ckpt_path", "last"])  # an interrupted demo resumes
 
-    # the last weights, not the best on "valid": those excerpts are to stay unseen
+    # the last weights, not the best on "valid": those excerpts must stay unseen
     file = run / "checkpoints" / "last.ckpt"
     model = load(file)
     data = from_config(run, model.sources, model.sample_rate)
@@ -102,11 +102,11 @@ def demo(out: Path, steps: int | None = None, training: bool = True) -> Path:
 
 
 def hear(out: Path) -> Path | None:
-    """Separate the clip of every shipped model that has one, and make a page with players; None: no model has one."""
+    """Separate the clip of every shipped model that has one, and make a page with players; None: there is none."""
     clips: dict[str, dict[str, Path]] = {}
     rows = []
     for name, file in shipped().items():
-        clip = file.with_suffix(".ogg")  # beside the model, as its card is
+        clip = file.with_suffix(".ogg")  # next to the model, like its card
         if not clip.is_file():
             continue
         separate_files([clip], name, out / "shipped", Options())
@@ -125,9 +125,9 @@ def hear(out: Path) -> Path | None:
 
 @contextmanager
 def _threads(most: int) -> Iterator[None]:
-    """Train in two threads, or in one where there is one core.
+    """Train in two threads, or in one on a single core.
 
-    More gain nothing in the LSTM's small steps; and a fixed number gives everybody with two cores the same sums.
+    More threads bring nothing in the LSTM's small steps, and a fixed number gives the same sums on most machines.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(min(most, os.cpu_count() or 1))

@@ -1,12 +1,12 @@
-"""The one exception that means: the user can fix this."""
+"""The exception for problems that the user can fix."""
 
 
 class UserError(Exception):
-    """A mistake in what was given (a file, a key, a value); its text says what is wrong and what to do.
+    """A mistake in the input (a file, a key, a value); its text says what is wrong and what to do.
 
     Args:
         text: one line.
-        status: the command's exit status: 2; 1 where the machine refused what was asked for rightly.
+        status: the command's exit status: 2, or 1 for a system error.
     """
 
     def __init__(self, text: str, status: int = 2) -> None:
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 def at_least(least: float, **values: float | None) -> None:
-    """Refuse settings that are too small.
+    """Reject settings that are too small.
 
     Raises:
         ValueError: names the first.
@@ -30,16 +30,16 @@ def at_least(least: float, **values: float | None) -> None:
 
 
 def printable(text: object) -> str:
-    """Text for a terminal: what a file's name or content could steer it with is shown as an escape."""
+    """Text for a terminal, with control characters escaped."""
     shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
     return shown.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: object) -> str:
-    """Text for a terminal, on one line: a file's name can hold anything."""
+    """Text for a terminal, on one line: file names can contain anything."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's exception says, as part of one line."""
+    """The message of another library's exception, as part of one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

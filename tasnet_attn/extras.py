@@ -1,4 +1,4 @@
-"""Which extra brings a package that is missing. pyproject.toml is the one list: the installed metadata repeats it."""
+"""The extra that contains a missing package, from the installed metadata, which repeat pyproject.toml."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ DISTRIBUTION = "tasnet-attn"
 
 
 def advice(error: ModuleNotFoundError) -> str | None:
-    """What a command lacks and how to install it; None: no extra of ours brings that module.
+    """What a command lacks and how to install it; None: none of our extras has that module.
 
-    The distributions in question are named like the modules they bring, but for case, hyphens and underscores.
+    Distributions are assumed to be named like their modules, except for case, hyphens and underscores.
     """
     import re
     from importlib.metadata import PackageNotFoundError, requires
@@ -18,17 +18,17 @@ def advice(error: ModuleNotFoundError) -> str | None:
         for requirement in requires(DISTRIBUTION) or ():
             if found := re.match(r"""([\w.-]+).*;.*\bextra == ["']([\w-]+)["']""", requirement):
                 extras.setdefault(found[2], []).append(_plain(found[1]))
-    except PackageNotFoundError:  # a checkout on the path that was never installed
+    except PackageNotFoundError:  # a clone on the path that was never installed
         return None
     bring = [extra for extra, names in extras.items() if _plain(error.name or "") in names]
     if not bring:
         return None
-    smallest = min(bring, key=lambda extra: len(extras[extra]))  # "test" and "all" repeat what others bring
+    smallest = min(bring, key=lambda extra: len(extras[extra]))  # "test" and "all" repeat the others
     return f"needs {error.name}, which is not installed; pip install '{DISTRIBUTION}[{smallest}]'"
 
 
 def require(*modules: str) -> None:
-    """Raise, as an import would, for the first module that is not installed; before work is done that asks for it."""
+    """Raise ModuleNotFoundError for the first module that is not installed, before any work that needs it."""
     from importlib.util import find_spec
 
     for module in modules:

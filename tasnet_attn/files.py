@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; digests; file names made of any text; folders that one process holds."""
+"""Atomic file writing; digests; file names from any text; folders locked by one process."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from filelock import FileLock, Timeout
 
 from tasnet_attn.errors import UserError
 
-LONGEST = 100  # bytes of a file name that is made
+LONGEST = 100  # bytes of a generated file name
 
 
 @contextmanager
 def touching(path: Path) -> Iterator[None]:
-    """What the operating system refuses inside the block is one line that names the path and the reason."""
+    """Operating system errors inside the block become one line with the path and the reason."""
     try:
         yield
     except OSError as error:
-        name = error.filename2 or error.filename  # of a renaming, what it should have become
+        name = error.filename2 or error.filename  # of a renaming, the new name
         where = os.fsdecode(name) if name else path
         raise UserError(f"{where}: {error.strerror or error}", status=1) from error
 
 
 @contextmanager
 def whole(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Write to the path that this hands out; it becomes `path` when the block ends well, and is removed otherwise.
+    """Write to the path that this yields; it becomes `path` if the block succeeds, and is removed otherwise.
 
-    The file is on the disk before it takes its name, so that it is whole even if the machine stops.
+    The file is on disk before it gets its name, so that it is complete even if the machine stops.
 
     Args:
-        path: the file; its folder is made if need be.
-        suffix: what the handed-out path ends in, for writers that look at it.
+        path: the file; its folder is created if necessary.
+        suffix: of the temporary path, for writers that depend on it.
     """
     part = path.with_name(f".{secrets.token_hex(6)}.part{suffix}")
     with touching(path):
@@ -49,7 +49,7 @@ def whole(path: Path, suffix: str = "") -> Iterator[Path]:
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(path)
-        except UserError as error:  # what is known to the user is `path`
+        except UserError as error:  # the user knows only `path`
             raise UserError(str(error).replace(str(part), str(path)), error.status) from error
         finally:
             part.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def whole(path: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """As `whole` for a folder, which takes the place of an earlier one."""
+    """Like `whole` for a folder, which replaces an earlier one."""
     part = path.with_name(f".{secrets.token_hex(6)}.part")
     with touching(path):
         part.mkdir(parents=True)
@@ -71,16 +71,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def workspace(folder: Path) -> Iterator[Path]:
-    """A folder inside `folder` for what is not whole yet, held by a lock; it goes with the block.
+    """A folder inside `folder` for unfinished files, protected by a lock; it is removed after the block.
 
-    What killed processes left of theirs is cleared; what a living one holds stays.
+    Workspaces of killed processes are removed, those of running ones are kept.
     """
     with touching(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clear(folder)
         part = folder / f".work-{secrets.token_hex(6)}"
         part.mkdir()
-        lock = FileLock(part / "lock", thread_local=False)  # `separate` leaves it in another thread
+        lock = FileLock(part / "lock", thread_local=False)  # `separate` releases it in another thread
         try:
             with lock.acquire(timeout=10):
                 yield part
@@ -89,11 +89,11 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path, age: float = 0.2) -> None:
-    """Remove what killed processes left of their workspaces in a folder; what a living one holds stays.
+    """Remove workspaces of killed processes in a folder; those of running ones are kept.
 
     Args:
         folder: where the workspaces are.
-        age: seconds since a workspace changed, from which it is looked at: a younger one may be about to be locked.
+        age: seconds since a workspace changed before it is examined: a younger one may be about to be locked.
     """
     for left in folder.glob(".work-*"):
         lock = FileLock(left / "lock")
@@ -110,20 +110,20 @@ def clear(folder: Path, age: float = 0.2) -> None:
 
 @contextmanager
 def holding(folder: Path, lock: str, busy: str) -> Iterator[None]:
-    """Hold a folder, made if need be, from the first moment on; the process's end releases it, however it ends.
+    """Lock a folder, created if necessary, for one process; the lock is released however the process ends.
 
-    The lock's file goes with the block, and so does a folder that was made for it and stays empty.
+    The lock file is removed after the block, and so is a folder that was created for it and is still empty.
 
     Args:
-        folder: what one process at a time works in.
+        folder: for one process at a time.
         lock: the name of a file in it.
-        busy: what to say where another process holds it.
+        busy: the message if another process has the lock.
 
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        UserError: another process has the lock, or it cannot be written.
     """
     with touching(folder):
-        ours = not folder.exists() or (folder / lock).exists()  # a killed process left it
+        ours = not folder.exists() or (folder / lock).exists()  # left by a killed process
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / lock)
         try:
@@ -141,13 +141,13 @@ def holding(folder: Path, lock: str, busy: str) -> Iterator[None]:
 
 
 def terminated(number: int, frame: object) -> None:
-    """A signal handler: as `sys.exit`, so that what is not whole is removed; asked again, the process ends at once."""
+    """A signal handler: like `sys.exit`, so that unfinished files are removed; a second signal ends at once."""
     signal.signal(number, signal.SIG_DFL)
     raise SystemExit(128 + number)
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a UTF-8 text file that appears whole or not at all; returns the path."""
+    """Write a UTF-8 text file atomically; returns the path."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
     return path
@@ -164,7 +164,7 @@ def digest(parts: Iterable[bytes | str], size: int = 8) -> str:
 
 
 def file_name(name: str) -> str:
-    """Any text as one file name of at most 100 bytes: what no file system takes becomes %XX, as does a leading dot."""
+    """Any text as one file name of at most 100 bytes: forbidden characters and a leading dot become %XX."""
     safe = re.sub(r'[/\\:*?"<>|%\x00-\x1f\x7f]|^\.|^$', lambda found: f"%{ord(found[0] or '%'):02X}", name)
     encoded = os.fsencode(safe)
     if len(encoded) <= LONGEST:

@@ -1,4 +1,4 @@
-"""Heads: what a separator's raw output means, a mask or a magnitude, in the feature and in the carrier domain."""
+"""Heads: they interpret a separator's raw output as masks or magnitudes, in the feature and the carrier domain."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tasnet_attn.filterbanks import EPS, Encoded
 
 
 class Head(Configurable):
-    """Turns one stage [N, S, F, L] of a separator into what losses compare and into what the decoder gets.
+    """Turns one stage [N, S, F, L] of a separator into the losses' and the decoder's input.
 
-    No `nn.Module`: a head has no parameters, and `nn.Module.apply` means something else.
+    Not an `nn.Module`: a head has no parameters, and `nn.Module.apply` means something else.
 
     Attributes:
-        parts: what the encoder's must be, see `Encoder`.
+        parts: must equal the encoder's, see `Encoder`.
     """
 
     abstract = True
     parts = 1
 
     def n_outputs(self, n_sources: int) -> int:
-        """How many outputs of the separator make `n_sources` sources."""
+        """The number of separator outputs for `n_sources` sources."""
         return n_sources
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:
@@ -48,7 +48,7 @@ def rotated(mask: Tensor, carrier: Tensor) -> Tensor:
 
 
 def paired(features: Tensor, dim: int) -> Tensor:
-    """Features of two parts to a bin, 2 F along `dim`, as [.., 2, F, ..]."""
+    """Features with two parts per bin, 2 F along `dim`, as [.., 2, F, ..]."""
     return features.unflatten(dim, (-1, 2)).transpose(dim, dim + 1)
 
 
@@ -58,11 +58,11 @@ class Mask(Head):
     Args:
         activation: "softmax" over the sources (masks sum to one), "sigmoid", "relu", "linear" (unbounded), or
             "clipped": linear in the loss, with negative values set to zero in the output (Park et al. 2018). None:
-            "softmax", of complex masks "linear", the only one that they have.
-        subtract: the separator makes all masks but the last, which is what they leave of the mixture (Stoller et al.
+            "softmax", or for complex masks "linear", the only choice.
+        subtract: the separator makes all masks but the last, which is the remainder of the mixture (Stoller et al.
             2018); the mixture must be the sum of the sources.
-        kind: "real", or "complex", which changes the phase too (Williamson et al. 2016): for an encoder of complex
-            features, whose pairs are the mask's real and imaginary parts then.
+        kind: "real", or "complex", which changes the phase too (Williamson et al. 2016): for an encoder with complex
+            features; each pair of outputs is then the mask's real and imaginary part.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Mask(Head):
         if kind == "complex" and chosen != "linear":
             raise ValueError(f"activation {chosen!r}: complex masks are linear")
         if subtract and chosen == "softmax":
-            raise ValueError("softmax masks sum to one already and leave nothing to subtract; take another activation")
+            raise ValueError("softmax masks sum to one and leave no remainder; choose another activation")
         self.activation, self.subtract, self.parts = chosen, subtract, 1 + (kind == "complex")
 
     @classmethod
@@ -122,17 +122,17 @@ class Mask(Head):
 
 
 def _activation(activation: str | None, kind: str) -> str:
-    """The activation that None stands for."""
+    """The activation; resolves None."""
     return activation or ("linear" if kind == "complex" else "softmax")
 
 
 class Magnitude(Head):
-    """The stage is a non-negative magnitude in the encoder's domain, |X|**power; masks are made of it.
+    """The stage is a non-negative magnitude in the encoder's domain, |X|**power, from which masks are made.
 
     Args:
         mask: "wiener", m_i**2 / sum_j m_j**2; "ratio", m_i / sum_j m_j; "binary", one where m_i is the largest; or
             "none": m_i itself becomes the output's magnitude, negative values as zero, with the mixture's phase.
-        power: the encoder's exponent, undone before the mask is made.
+        power: the encoder's exponent, inverted before the mask is made.
     """
 
     def __init__(self, mask: Literal["wiener", "ratio", "binary", "none"] = "wiener", power: float = 1.0) -> None:
@@ -147,7 +147,7 @@ class Magnitude(Head):
         return masked(self.mask(stage, encoded), encoded.carrier)
 
     def mask(self, stage: Tensor, encoded: Encoded) -> Tensor:
-        """What multiplies the mixture, [N, S, F, L]."""
+        """The mask for the mixture, [N, S, F, L]."""
         if self.kind == "none":
             wanted = stage.clamp_min(0).pow(1 / self.power) * encoded.scale.unsqueeze(1)
             carrier = encoded.carrier if encoded.carrier.dim() == 4 else encoded.carrier.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Packages whose names are imported on first use, so that what needs no torch does not wait for it."""
+"""Packages whose names are imported on first use, so that code without torch starts fast."""
 
 from __future__ import annotations
 

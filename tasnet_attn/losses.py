@@ -1,8 +1,8 @@
 """Losses: ``loss(separation, references, model) -> scalar``, in the waveform or in the representation domain.
 
-Every loss makes a matrix of costs, estimate i against reference j, averages it over the channels C, and then matches:
-named sources keep their order, interchangeable ones (speakers) take the cheapest permutation. The loss of a batch is
-the mean of its items' losses, so it does not matter how a batch is dealt out to processes or accumulated.
+Every loss computes a matrix of costs, estimate i against reference j, averages it over the channels C, and then
+matches: named sources keep their order, interchangeable ones (speakers) get the cheapest permutation. The loss of a
+batch is the mean of its items' losses, so it does not depend on the distribution over processes or on accumulation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_OUTPUTS, MOST_WAYS = 8, 1 << 16  # of MixIT
 
 
 class Loss(Configurable):
-    """A training objective; lower is better. `scale_free`: it does not see the level of the estimates."""
+    """A training objective; lower is better. `scale_free`: it does not depend on the level of the estimates."""
 
     abstract = True
     scale_free = False
@@ -34,7 +34,7 @@ class Loss(Configurable):
         raise NotImplementedError
 
     def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
-        """Whether it can train a model on a data set with references of these names.
+        """Check that it can train a model on a data set with references of these names.
 
         Raises:
             UserError: it cannot.
@@ -46,7 +46,7 @@ class Loss(Configurable):
             )
 
     def matched(self, estimates: Tensor, references: Tensor, model: SourceSeparator) -> Tensor:
-        """What of the estimates [B, S, C, T] belongs to each of the references [B, S, C, T], in their order."""
+        """The estimates [B, S, C, T] in the order of the references [B, S, C, T]."""
         if not model.interchangeable:
             return estimates
         pairs = si_snr(references.unsqueeze(2), estimates.unsqueeze(1)).mean(-1)  # [B, reference, estimate]
@@ -55,7 +55,7 @@ class Loss(Configurable):
 
 
 def widened(x: Tensor) -> Tensor:
-    """In float32, or as it is if that is float64: decibels need more than bfloat16's 8 bits of mantissa."""
+    """In float32 (float64 unchanged): decibels need more than bfloat16's 8 bits of mantissa."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -64,16 +64,16 @@ def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) ->
 
     Args:
         costs: [B, S, S], estimate i (row) against reference j (column).
-        interchangeable: take each item's cheapest permutation.
-        counts: [B, S], weights of the references; None: all equal. A reference of weight 0 costs nothing.
+        interchangeable: use each item's cheapest permutation.
+        counts: [B, S], weights of the references; None: all equal. A reference with weight 0 costs nothing.
 
     Returns:
-        A scalar; an item of which no reference counts adds 0.
+        A scalar; an item whose references all have weight 0 adds 0.
     """
     weights = costs.new_ones(costs.shape[::2]) if counts is None else counts.to(costs)
     costs = costs * weights[:, None, :]
     if interchangeable:
-        gains = -costs.detach().transpose(1, 2).nan_to_num()  # [B, reference, estimate]; a loss of NaN stays one
+        gains = -costs.detach().transpose(1, 2).nan_to_num()  # [B, reference, estimate]; NaN stays NaN
         orders = torch.tensor([best_permutation(item) for item in gains], device=costs.device)
         matched = costs.gather(1, orders.unsqueeze(1)).sum(dim=(1, 2))
     else:
@@ -82,7 +82,7 @@ def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) ->
 
 
 class SISNR(Loss):
-    """Negative SI-SNR, the mean over sources, in dB; silent references are left out.
+    """Negative SI-SNR, the mean over sources, in dB; without silent references.
 
     Args:
         cap: dB that no source's ratio exceeds, see `si_snr`; None: no cap.
@@ -108,9 +108,9 @@ class SISNR(Loss):
 
 
 class Spectral(Loss):
-    """Distance between predicted and true features, every stage matched on its own, summed over the stages.
+    """Distance between predicted and true features, every stage matched separately, summed over the stages.
 
-    The references are encoded with the mixture's scale, so that both sides are in the same units.
+    The references are encoded with the mixture's scale, so that both sides have the same units.
 
     Args:
         distance: "l1", mean absolute, or "l2", mean squared.
@@ -144,17 +144,17 @@ class Spectral(Loss):
 
 
 class MixIT(Loss):
-    """Mixture invariant training: learns from mixtures of mixtures, of which no source is known.
+    """Mixture invariant training: learns from mixtures of mixtures, without known sources.
 
-    The input is the sum of the references, which are mixtures. Each of the model's outputs is given to one of them, in
-    the way of all that makes the loss smallest; an output that is not needed learns to be silent. The loss is the
-    negative SNR in dB, the mean over the references; silent ones are left out.
+    The input is the sum of the references, which are mixtures. Each of the model's outputs is assigned to one of them
+    so that the loss is smallest; unused outputs learn to be silent. The loss is the negative SNR in dB, the mean over
+    the references that are not silent.
 
     Args:
-        cap: dB that no reference's SNR exceeds: the paper's soft threshold.
+        cap: maximum SNR of a reference in dB: the paper's soft threshold.
 
-    Source: Wisdom et al. 2020, arXiv 2006.12701, equations 2 and 3. The paper also projects the outputs, so that they
-    sum up to the input; here that is left to the head.
+    Source: Wisdom et al. 2020, arXiv 2006.12701, equations 2 and 3. The paper also projects the outputs so that they
+    sum to the input; here that is left to the head.
     """
 
     least = {"cap": -math.inf}
@@ -166,7 +166,7 @@ class MixIT(Loss):
         count = len(model.sources)
         if count % 2 or count > MOST_OUTPUTS:
             raise UserError(
-                f"model.sources: MixIT deals {count} out to two mixtures; name an even number, twice as many as a "
+                f"model.sources: MixIT distributes {count} over two mixtures; name an even number, twice as many as a "
                 f"recording has sources, {MOST_OUTPUTS} at most"
             )
 
@@ -180,7 +180,7 @@ class MixIT(Loss):
 
 
 def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
-    """The mean over references and channels of 10 log10(noise / signal + 10 ** (-cap / 10)), dB; no signal, no cost.
+    """The mean over references and channels of 10 log10(noise / signal + 10 ** (-cap / 10)), dB; 0 without a signal.
 
     Args:
         signal: energies [..., R, C].
@@ -193,22 +193,23 @@ def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
 
 
 def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0, empty: bool = True) -> Tensor:
-    """Every estimate given to one reference, and added up there: of all R ** M ways the one of the smallest loss.
+    """Each estimate added to one reference, with the assignment of smallest loss among all R ** M.
 
     Args:
         estimates: [B, M, C, T].
         references: [B, R, C, T].
         cap: of the loss, see `MixIT`.
-        empty: a reference may get none of the estimates, as in the paper; scores need something to measure.
+        empty: a reference may get no estimate, as in the paper; scores need at least one.
 
     Returns:
         [B, R, C, T].
 
     Raises:
-        UserError: more ways than can be tried.
+        UserError: too many assignments to try.
 
-    Source: Wisdom et al. 2020, equation 2. The energies of all errors follow from scalar products of the signals: no
-    remix but the best is made.
+    Source: Wisdom et al. 2020, equation 2. The energies of all errors follow from scalar products of the signals, so
+        only
+    the best remix is computed.
     """
     outputs, mixtures = estimates.shape[1], references.shape[1]
     if mixtures**outputs > MOST_WAYS:

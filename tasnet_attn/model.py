@@ -22,7 +22,7 @@ STEERING = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, lone surrog
 
 
 class Separation(NamedTuple):
-    """What losses need.
+    """The input of losses.
 
     Attributes:
         estimates: [B, S, C, T] waveforms.
@@ -36,7 +36,7 @@ class Separation(NamedTuple):
 
 
 def check_sources(names: Sequence[str]) -> None:
-    """Raise ValueError where names of sources are not different, or cannot name files and table rows.
+    """Raise ValueError if names of sources are not unique, or cannot name files and table rows.
 
     A name is text of 1 to 100 bytes, neither "." nor "..", without slashes and control characters.
     """
@@ -44,13 +44,13 @@ def check_sources(names: Sequence[str]) -> None:
         encoded = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b""
         steers = not isinstance(name, str) or any(unicodedata.category(c) in STEERING or c in "/\\" for c in name)
         if not encoded or len(encoded) > 100 or name in (".", "..") or steers:
-            raise ValueError(f"a source cannot be called {repr(name)[:60]}: names are 1 to 100 bytes of plain text")
+            raise ValueError(f"a source cannot be named {repr(name)[:60]}: names are 1 to 100 bytes of plain text")
     if not names or len(set(names)) != len(names):
         raise ValueError(f"sources must be different names, at least one; got {names}")
 
 
 class Separates(Protocol):
-    """What inference and evaluation ask of a model: `SourceSeparator`, or any other `nn.Module` with these.
+    """The interface that inference and evaluation need: `SourceSeparator`, or any other `nn.Module` with these.
 
     Attributes:
         sources: names, in the order of the outputs.
@@ -67,16 +67,16 @@ class Separates(Protocol):
     stitch: Literal["fade", "middle"]
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor | None:
-        """See `SourceSeparator.clip_scale`; None for models that divide by nothing of the whole clip."""
+        """See `SourceSeparator.clip_scale`; None for models without such a scale."""
 
     def __call__(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
 
 
 class SourceSeparator(Configurable, nn.Module):
-    """A complete separation model; every channel goes through it on its own.
+    """A complete separation model; every channel is processed independently.
 
-    `save_pretrained` and `from_pretrained` are bound by `tasnet_attn.storage`.
+    `tasnet_attn.storage` adds `save_pretrained` and `from_pretrained`.
 
     Args:
         sources: names, in the order of the outputs.
@@ -84,11 +84,11 @@ class SourceSeparator(Configurable, nn.Module):
         encoder: waveform to features.
         separator: called with `n_features` and `n_sources`: the class itself, or a `functools.partial` of it.
         decoder: masked carriers to waveforms.
-        head: what the separator's output means; None: softmax masks.
+        head: the meaning of the separator's output; None: softmax masks.
         interchangeable: the sources have no fixed order (speakers): losses and scores look for the best permutation.
         segment: seconds, for models of fixed length; None: any length.
-        stitch: how inference joins segments: "fade" cross-fades their waveforms, "middle" takes segments that overlap
-            by half and keeps the middle frames of each (STFT models with named sources).
+        stitch: how inference joins segments: "fade" cross-fades their waveforms; "middle" overlaps segments by half and
+            keeps the middle frames of each (STFT models with named sources).
     """
 
     save_pretrained: ClassVar[Callable[..., Path]]
@@ -130,7 +130,7 @@ class SourceSeparator(Configurable, nn.Module):
             )
         self.separator = separator(encoder.n_features, self.head.n_outputs(len(sources)))
         self.decoder = decoder
-        # SI-SNR leaves the outputs' level, and even their sign, open: training measures it (see `SeparationTask`)
+        # SI-SNR does not determine the outputs' level or sign; training measures it (see `SeparationTask`)
         self.gain: Tensor
         self.register_buffer("gain", torch.ones(()))
 
@@ -145,16 +145,16 @@ class SourceSeparator(Configurable, nn.Module):
         return self.encoder.latency if self.causal else None
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor | None:
-        """What a clip of `length` samples in blocks [C, t] is divided by, [C, 1, 1]; None: nothing of the clip."""
+        """The divisor of a clip of `length` samples in blocks [C, t], [C, 1, 1]; None: the model has none."""
         return self.encoder.clip_scale(blocks, length) if self.encoder.clip_scaled else None
 
     def forward(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
-        """[B, C, T] -> [B, S, C, T]; `scale` [B, C]: that of the clip which the mixture is cut out of."""
+        """[B, C, T] -> [B, S, C, T]; `scale` [B, C]: that of the clip from which the mixture is cut."""
         encoded = self._encode(mixture, scale)
         return self._decode(self.separator(encoded.features)[-1], encoded, mixture.shape)
 
     def analyse(self, mixture: Tensor, scale: Tensor | None = None) -> Separation:
-        """`forward` with all that losses compare; mixture [B, C, T]."""
+        """`forward` with everything that losses compare; mixture [B, C, T]."""
         encoded = self._encode(mixture, scale)
         stages = self.separator(encoded.features)
         predictions = [self.head.predict(stage, encoded) for stage in stages]
@@ -173,8 +173,8 @@ class SourceSeparator(Configurable, nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The model's description: `from_config` builds an equal, untrained model from it."""
-        described = describe(self)["init_args"] | {"separator": describe(self.separator)}  # as built, not what built it
-        head = describe(self.head)  # may have been changed since: masks are chosen at evaluation
+        described = describe(self)["init_args"] | {"separator": describe(self.separator)}  # the built one
+        head = describe(self.head)  # may have changed since: evaluation chooses masks
         return described if described["head"] is None and head == describe(Mask()) else described | {"head": head}
 
     @classmethod
@@ -182,11 +182,11 @@ class SourceSeparator(Configurable, nn.Module):
         """Build a model from its description.
 
         Args:
-            config: as `config` returns it, or the `model` section of a YAML file.
+            config: as returned by `config`, or the `model` section of a YAML file.
             classes: your own encoders, separators, heads and decoders that it names.
 
         Raises:
-            UserError: a class that is neither ours nor in `classes`, a misspelt key, a refused value; names its path.
+            UserError: a class that is neither ours nor in `classes`, a misspelt key, an invalid value; names its path.
         """
         if "class_path" in config:
             raise UserError(

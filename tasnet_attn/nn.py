@@ -1,4 +1,4 @@
-"""Layers that several systems share: attention, the transformer layer, positional codes, initialisations.
+"""Layers that several systems share: attention, the transformer layer, positional codes, initialisation.
 
 Shapes: N batch x channels, H heads, L frames, D model width.
 """
@@ -19,22 +19,22 @@ from torch.utils.checkpoint import checkpoint
 from tasnet_attn.errors import at_least
 
 Init = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"]
-BLOCK = 256  # frames that a stream takes at once: large enough to be fast, small against long inputs
-LEAST = 64  # queries in a block of windowed attention: fewer, and the keys are copied too often
-WIDTHS = {"cpu": 1}  # a head is filled up with zeros to a multiple that fused kernels take; on other devices of 8
+BLOCK = 256  # frames per step of a stream: large enough to be fast, small compared with long inputs
+LEAST = 64  # queries in a block of windowed attention: with fewer, keys are copied too often
+WIDTHS = {"cpu": 1}  # heads are zero-padded to a multiple that fused kernels accept; 8 on other devices
 Norm = Literal["post", "pre"]
 FFN = Literal["linear", "lstm"]
-FUSED = 32  # frames from which on a step's attention takes the fused kernel
+FUSED = 32  # frames from which on a step's attention uses the fused kernel
 
 
 class LSTM(nn.LSTM):
-    """nn.LSTM, batch first, that a CPU runs in its weights' precision under autocast too: few have one in bfloat16."""
+    """nn.LSTM, batch first; CPUs run it in its weights' precision also under autocast: few support bfloat16 LSTMs."""
 
     def __init__(self, width: int, hidden: int, n_layers: int = 1, bidirectional: bool = False) -> None:
         super().__init__(width, hidden, n_layers, batch_first=True, bidirectional=bidirectional)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]
-        """[N, L, D] and the state carried in -> [N, L, hidden (x 2)] and the state carried out."""
+        """[N, L, D] and the initial state -> [N, L, hidden (x 2)] and the final state."""
         if x.device.type != "cpu":
             return super().forward(x, state)
         with torch.autocast("cpu", enabled=False):
@@ -47,25 +47,25 @@ class LSTM(nn.LSTM):
 
 
 def steps(cls: type) -> bool:
-    """Whether a class has a `step` that belongs to its `forward`: no subclass wrote the one without the other."""
+    """Whether a class's `step` belongs to its `forward`: no subclass overrides only one of them."""
     depth = {name: next(i for i, c in enumerate(cls.__mro__) if name in vars(c)) for name in ("forward", "step")}
     return depth["step"] <= depth["forward"]
 
 
 def exporting() -> bool:
-    """Whether an exporter follows this call, by torch.jit.trace or torch.export."""
+    """Whether torch.jit.trace or torch.export is recording this call."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def recomputed(on: bool, function: Callable[..., Any], *inputs: Any) -> Any:
-    """What a module, or its method, makes of inputs; in training and if `on`, these alone are kept for the gradients.
+    """A module's (or method's) output; in training and if `on`, only its inputs are kept for the gradients.
 
-    The rest is computed a second time when they are asked for: less memory, one more forward pass, the same numbers.
+    Everything else is recomputed when needed: less memory, one more forward pass, the same numbers.
 
     Args:
         on: the setting `gradient_checkpointing`.
         function: a module or its method.
-        inputs: what it is called with.
+        inputs: of the call.
 
     Source: Chen et al. 2016, arXiv 1604.06174.
     """
@@ -79,7 +79,7 @@ def recomputed(on: bool, function: Callable[..., Any], *inputs: Any) -> Any:
 
 @contextmanager
 def _unmoved(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Running statistics stay as they are: the first pass has moved them."""
+    """Do not update running statistics: the first pass has done so."""
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -91,7 +91,7 @@ def _unmoved(norms: list[_BatchNorm]) -> Iterator[None]:
 
 
 def cut(x: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """`length` places of an axis from `start` on; never all of them to an exporter, for whom that is a special case."""
+    """`length` places of an axis from `start` on; when exporting never the full slice, which is a special case."""
     if exporting():
         x = torch.cat([x, x.narrow(dim, 0, 1)], dim)
     return x.narrow(dim, start, length)
@@ -104,8 +104,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None 
         q: [N, H, L, d].
         k: [N, H, L', d]; with L' > L the queries are the last L of the L' positions.
         v: [N, H, L', d].
-        causal: a frame sees itself and earlier frames only.
-        window: how many frames a frame sees, itself included; without `causal`, as many on the other side.
+        causal: a frame sees only itself and earlier frames.
+        window: number of frames that a frame sees, including itself; without `causal`, as many on the other side.
 
     Returns:
         [N, H, L, d].
@@ -123,7 +123,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, *
     length, offset = q.shape[-2], k.shape[-2] - q.shape[-2]
     if offset == 0 and (window is None or not exporting() and window >= length):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, **how)
-    if window is not None and not exporting():  # to an exporter blocks would fix their number
+    if window is not None and not exporting():  # blocks would have a fixed number in an export
         return _banded(q, k, v, causal, window, **how)
     positions = torch.arange(k.shape[-2], device=q.device)
     mask = _allowed(positions[offset:], positions, causal, window)
@@ -140,19 +140,19 @@ def _allowed(now: Tensor, seen: Tensor, causal: bool, window: int | None) -> Ten
 def _banded(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, **how: Any) -> Tensor:
     """`attend` in a window: blocks of queries, all in one call, each with the keys that it may see.
 
-    (A call for each would train in time that grows with the square of the length: a slice's gradient is as long as the
-    whole.)
+    (With a call for each block, training time would grow with the square of the length: a slice's gradient is as long
+    as the whole.)
     """
     batch, length, offset = len(q), q.shape[-2], k.shape[-2] - q.shape[-2]
     block = min(max(LEAST, window // 2), length)
     count, before, after = -(-length // block), window - 1, 0 if causal else window - 1
-    first, span = offset - before, before + block + after  # the position of the first key; how many each block is given
+    first, span = offset - before, before + block + after  # the position of the first key; the number of keys per block
     ends = -first, first + before + count * block + after - k.shape[-2]
     now, seen = torch.arange(block, device=q.device), torch.arange(span, device=q.device)
     starts = torch.arange(count, device=q.device)[:, None] * block
     keys = first + starts + seen
     mask = _allowed(now + before, seen, causal, window) & ((keys >= 0) & (keys < offset + length))[:, None]
-    mask |= (starts + now >= length)[..., None]  # what is cut off may see anything: nothing at all would be NaN
+    mask |= (starts + now >= length)[..., None]  # padding may see anything; seeing nothing would give NaN
     q = F.pad(q, (0, 0, 0, count * block - length)).unflatten(-2, (count, block))
     k, v = (F.pad(x, (0, 0, *ends)).unfold(-2, span, block).mT for x in (k, v))  # [N, H, count, span, d]
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # [N * count, H, ...]
@@ -162,10 +162,10 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, **how: A
 
 
 class Ring(NamedTuple):
-    """Keys and values of the last frames of a stream: frame f lies in slot f mod R.
+    """Keys and values of the last frames of a stream: frame f is in slot f mod R.
 
-    A step writes the new frames into the ring that it is given. An exported one cannot: it hands out their keys and
-    values alone, [N, H, l, d], and the caller writes them.
+    A step writes the new frames to the given ring buffer. An exported step cannot: it returns only their keys and
+    values, [N, H, l, d], and the caller writes them.
     """
 
     keys: Tensor  # [N, H, R, d]
@@ -177,16 +177,16 @@ def attend_further(
 ) -> tuple[Tensor, Ring]:
     """Causal `attend` on the next frames of a stream.
 
-    For few frames the scores of earlier and of new ones are found apart and joined: no key and no value is copied. For
-    many the fused kernel is worth the copies.
+    For few frames the scores of earlier and new frames are computed separately and joined, which copies no keys or
+    values. For many the fused kernel is faster despite the copies.
 
     Args:
         q: [N, H, l, d].
         k: [N, H, l, d].
         v: [N, H, l, d].
-        ring: of R slots; None of them: nothing but these frames is seen.
-        frame: how many frames came before, an integer without axes.
-        hidden: see `beyond_window`; None: all frames are seen, and the ring holds every one of them, in order.
+        ring: of R slots; R = 0: only these frames are seen.
+        frame: number of frames before, an integer without axes.
+        hidden: see `beyond_window`; None: all frames are seen, and the ring contains all of them in order.
 
     Returns:
         [N, H, l, d], and the ring after these frames.
@@ -220,11 +220,11 @@ def _written(ring: Ring, k: Tensor, v: Tensor, frame: Tensor) -> Ring:
 
 
 def beyond_window(frame: Tensor, length: int, window: int) -> Tensor:
-    """What each of the next frames does not see of a ring and of these frames, [length, window - 1 + length].
+    """Mask of what the next frames do not see, of a ring and of these frames: [length, window - 1 + length].
 
     Args:
-        frame: how many frames came before; what lies in slots that none of them reached is not seen.
-        length: how many come now.
+        frame: number of frames before; slots that none of them has reached are not seen.
+        length: number of frames now.
         window: see `attend`.
     """
     now = frame + torch.arange(length, device=frame.device)
@@ -234,7 +234,7 @@ def beyond_window(frame: Tensor, length: int, window: int) -> Tensor:
 
 
 def _latest(frame: Tensor, slots: Tensor) -> Tensor:
-    """The last frame before `frame` that falls into each slot of a ring; negative: none has."""
+    """The last frame before `frame` in each slot of a ring; negative: none."""
     return frame - 1 - torch.remainder(frame - 1 - slots, len(slots))
 
 
@@ -247,10 +247,10 @@ class TransformerLayer(nn.Module):
         ffn: width of the hidden layer.
         causal: see `attend`.
         window: see `attend`.
-        norm: "post", after each sum, or "pre", before each part; nothing is normalised at the end then.
-        ffn_layer: the hidden layer, "linear" or "lstm", which reads both ways where the attention does (DPTNet: Chen
-            et al. 2020).
-        dropout: on both residual branches. There is none inside the attention: it would leave the fused kernels.
+        norm: "post", after each sum, or "pre", before each part, without a norm at the end.
+        ffn_layer: the hidden layer, "linear" or "lstm", which is bidirectional if the attention is (DPTNet: Chen et al.
+            2020).
+        dropout: on both residual branches; not inside the attention, where it would rule out fused kernels.
 
     Source: Vaswani et al. 2017, section 3.
     """
@@ -290,7 +290,7 @@ class TransformerLayer(nn.Module):
         return self._finished(x, self.attend(q, k, v), None)[0]
 
     def initial_state(self, batch: int) -> Any:
-        """The ring before the first frame, without a window no slots yet; with an LSTM also the LSTM's state."""
+        """The ring before the first frame (no slots yet without a window); with an LSTM also its state."""
         slots = 0 if self.window is None else self.window - 1
         weight = self.project_out.weight
         shape = batch, self.heads, slots, weight.shape[0] // self.heads
@@ -300,7 +300,7 @@ class TransformerLayer(nn.Module):
     def step(self, x: Tensor, state: Any, frame: Tensor, hidden: Tensor | None) -> tuple[Tensor, Any]:
         """`forward` on frames [N, l, D] after `frame` others, whose last ones are in the ring; and the next state.
 
-        `hidden`: see `attend_further`; one for all layers of the same window.
+        `hidden`: see `attend_further`; one for all layers with the same window.
         """
         if not self.causal:
             raise ValueError("attention that sees later frames has no step")
@@ -316,7 +316,7 @@ class TransformerLayer(nn.Module):
         return self.project_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def _finished(self, x: Tensor, attended: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        """What follows the attention [N, H, L, D/H]: output map, residuals, norms, feed-forward with its state."""
+        """The layer after the attention [N, H, L, D/H]: output map, residuals, norms, feed-forward with its state."""
         x = x + self.dropout(self.project_out(attended.transpose(1, 2).flatten(-2)))
         x = x if self.norm_first else self.norm_attention(x)
         y = self.norm_ffn(x) if self.norm_first else x
@@ -326,11 +326,11 @@ class TransformerLayer(nn.Module):
         return (x if self.norm_first else self.norm_ffn(x)), carried
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """`attend` as this layer does it."""
+        """`attend` with this layer's settings."""
         return attend(q, k, v, causal=self.causal, window=self.window)
 
     def initialise(self, init: Init) -> None:
-        """Set the weight matrices by `init`, each of query, key and value map on its own; biases to zero."""
+        """Set the weight matrices by `init`, query, key and value maps separately; biases to zero."""
         set_weight = {
             "xavier_uniform": nn.init.xavier_uniform_,
             "xavier_normal": nn.init.xavier_normal_,

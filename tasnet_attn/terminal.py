@@ -1,4 +1,4 @@
-"""What commands print and how much of it: lines, bars, tables, and the log that takes what libraries say.
+"""The output of commands: levels, lines, bars, tables, and the log for messages of libraries.
 
 Results go to standard output, everything else to standard error.
 """
@@ -18,9 +18,9 @@ from typing import Any
 
 from tasnet_attn.errors import printable
 
-QUIET, NORMAL, VERBOSE = range(3)  # errors and results alone; also what happens; also details and timings
+QUIET, NORMAL, VERBOSE = range(3)  # errors and results only; also progress; also details and timings
 LOG = "log.txt"  # in a command's folder
-EVERY = 30.0  # seconds between two lines that stand for a bar where there is no terminal
+EVERY = 30.0  # seconds between progress lines without a terminal
 
 _level = NORMAL
 _apart: _Libraries | None = None
@@ -28,7 +28,7 @@ _apart: _Libraries | None = None
 
 @contextmanager
 def showing(level: int) -> Iterator[None]:
-    """Inside the block so much is printed, and what libraries say is kept apart."""
+    """Set the level of output inside the block, and keep libraries' messages separate."""
     global _level
     before, _level = _level, level
     try:
@@ -39,25 +39,25 @@ def showing(level: int) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """A line about what happens; above a bar where there is one."""
+    """Print a progress line, above a bar if there is one."""
     if _level > QUIET:
         _print(line)
 
 
 def detail(line: str) -> None:
-    """A line that only `--verbose` prints."""
+    """Print a line only with `--verbose`."""
     if _level >= VERBOSE:
         _print(line)
 
 
 def result(line: str) -> None:
-    """What became of one of several inputs: to standard output, above a bar where there is one."""
+    """Print the result of one of several inputs to standard output, above a bar if there is one."""
     if _level > QUIET:
         _print(line, sys.stdout)
 
 
 def warn(line: str) -> None:
-    """A warning of ours: something that the user should know and may want to change. `--quiet` does not hide it."""
+    """Print one of our warnings, on something that the user may want to change. `--quiet` does not hide it."""
     _print(f"tasnet-attn: warning: {line}")
 
 
@@ -71,12 +71,12 @@ def _print(line: str, stream: Any = None) -> None:
 
 
 def live() -> bool:
-    """Whether bars are drawn: on a terminal, and not with `--quiet`."""
+    """Whether to draw bars: in a terminal and without `--quiet`."""
     return _level > QUIET and sys.stderr.isatty()
 
 
 def quiet() -> bool:
-    """Whether errors and results alone are wanted."""
+    """Whether to print only errors and results."""
     return _level == QUIET
 
 
@@ -84,12 +84,12 @@ def quiet() -> bool:
 
 
 def bar(total: float, unit: str, about: str) -> Any:
-    """A bar with the time left; where there is no terminal, a line now and then. Has `update(n)`; a context manager.
+    """A bar with the remaining time; without a terminal, an occasional line. Has `update(n)`; a context manager.
 
     Args:
-        total: what `update` will come to.
-        unit: of that, like "s" or "files".
-        about: what is being done.
+        total: the sum of all updates.
+        unit: for example "s" or "files".
+        about: the task.
     """
     if not live():
         return _Lines(total, unit, about)
@@ -100,7 +100,7 @@ def bar(total: float, unit: str, about: str) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """As people say it.
+    """A duration in words.
 
     Examples:
         >>> duration(48.2), duration(123), duration(7260)
@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
 
 
 class _Lines:
-    """What `bar` is without a terminal."""
+    """`bar` without a terminal."""
 
     def __init__(self, total: float, unit: str, about: str) -> None:
         self.total, self.unit, self.about, self.n, self.more = total, unit, about, 0.0, ""
@@ -142,12 +142,12 @@ class _Lines:
 
 
 def columns() -> int:
-    """Of the terminal; wide where there is none."""
+    """The terminal's width; wide without a terminal."""
     return shutil.get_terminal_size((100, 24)).columns
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Text in columns, the first to the left, the others to the right; one too wide goes on below itself.
+    """Text in columns, the first to the left, the others to the right; a table that is too wide continues below.
 
     Examples:
         >>> print(table(["", "SDR", "SI-SNRi"], [["vocals", "6.32", "7.1"]], width=14))
@@ -174,11 +174,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
     return "\n\n".join("\n".join(line(row, block) for row in cells) for block in blocks)
 
 
-# ---- what libraries say ---------------------------------------------------------------------------------------------
+# ---- messages of libraries ------------------------------------------------------------------------------------------
 
 
 class _Libraries(logging.Handler):
-    """Takes what libraries warn of and log: to a file once one is known, with `--verbose` also to the terminal."""
+    """Collects libraries' warnings and log lines: to a file once it is known, with `--verbose` to the terminal too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class _Libraries(logging.Handler):
         self.write()
 
     def write(self) -> None:
-        """What waits, to the file. A full disk ends the command elsewhere, with its own line."""
+        """Write waiting lines to the file. A full disk ends the command elsewhere, with its own message."""
         if self.file is not None and self.waiting and self.file.parent.is_dir():
             with suppress(OSError), self.file.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("".join(f"{line}\n" for line in self.waiting))
@@ -202,12 +202,12 @@ class _Libraries(logging.Handler):
     def warned(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
     ) -> None:
-        """In the place of `warnings.showwarning`."""
+        """Replaces `warnings.showwarning`."""
         text = f"{filename}:{lineno}: {category.__name__}: {message}"
         self.handle(logging.LogRecord("warnings", logging.WARNING, filename, lineno, text, None, None))
 
     def ended(self, thread: threading.ExceptHookArgs) -> None:
-        """In the place of `threading.excepthook`: ours hand their errors on, a library's thread writes tracebacks."""
+        """Replaces `threading.excepthook`: our threads pass their errors on, libraries' threads print tracebacks."""
         raised = (thread.exc_type, thread.exc_value or thread.exc_type(), thread.exc_traceback)
         text = f"{thread.thread and thread.thread.name} ended"
         self.handle(logging.LogRecord("threading", logging.ERROR, __file__, 0, text, None, raised))
@@ -215,7 +215,7 @@ class _Libraries(logging.Handler):
 
 @contextmanager
 def libraries_apart() -> Iterator[None]:
-    """Inside the block, warnings and log lines of libraries wait for a `log`; the terminal gets none."""
+    """Inside the block, libraries' warnings and log lines wait for a `log` instead of going to the terminal."""
     global _apart
     if _apart is not None:
         yield
@@ -245,9 +245,9 @@ def libraries_apart() -> Iterator[None]:
 
 @contextmanager
 def log(file: Path) -> Iterator[None]:
-    """Inside the block, what libraries said since the command began, and what they say, goes to the end of this file.
+    """Inside the block, libraries' messages since the command began, and new ones, are appended to this file.
 
-    The file is made when there is something to write and its folder exists; of nested blocks the outermost counts.
+    The file is created when there is something to write and its folder exists; of nested blocks the outermost counts.
     """
     if _apart is None or _apart.file is not None:
         yield
@@ -262,7 +262,7 @@ def log(file: Path) -> Iterator[None]:
 
 
 def log_file() -> Path | None:
-    """Where what libraries say goes now; None: nowhere."""
+    """The present log file; None: there is none."""
     return None if _apart is None else _apart.file
 
 
@@ -270,7 +270,7 @@ _kept = ExitStack()
 
 
 def serve(file: Path | None) -> None:
-    """Of a process that works for a command, until it ends: what libraries say goes where the command's does."""
+    """For a command's subprocess, until it ends: libraries' messages go to the command's log."""
     _kept.enter_context(libraries_apart())
     if file is not None:
         _kept.enter_context(log(file))

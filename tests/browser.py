@@ -10,7 +10,7 @@ from pathlib import Path
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 
-SWITCHES = (  # it runs as root too, has no GPU, and asks the network for nothing of its own accord
+SWITCHES = (  # it runs as root too, has no GPU, and makes no network requests of its own
     *("no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio", "no-first-run", "disable-quic"),
     *("autoplay-policy=no-user-gesture-required", "disable-background-networking", "disable-component-update"),
     "disable-sync",

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two busy cores otherwise wait for each other
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch: two threads otherwise spin while they wait
 
 import importlib.util
 import io
@@ -46,7 +46,7 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def recipe_script(name):
-    """A script of a recipe, like "debian2mix/local/prepare.py", as a module of its own, found beside its neighbours."""
+    """A script of a recipe, like "debian2mix/local/prepare.py", as a separate module that finds its neighbours."""
     file = ROOT / "recipes" / name
     module_name = "recipes." + ".".join(file.relative_to(ROOT / "recipes").with_suffix("").parts)
     if module_name not in sys.modules:

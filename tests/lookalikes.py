@@ -144,7 +144,7 @@ def write_stem_folders(root, lengths=(3000, 5000), split="train", rate=8000, cha
 
 
 def write_everything(root):
-    """A folder `data` for every recipe, as it would stand beside `exp`."""
+    """A folder `data` for every recipe, as next to `exp`."""
     data, second = root / "data", 44_100
     for layout, name in (("stems", "MUSDB18"), ("hq", "MUSDB18-HQ")):
         songs = [VALIDATION[0], "Song 1", "Song 2", "Song 3"]

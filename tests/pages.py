@@ -22,7 +22,7 @@ BRIEF = {  # what makes a page's training short
 
 
 class Page:
-    """A page's blocks; `short` says what to put in the place of a setting so that a training is brief."""
+    """A page's blocks; `short` gives replacements of settings for a short training."""
 
     def __init__(self, name, short):
         text = (ROOT / "docs" / name).read_text()

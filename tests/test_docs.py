@@ -63,7 +63,7 @@ def commands(line):
 
 
 def ours(page):
-    """The page's calls of `tasnet-attn` that stand in blocks, arguments each; those of synopses stand apart."""
+    """The arguments of the page's calls of `tasnet-attn` in blocks, without synopses."""
     for line in lines(page):
         if line.lstrip().startswith("tasnet-attn") and SYNOPSIS.search(line.partition(" #")[0]):
             continue
@@ -123,7 +123,7 @@ def test_commands_are_understood(page, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "train" in PAGES[page] or "run.sh" in PAGES[page]])
 def test_trainings_are_understood(page):
-    """Every key and value, on the files that are named; the demo's stand in for the reader's."""
+    """Every key and value, on the named files; the demo's replace the reader's."""
     from tasnet_attn.training.command import parse
     from tasnet_attn.training.resuming import ways
 

@@ -148,7 +148,7 @@ def test_what_a_users_forward_raises_is_a_traceback_with_their_file(folder):
     )
     config.import_modules(["my_separator", "broken_sep"])
     description = tasnet_model().config | {"separator": "broken_sep.Broken"}
-    model = SourceSeparator.from_config(description)  # no constructor of its own
+    model = SourceSeparator.from_config(description)  # without its own constructor
     assert model.config["separator"]["init_args"] == {"width": 64, "depth": 4}
     with pytest.raises(AttributeError) as raised:
         model(torch.zeros(1, 1, 100))
@@ -170,7 +170,7 @@ def test_two_of_a_users_classes_of_one_name(folder):
 
 @pytest.fixture
 def elsewhere(folder):
-    """A module that nobody imported, beside a model file and configurations that name its classes."""
+    """A module that is not imported, with a model file and configurations that name its classes."""
     (folder / "elsewhere.py").write_text("raise SystemExit('imported')\n")
     model = tasnet_model()
     described = model.config | {"separator": {"class_path": "elsewhere.Mine", "init_args": {}}}

@@ -207,7 +207,7 @@ def test_mixit_s_gradients_are_the_differences_and_silence_costs_nothing():
 def test_mixit_takes_an_even_number_of_outputs(names):
     model = tasnet_model()
     model.sources = list(names)
-    with pytest.raises(UserError, match=f"model.sources: MixIT deals {len(names)} out to two mixtures") as refused:
+    with pytest.raises(UserError, match=f"model.sources: MixIT distributes {len(names)} over two mixtures") as refused:
         MixIT().check(model, ["mixture1", "mixture2"])
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match="task.loss: SISNR needs a reference for each of the model's"):

@@ -240,8 +240,8 @@ def test_loading_unpickles_nothing(tmp_path):
         (lambda c: c.update(sample_rat=3), r"model\.sample_rat.*did you mean 'sample_rate'"),
         (lambda c: c["separator"]["init_args"].update(heads=3), r"model\.separator: LTL: heads 3 must divide"),
         (lambda c: c["separator"].update(clas=1), r"model\.separator: unexpected key 'clas'"),
-        (lambda c: c["encoder"].update(class_path="os.system"), r"model\.encoder: no class 'os\.system' is known"),
-        (lambda c: c.pop("encoder"), r"model\.encoder: SourceSeparator needs it; set it"),
+        (lambda c: c["encoder"].update(class_path="os.system"), r"model\.encoder: unknown class 'os\.system'"),
+        (lambda c: c.pop("encoder"), r"model\.encoder: SourceSeparator requires it; set it"),
         (lambda c: c.update(sources=["a", "a"]), "different names"),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_folder_that_is_removed_while_a_corpus_is_built(tmp_path, capsys, monk
     assert error.count("\n") == 1 and ("No such file or directory" in error or "files were removed" in error)
 
 
-REMOVED = [  # the words, and what is about to run when the folder goes; report and check-data make it anew
+REMOVED = [  # the words, and what is about to run when the folder goes; report and check-data create it again
     (EVALUATE, "tasnet_attn.evaluation.systems.System.estimate"),
     (EVALUATE, "tasnet_attn.evaluation.command.write_tables"),
     (("export", "MODEL", "--out", "BELOW_NEW"), "tasnet_attn.exporting.command.parity"),
@@ -277,4 +277,4 @@ def test_one_at_a_time_builds_a_corpus(tmp_path, capsys, builder):
     with FileLock(lock):
         assert builder.main(["--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and f"{out}: another process builds into this folder" in error
+    assert error.count("\n") == 1 and f"{out}: another process is building in this folder" in error

@@ -30,7 +30,7 @@ IMPORTED = (
 
 @contextmanager
 def warm_python(folder):
-    """A server with its socket in `folder`; gives the path of an executable that stands for Python."""
+    """A server with its socket in `folder`; yields the path of an executable that acts as Python."""
     address, executable = str(folder / "socket"), folder / "python"
     executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" ask "{address}" "$@"\n')
     executable.chmod(0o755)
@@ -76,7 +76,7 @@ def serve(address):
 def run(arguments):
     """Run a module as the main program, and end without taking everything imported down again: that takes longer."""
     sys.argv, status = arguments, 0
-    # after a fork torch makes its thread pool anew, on the first call of this: several threads at once would break it
+    # after a fork torch creates its thread pool again on the first call of this: several threads at once would break it
     importlib.import_module("torch").set_num_threads(1)
     try:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

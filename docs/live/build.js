@@ -1,5 +1,5 @@
 // node build.js [--model MODEL.step.onnx] [--out FILE.html]
-// Puts the page, ONNX Runtime and a model into one file that works from file://, where nothing can be fetched.
+// Puts the page, ONNX Runtime and a model into one file that works from file://, where nothing can be loaded by URL.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -11,7 +11,7 @@ import { command } from "./command.js";
 import { readStep } from "./model.js";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const RUNTIME = join(HERE, "node_modules/onnxruntime-web/dist"); // what runs on WebAssembly alone
+const RUNTIME = join(HERE, "node_modules/onnxruntime-web/dist"); // runs on WebAssembly only
 const PACKAGES = { "onnxruntime-web": join(RUNTIME, "ort.wasm.bundle.min.mjs") };
 
 /** A module's text in which every module that it imports is a data: URL. */
@@ -25,7 +25,7 @@ function dataURL(file) {
   return `data:text/javascript;base64,${Buffer.from(inlined(file)).toString("base64")}`;
 }
 
-/** A classic script: from file:// Chromium starts no module as a worker. It keeps what is said before the module is there. */
+/** A classic script: from file:// Chromium starts no module as a worker. It keeps messages until the module has loaded. */
 function started(file) {
   return `const early = [];
 onmessage = (event) => early.push(event);

@@ -6,7 +6,7 @@ export async function command(main) {
   try {
     await main();
   } catch (error) {
-    if (!(error instanceof Mistake || error.syscall)) throw error; // with a syscall: a file that is not there
+    if (!(error instanceof Mistake || error.syscall)) throw error; // with a syscall: a missing file
     console.error(error.message);
     process.exitCode = 2;
   }

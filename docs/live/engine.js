@@ -1,4 +1,4 @@
-// The page's side of the worker: a model is loaded into it, and streams run there.
+// The page's side of the worker: it loads a model and runs streams.
 
 import { Mistake } from "./step.js";
 
@@ -26,15 +26,15 @@ export class Engine {
     } catch (error) {
       throw new Mistake(`${name} cannot be run: ${error.message.split("\n")[0]}`);
     }
-    this.runtime = undefined; // the worker has it now
+    this.runtime = undefined; // the worker owns it now
     this.about = about;
   }
 
-  /** A new stream, and the end of the one before: `feed` and `flush` as step.js has them. */
+  /** A new stream, which ends the previous one: `feed` and `flush` as in step.js. */
   async stream(channels) {
     const turn = (this.turn = Symbol("stream"));
     const call = (name, ...given) => {
-      if (turn !== this.turn) throw new Mistake("it was ended: another sound has begun");
+      if (turn !== this.turn) throw new Mistake("stopped: another sound was started");
       return this.#call(name, ...given);
     };
     await call("start", this.about, channels);

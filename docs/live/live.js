@@ -1,4 +1,4 @@
-// The page: what is chosen, what runs, what is heard. The sums are done in the worker.
+// The page: choices, progress and playback. The worker does the computation.
 
 import { Engine } from "./engine.js";
 import { Microphone } from "./microphone.js";
@@ -13,8 +13,8 @@ const MIXTURE = "Mixture";
 const COLUMNS = 480; // of a waveform, as its viewBox in index.html
 
 const at = (id) => document.getElementById(id);
-const page = { engine: null, player: null, task: null, microphone: null }; // task: what runs now; another one ends it
-globalThis.live = page; // for whoever drives the page from outside, like its test
+const page = { engine: null, player: null, task: null, microphone: null }; // task: the running one; a new one ends it
+globalThis.live = page; // for control from outside, for example by tests
 
 // ---- model ----------------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ async function record() {
 
   function tell(delay, gaps) {
     const behind = (captured - given - blockSize()) / rate;
-    const late = behind > 1 ? `This device is ${behind.toFixed(0)} s behind; the recording will be whole. ` : "";
+    const late = behind > 1 ? `This device is ${behind.toFixed(0)} s behind; the recording will be complete. ` : "";
     const now = delay === null ? "It is recorded." : `It is recorded, and heard ${Math.round(1000 * delay)} ms late.`;
     at("live-state").textContent = `${late}${now}${gaps ? ` Gaps: ${gaps}.` : ""}`;
   }
@@ -139,7 +139,7 @@ async function record() {
   at("stop").focus();
 }
 
-/** Radio buttons; returns a function that tells which one is chosen. */
+/** Radio buttons; returns a function for the chosen one. */
 function choices(id, names) {
   const inputs = names.map((name, index) => {
     const [label, input] = [document.createElement("label"), document.createElement("input")];
@@ -151,7 +151,7 @@ function choices(id, names) {
   return () => inputs.findIndex((label) => label.firstChild.checked);
 }
 
-// ---- what came out --------------------------------------------------------------------------------------------------
+// ---- results ---------------------------------------------------------------------------------------------------------
 
 function show(name, mixture, stems, { sources, sample_rate: rate }, about) {
   page.player?.close();
@@ -216,12 +216,12 @@ function download(name, bytes) {
 // ---- hands ----------------------------------------------------------------------------------------------------------
 
 function report(error) {
-  at("error").textContent = error instanceof Mistake ? error.message : `This is a fault of the page: ${error.message}`;
+  at("error").textContent = error instanceof Mistake ? error.message : `This is a bug of the page: ${error.message}`;
   at("error").hidden = false;
   if (!(error instanceof Mistake)) console.error(error);
 }
 
-/** Does it, and says what went wrong. */
+/** Runs a function and shows its errors. */
 async function attempt(work) {
   at("error").hidden = true;
   try {

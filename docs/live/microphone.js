@@ -1,4 +1,4 @@
-// The microphone in blocks, at a model's rate, and a way back to the ear.
+// The microphone in blocks, at a model's rate, and playback.
 
 import { Mistake } from "./step.js";
 

@@ -1,4 +1,4 @@
-// What a step's file says of itself. ONNX Runtime for the web hands no metadata out, so they are read from the bytes.
+// The metadata of a step's file. ONNX Runtime for the web does not expose them, so they are read from the bytes.
 
 import { Mistake } from "./step.js";
 
@@ -42,7 +42,7 @@ function metadata(bytes) {
   return null;
 }
 
-/** Fields of a protobuf message that have a length, [number, bytes]; ends where it is none. */
+/** Fields of a protobuf message that have a length, [number, bytes]. */
 function* fields(bytes) {
   let at = 0;
   function integer() {

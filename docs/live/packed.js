@@ -1,6 +1,6 @@
-// What build.js has put into the page beside its own code.
+// The data that build.js has packed into the page.
 
-/** The bytes of an element, or null where there is no such element. */
+/** The bytes of an element, or null if there is no such element. */
 export async function unpacked(id) {
   const element = document.getElementById(id);
   if (!element) return null;

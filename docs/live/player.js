@@ -1,6 +1,6 @@
-// Signals of one length that share a position: all run together, one is heard, so a switch loses no sample.
+// Signals of one length that share a position: all run together and one is heard, so switching loses no sample.
 
-const FADE = 0.01; // seconds of a switch: without, it clicks
+const FADE = 0.01; // seconds of a cross-fade, to avoid clicks
 
 export class Player {
   /** signals: a Map of names to signals; changed: called whenever it starts, stops or another signal is heard. */

@@ -1,5 +1,5 @@
 // node separate.js MODEL.step.onnx SONG.wav FOLDER [SAMPLES_PER_BLOCK] -> FOLDER/SOURCE.wav, ...
-// The page's own host of the step in Node; prints how many times faster than the sound it was.
+// The page's host of the step, in Node; prints the speed relative to real time.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";

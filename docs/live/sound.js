@@ -1,4 +1,4 @@
-// Sound files as the browser decodes them, and what a signal looks like.
+// Decoding sound files with the browser, and drawing signals.
 
 import { Mistake } from "./step.js";
 

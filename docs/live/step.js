@@ -1,9 +1,9 @@
-// The host of a step that `tasnet-attn export MODEL --to onnx-step` writes: blocks of sound in, their sources out.
-// The page's worker, Node and the tests run this same code. A signal is an array of Float32Arrays, one per channel.
+// The host of a step written by `tasnet-attn export MODEL --to onnx-step`: from blocks of sound to their sources.
+// The page's worker, Node and the tests run this code. A signal is an array of Float32Arrays, one per channel.
 
-export const FRAMES = 64; // of a block: with fewer, WebAssembly does not keep up with the sound
+export const FRAMES = 64; // of a block: with fewer, WebAssembly is slower than real time
 
-/** What a user can put right; its message is one line. */
+/** A user's mistake; its message is one line. */
 export class Mistake extends Error {}
 
 const ARRAYS = { float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, bool: Uint8Array };
@@ -30,16 +30,16 @@ export class Stream {
     this.waiting = Array.from({ length: channels }, () => new Float32Array(0));
     this.fed = 0;
     this.frames = 0;
-    this.given = -this.step.delay; // what lies before the beginning is not handed out
+    this.given = -this.step.delay; // samples before the beginning are not returned
   }
 
-  /** The next samples, any number of them -> what they complete: a signal for each source, perhaps of no samples. */
+  /** Any number of next samples -> the samples that they complete: a signal for each source, possibly empty. */
   async feed(signal) {
     this.fed += signal[0].length;
     return this.#advance(signal, Infinity);
   }
 
-  /** The rest, so that all that came out is as long as all that went in. */
+  /** The remaining samples, so that the output is as long as the input. */
   async flush() {
     const { stride, lead, trail } = this.step;
     const frames = this.fed ? Math.max(1, Math.floor((this.fed + trail) / stride)) : 0;
@@ -71,7 +71,7 @@ export class Stream {
     return this.#cut(outputs.estimates.data, end);
   }
 
-  /** The first samples of all stand where the encoder's memory ends. */
+  /** The very first samples go to the end of the encoder's memory. */
   #begin(first) {
     const { data, dims } = this.state.encoder;
     first.forEach((samples, channel) => data.set(samples, (channel + 1) * dims[1] - samples.length));
@@ -83,7 +83,7 @@ export class Stream {
     return taken;
   }
 
-  /** What the decoder holds of frames that overlap the end: a waveform, and the windows that it is divided by. */
+  /** The decoder's remainder of frames that overlap the end: a waveform, and the windows that divide it. */
   #rest() {
     const [waveform, weights] = this.step.rest.map((name) => this.state[name].data);
     return waveform.map((value, i) => (this.step.gain * value) / Math.max(weights[i % weights.length], this.step.floor));
@@ -107,7 +107,7 @@ export class Stream {
   }
 }
 
-/** The new frames, of which the first is `frame`, into a ring of the last ones: frame f goes to slot f mod R. */
+/** Write the new frames, the first of which is `frame`, to the ring buffer: frame f goes to slot f mod R. */
 function write(ring, frames, axis, frame) {
   const product = (sizes) => sizes.reduce((all, size) => all * size, 1);
   const [slots, count] = [ring.dims[axis], frames.dims[axis]];
@@ -120,7 +120,7 @@ function write(ring, frames, axis, frame) {
   }
 }
 
-/** A whole signal through a stream (or what has its `feed` and `flush`), by blocks of `size` samples: yields each part. */
+/** A whole signal through a stream (or an object with its `feed` and `flush`), by blocks of `size` samples: yields each part. */
 export async function* separated(stream, signal, size) {
   for (let start = 0; start < signal[0].length; start += size) {
     yield await stream.feed(signal.map((samples) => samples.slice(start, start + size)));

@@ -1,4 +1,4 @@
-// Wav files: written as 32-bit float, so that nothing is rounded or clipped; read as Node needs them.
+// Wav files: written as 32-bit float, so that nothing is rounded or clipped; read for Node.
 
 import { Mistake } from "./step.js";
 

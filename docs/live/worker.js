@@ -8,7 +8,7 @@ let session, stream;
 
 const answers = {
   async load(model, runtime) {
-    ort.env.wasm.numThreads = 1; // more need headers that a file has not
+    ort.env.wasm.numThreads = 1; // more need HTTP headers, which a file does not have
     ort.env.wasm.wasmBinary ??= runtime;
     const next = await ort.InferenceSession.create(model);
     await session?.release();

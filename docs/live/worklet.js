@@ -1,10 +1,10 @@
-// On the audio thread: hands the microphone out in blocks, and plays what comes back.
+// On the audio thread: passes the microphone on in blocks and plays the output.
 
 class Live extends AudioWorkletProcessor {
   constructor({ processorOptions: { block, reserve } }) {
     super();
     this.block = new Float32Array(block);
-    this.reserve = reserve; // samples that wait before playing begins, against gaps
+    this.reserve = reserve; // samples to buffer before playing, against gaps
     this.filled = 0;
     this.captured = 0;
     this.queue = []; // [position in the stream, samples]

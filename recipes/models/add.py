@@ -16,13 +16,13 @@ from tasnet_attn.errors import UserError  # noqa: E402
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `add.py` and `ship.py` both take."""
+    """Options of `add.py` and `ship.py`."""
     parser.add_argument("run", metavar="MODEL", help="a run folder, a checkpoint or a model file")
     help = "a test set's name, and the folder of evaluate that scored it; may be given several times"
     parser.add_argument("--set", action="append", required=True, metavar="NAME=FOLDER", dest="sets", help=help)
-    parser.add_argument("--source", help="of named sources: the one that is told (default: the mean of all)")
-    parser.add_argument("--cost", required=True, help="what the training took, in words")
-    parser.add_argument("--family", help="what the paper's claims call it: TasNet, 1_trans_0, 2_trans_0, ...")
+    parser.add_argument("--source", help="for named sources: the one to report (default: the mean of all)")
+    parser.add_argument("--cost", required=True, help="cost of the training, in words")
+    parser.add_argument("--family", help="its name in the paper's claims: TasNet, 1_trans_0, 2_trans_0, ...")
     parser.add_argument("--budget", help="in words; claims compare systems of one budget")
 
 
@@ -36,7 +36,7 @@ def rows_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     for given in options.sets:
         name, equals, folder = given.rpartition("=")
         if not equals:
-            raise UserError(f"--set {given}: is not NAME=FOLDER")
+            raise UserError(f"--set {given}: must be NAME=FOLDER")
         found.append(rows.row_of(Path(folder), name, options.source))
     return found
 

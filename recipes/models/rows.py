@@ -1,6 +1,6 @@
-"""Saved rows: what a trained system reached on test sets, track by track, so that tables are made of files in here.
+"""Saved rows: a trained system's scores on test sets, track by track, so that tables can be made from these files.
 
-`rows/<system>.json` holds for every set the tracks' SI-SNRi and SDR in dB, in the order of the tracks' names.
+`rows/<system>.json` has for every set the tracks' SI-SNRi and SDR in dB, in the order of the tracks' names.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ METRICS = ("SI-SNRi", "SDR")
 
 
 def row_of(folder: Path, corpus: str, source: str | None = None) -> dict[str, Any]:
-    """A set's row, of a folder of `tasnet-attn evaluate`.
+    """A set's row, from a folder of `tasnet-attn evaluate`.
 
     Args:
         folder: the scores.
-        corpus: what the set is called.
+        corpus: the set's name.
         source: of named sources; None: the mean over a track's sources.
 
     Raises:
@@ -58,7 +58,7 @@ def interval(values: list[float]) -> dict[str, float]:
 
 
 def figures(row: dict[str, Any]) -> dict[str, Any]:
-    """What tables and headers say of a row: the metrics and the share better than the mixture, with intervals."""
+    """A row's figures for tables and headers: the metrics and the share better than the mixture, with intervals."""
     better = [float(value > 0) for value in row["SI-SNRi"]]
     return {
         "corpus": row["corpus"],
@@ -71,7 +71,7 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
 def paired(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> dict[str, float] | None:
     """SI-SNRi of one row minus another's on the same tracks: mean, 95 % bootstrap interval, Wilcoxon's p.
 
-    None if they are not of the same tracks.
+    None if the tracks differ.
     """
     if one["tracks"] != other["tracks"]:
         return None
@@ -81,7 +81,7 @@ def paired(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> dict[st
 
 
 def real_time_factor(model: Any, seconds: float = 10.0) -> float:
-    """Seconds that one thread takes for a second of one channel, the best of three."""
+    """Seconds of one thread per second of one channel, the best of three."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     noise = 0.1 * torch.randn(1, round(seconds * model.sample_rate), generator=torch.Generator().manual_seed(0))
@@ -95,14 +95,14 @@ def real_time_factor(model: Any, seconds: float = 10.0) -> float:
 
 
 def save(system: str, run: str, rows: list[dict[str, Any]], cost: str, **about: Any) -> Path:
-    """Keep a system's rows; those of other sets that it has already stay.
+    """Store a system's rows, keeping those of its other sets.
 
     Args:
         system: its name in tables.
-        run: what `load` takes; parameters and speed are its own.
+        run: see `load`; for parameters and speed.
         rows: see `row_of`.
-        cost: what its training took, in words.
-        about: what else to keep: a family, a seed, a remark.
+        cost: of its training, in words.
+        about: more to store: a family, a seed, a remark.
     """
     model = load(run)
     file = ROWS / f"{file_name(system)}.json"

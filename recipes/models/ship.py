@@ -1,6 +1,6 @@
-"""Make a model that ships: half precision, a header that says what it is, a card, a checksum, a row of docs/results.md.
+"""Make a model that ships: half precision, a header with its facts, a card, a checksum, a row of docs/results.md.
 
-The model is proved to compute what the run computes. README.md has an example.
+The file is verified against the run. README.md has an example.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tasnet_attn.storage.hub import card  # noqa: E402
 from tasnet_attn.storage.shipped import FOLDER, write_sum  # noqa: E402
 from tasnet_attn.storage.tensors import read_facts  # noqa: E402
 
-LARGEST = 16e6  # bytes of a model that ships
+LARGEST = 16e6  # largest size of a shipped model, bytes
 
 
 def ship(options: argparse.Namespace) -> Path:
     """Write the model, its card, its checksum and its row.
 
     Raises:
-        UserError: no scores, no credits, too large a file, or one that computes something else than the run.
+        UserError: no scores, no credits, too large a file, or outputs that differ from the run's.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", options.name):
         raise UserError(f"{options.name}: a name has small letters, digits and hyphens, like speech-8k")
@@ -68,13 +68,13 @@ def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python recipes/models/ship.py", description=__doc__.split("\n")[0])
     arguments(parser)
-    parser.add_argument("name", metavar="NAME", help="what users call it, like speech-8k")
+    parser.add_argument("name", metavar="NAME", help="its name for users, like speech-8k")
     parser.add_argument("--licence", required=True, help="of the weights")
-    help = "whose data, under which licences: a corpus's CREDITS.md; may be given several times"
+    help = "sources and licences of the data: a corpus's CREDITS.md; may be given several times"
     parser.add_argument("--credits", action="append", type=Path, required=True, metavar="FILE", help=help)
     help = "where it fails, a sentence for the card; may be given several times"
     parser.add_argument("--fails", action="append", required=True, metavar="TEXT", help=help)
-    help = "an .ogg of some seconds that the demo lets it separate; say whose it is in a file of --credits"
+    help = "an .ogg of some seconds for the demo; credit it in a file of --credits"
     parser.add_argument("--clip", type=Path, metavar="FILE", help=help)
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="default: the package's folder")
     options = parser.parse_args(given)

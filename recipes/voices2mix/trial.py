@@ -2,7 +2,7 @@
 
     python recipes/voices2mix/trial.py recipes/voices2mix/trial.yml [--out DIR] [--jobs N] [--only CELL ...]
 
-Stop it at any time; the same command goes on. Cells that are not trained yet are left out of the table.
+Stop it at any time and run the same command to resume. The table has only trained cells.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SETS = {"known voices": "dev", "strangers": "dev-speakers"}
 
 
 def scored(run: sweep.Run, data: Path, root: Path) -> dict[str, dict]:
-    """The rows of a trained cell on both sets; what is scored already is not scored again."""
+    """The rows of a trained cell on both sets; existing scores are kept."""
     found = {}
     for name, subset in SETS.items():
         out = run.trained / subset
@@ -41,7 +41,7 @@ def scored(run: sweep.Run, data: Path, root: Path) -> dict[str, dict]:
 
 
 def table(found: dict[str, dict[str, dict]]) -> str:
-    """Cells by their score on strangers, each beside the first one of the sweep."""
+    """Cells by their score on unseen speakers, each compared with the first one of the sweep."""
     first = next(iter(found.values()))
     lines = [f"| cell | {' | '.join(f'{name}, SI-SNRi, dB' for name in SETS)} | strangers, minus the first cell, dB |"]
     lines.append("|---" * (len(SETS) + 2) + "|")
@@ -60,7 +60,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("sweep", type=Path, help="trial.yml or longer.yml")
     parser.add_argument("--out", type=Path, help="the folder; default: exp/voices2mix_<the sweep's name>")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
-    parser.add_argument("--only", nargs="+", default=(), metavar="CELL", help="train these alone: names or patterns")
+    parser.add_argument("--only", nargs="+", default=(), metavar="CELL", help="train only these: names or patterns")
     parser.add_argument("--root", type=Path, default=Path("data/debian2mix"), help="the corpus of both sets")
     options = parser.parse_args(given)
     out = options.out or Path("exp") / f"voices2mix_{options.sweep.stem}"

@@ -4,4 +4,4 @@ from tasnet_attn.lazily import attributes
 
 __all__ = ["ablate"]
 
-__getattr__ = attributes(__name__, {"ablate": "command"})  # `ablation.worker` needs no tables and no figures
+__getattr__ = attributes(__name__, {"ablate": "command"})  # `ablation.worker` needs neither tables nor figures

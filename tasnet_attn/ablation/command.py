@@ -1,4 +1,4 @@
-"""`tasnet-attn ablate`: a sweep file in, tables with statistics and figures out; it goes on where it was."""
+"""`tasnet-attn ablate`: runs a sweep file, writes tables with statistics and figures, and resumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
 from tasnet_attn.files import holding, touching, write_text
 
-BUSY = "another `ablate` is at work in this folder; wait for it, or give another --out"
+BUSY = "another `ablate` is using this folder; wait for it, or give another --out"
 
 
 def ablate(
@@ -39,21 +39,21 @@ def ablate(
     Args:
         sweep: the sweep file.
         out: the folder; None: `exp/<folder of the sweep file>_<its name>`.
-        jobs: cells at a time, on this machine.
-        ray: address of a Ray cluster that runs them instead.
-        gpus: of a cell on the Ray cluster; fractions share one.
-        dry_run: print cells, what they cost, and commands; write nothing.
-        only: train the cells of these names or patterns alone; the report has all that are done.
+        jobs: number of runs at a time, on this machine.
+        ray: address of a Ray cluster to use instead.
+        gpus: GPUs per run on the Ray cluster; fractions share one.
+        dry_run: print cells, their cost, and commands; write nothing.
+        only: train only the cells with these names or patterns; the report has all finished cells.
 
     Returns:
-        The exit status: 0, or 1 if a cell failed.
+        The exit status: 0, or 1 if a run failed.
 
     Raises:
         UserError: a bad sweep file, or a folder that cannot be written or is in use.
     """
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
-    require("matplotlib")  # not only when days of training are over
+    require("matplotlib")  # fail now, not after days of training
     checked = sweeps.read(sweep)
     out = out or Path("exp") / f"{sweep.absolute().parent.name}_{sweep.stem}"
     cells = checked.chosen(only) if only else checked.cells
@@ -70,7 +70,7 @@ def ablate(
         try:
             statuses = perform_all(runs, checked, pool, display, cells)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on", file=sys.stderr)
+            print("stopped; run the same command to resume", file=sys.stderr)
             return 130
         finally:
             pool.close()
@@ -81,10 +81,10 @@ def ablate(
 
 
 def _check_there(runs: Sequence[Run], statuses: dict[str, Status]) -> None:
-    """A folder that somebody removed meanwhile must not read as a sweep that found nothing."""
+    """If the folder was removed meanwhile, the sweep must not report empty results."""
     for run in runs:
         if statuses[run.name].state == "finished" and read_result(run) is None:
-            raise UserError(f"{run.folder}: removed while the sweep ran; the same command runs it again", status=1)
+            raise UserError(f"{run.folder}: removed while the sweep ran; run the same command again", status=1)
 
 
 def _print_cells(sweep: Sweep, say: Callable[[str], None]) -> None:
@@ -112,12 +112,12 @@ def _report(sweep: Sweep, runs: Sequence[Run], out: Path, statuses: dict[str, St
     states = [status.state for status in statuses.values()]
     took = f"{terminal.duration(sum(status.seconds for status in new))} of theirs in {terminal.duration(seconds)}"
     count = f"{states.count('finished')} of {len(states)} runs finished, {states.count('failed')} failed"
-    print(f"\n{count}; {len(new)} were run now: {took}")
+    print(f"\n{count}; {len(new)} ran now: {took}")
     print(f"{out}: {', '.join(['cells.csv', 'table.md', 'times.md', *(figure.name for figure in figures)])}")
 
 
 def _speeds(sweep: Sweep, out: Path, done: set[str]) -> dict[str, list[float]]:
-    """Real-time factors of the cells that are done, measured once, when nothing of ours runs beside it."""
+    """Real-time factors of the finished cells, measured once, when none of our workers run."""
     file = out / "speed.json"
     kept: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
     for cell in sweep.cells:

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates, and the time that it takes on one thread."""
+"""The cost of a model: multiply-accumulates, and its time on one thread."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.losses import SISNR, Loss
 from tasnet_attn.model import SourceSeparator, segment_samples
 
-SPEED_SECONDS = 2  # of audio that the real-time factor is measured on
-PIECE = 0.25  # seconds of audio that a training step is timed on
-LARGEST = 100_000_000  # parameters of a model that is timed
+SPEED_SECONDS = 2  # of audio for measuring the real-time factor
+PIECE = 0.25  # seconds of audio for timing a training step
+LARGEST = 100_000_000  # largest number of parameters of a model to time
 
 
 def build_on_meta(model: dict[str, Any]) -> SourceSeparator:
-    """A model without weights, from its configuration; one whose constructor looks at values is built first.
+    """A model without weights, from its configuration; built with weights first if its constructor needs values.
 
     Raises:
         UserError: as `SourceSeparator.from_config`.
@@ -38,26 +38,26 @@ def build_on_meta(model: dict[str, Any]) -> SourceSeparator:
 def macs_per_second(model: SourceSeparator, seconds: float = 1.0) -> float:
     """Multiply-accumulates of matrix products and convolutions for one second of one channel.
 
-    Counted on the `meta` device, where attention consists of products (the fused kernels of a CPU are not counted).
-    Causal attention without a window counts as full attention: its mask saves no product here. The transform of an STFT
-    is not counted.
+    Counted on the `meta` device, where attention consists of products (a CPU's fused kernels are not counted). Causal
+    attention without a window counts as full attention, because its mask saves no product here. The transform of an
+    STFT is not counted.
 
     Args:
-        model: on the `meta` device; it is of no use afterwards.
-        seconds: that are separated in one piece, but for models of fixed length.
+        model: on the `meta` device; do not use it afterwards.
+        seconds: length to separate in one piece; a model of fixed length uses its own.
 
     Raises:
         RuntimeError, TypeError, ValueError: a user's own module that needs the values of tensors.
     """
     length = segment_samples(model) or round(seconds * model.sample_rate)
-    model.requires_grad_(False)  # the counter's hooks do not get on with weights that want a gradient under `no_grad`
+    model.requires_grad_(False)  # the counter's hooks fail for weights that require a gradient under `no_grad`
     with FlopCounterMode(display=False) as products, _Recurrent() as recurrent:
         model(torch.zeros(1, 1, length, device="meta"))
     return (products.get_total_flops() / 2 + recurrent.macs) / length * model.sample_rate
 
 
 class _Recurrent(TorchFunctionMode):
-    """Counts recurrent layers by a formula, every weight once a frame: on `meta` each frame would take its own time."""
+    """Counts recurrent layers by a formula, every weight once a frame; running them on `meta` would be slow."""
 
     macs = 0
 
@@ -73,7 +73,7 @@ class _Recurrent(TorchFunctionMode):
 
 
 def real_time_factor(settings: dict[str, Any]) -> list[float]:
-    """Seconds that a second of one channel takes on one CPU thread, measured three times.
+    """Seconds for one second of one channel on one CPU thread, measured three times.
 
     Args:
         settings: the model's; its weights do not matter.
@@ -92,14 +92,14 @@ def real_time_factor(settings: dict[str, Any]) -> list[float]:
                 times.append(time.perf_counter() - began)
     finally:
         torch.set_num_threads(threads)
-    return [seconds / length * model.sample_rate for seconds in times[1:]]  # the first one warms up
+    return [seconds / length * model.sample_rate for seconds in times[1:]]  # the first call warms up
 
 
 def step_seconds(full: dict[str, Any]) -> float:
-    """An estimate of the seconds that a training step takes on one thread; NaN for a model too large to be tried.
+    """Estimated seconds of a training step on one thread; NaN for a model too large to try.
 
-    Forward and backward of a short piece of one channel, times the multiply-accumulates of a batch by those of the
-    piece. The optimiser, reading the data and validation come on top.
+    Time for forward and backward of a short piece of one channel, scaled by the multiply-accumulates of a whole batch.
+    The optimiser, reading the data and validation come on top.
 
     Args:
         full: a run's configuration.
@@ -116,7 +116,7 @@ def step_seconds(full: dict[str, Any]) -> float:
     try:
         times = []
         for _ in range(3):
-            began = time.process_time()  # whatever else the machine does
+            began = time.process_time()  # robust against other load
             loss(model.analyse(noise.sum(1)), noise, model).backward()
             times.append(time.process_time() - began)
     finally:
@@ -129,7 +129,7 @@ def step_seconds(full: dict[str, Any]) -> float:
 
 
 def steps_of_an_epoch(full: dict[str, Any]) -> int | None:
-    """How many steps; None: the data say, which are not here."""
+    """Number of steps; None: only the data can tell, which are missing here."""
     given = {"sources": full["model"]["sources"], "sample_rate": full["model"]["sample_rate"], "seed": 0}
     data = config.build(full["data"], SegmentedData, "data", **given)
     size = data.segments_per_epoch

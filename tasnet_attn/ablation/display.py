@@ -1,4 +1,4 @@
-"""Shows how far a sweep is: a live table on a terminal, a line for every run that ended elsewhere."""
+"""Shows the progress of a sweep: a live table in a terminal, otherwise a line for every finished run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tasnet_attn.ablation.runner import Status
 from tasnet_attn.ablation.sweep import Run, is_si_snr
 
 DONE = ("finished", "failed")
-ORDER = ("running", "failed", "waiting", "finished")  # what a low terminal shows first
+ORDER = ("running", "failed", "waiting", "finished")  # shown first if the terminal has few lines
 
 
 class Display:
     """Called with runs and statuses whenever something may have changed.
 
     Args:
-        stream: where to; None: standard error.
-        live: draw a table over the earlier one; None: if that is a terminal.
+        stream: where to write; None: standard error.
+        live: redraw a table; None: if the stream is a terminal.
     """
 
     def __init__(self, stream: TextIO | None = None, live: bool | None = None) -> None:
         self.stream = stream or sys.stderr
         self.live = terminal.live() if live is None else live
-        self.began, self.drawn = time.monotonic(), 0  # lines of the table on the screen
+        self.began, self.drawn = time.monotonic(), 0  # lines of the table now on the screen
         self.said: set[str] = set()
 
     def __call__(self, runs: dict[str, Run], statuses: dict[str, Status]) -> None:
@@ -42,7 +42,7 @@ class Display:
             self.drawn = self.last.count("\n")
 
     def _write(self, text: str) -> None:
-        """In the place of the table."""
+        """Print it instead of the table."""
         self.stream.write((f"\x1b[{self.drawn}F\x1b[J" if self.drawn else "") + text)
         self.stream.flush()
         self.drawn, self.last = 0, text
@@ -58,7 +58,7 @@ class Display:
         return "".join(f"{line[: size.columns - 1]}\n" for line in lines)
 
     def _summary(self, runs: dict[str, Run], statuses: dict[str, Status]) -> str:
-        """How many runs ended, are running and failed, the best validation so far, and the time left."""
+        """Numbers of finished, running and failed runs, the best validation so far, and the remaining time."""
         states = [status.state for status in statuses.values()]
         done = sum(state in DONE for state in states)
         parts = [f"{done} of {len(runs)} runs done"]
@@ -74,7 +74,7 @@ class Display:
 
 
 def best(run: Run, status: Status) -> str:
-    """A run's best validation so far."""
+    """A run's best validation score so far."""
     lowest = _lowest(status)
     if math.isinf(lowest):
         return ""

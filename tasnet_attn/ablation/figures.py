@@ -1,4 +1,4 @@
-"""The figures of a sweep, in the papers' form."""
+"""The figures of a sweep, in the papers' style."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINES = ("-", "--", ":", "-.")
 
 
 def draw(found: Found, out: Path) -> list[Path]:
-    """Draw all that the sweep's results allow; returns the files."""
+    """Draw every figure that the sweep's results allow; returns the files."""
     if found.epochs.empty:
         return []
     metric = found.sweep.settings.metric
@@ -44,7 +44,7 @@ def draw(found: Found, out: Path) -> list[Path]:
 
 
 def coordinates(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Where the grid's cells are: a row for each by name, a column an axis; separators X_trans_Y alone make X and Y."""
+    """Grid coordinates of the cells: a row per cell, a column per axis; an axis of X_trans_Y alone becomes X and Y."""
     places = {cell.name: cell.coordinates for cell in cells if cell.coordinates}
     if all(place.keys() == {"separator"} and re.fullmatch(NOTATION, place["separator"]) for place in places.values()):
         layers = {name: LTL.parse(place["separator"]) for name, place in places.items()}
@@ -53,7 +53,7 @@ def coordinates(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def curves(found: Found, path: Path, title: str, panels: Panels) -> Path:
-    """Validation SI-SNR loss by epochs: each run thin, to its own end; a cell's mean bold, while all seeds train."""
+    """Validation SI-SNR loss by epochs: thin lines for whole runs, bold for a cell's mean while all its seeds train."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -85,7 +85,7 @@ def curves(found: Found, path: Path, title: str, panels: Panels) -> Path:
 
 
 def _panels(cells: Sequence[Cell], panels: Panels) -> dict[str, dict[str, str]]:
-    """{panel: {curve: cell}}; a curve is called by the coordinates that its panel does not say."""
+    """{panel: {curve: cell}}; a curve's label has the coordinates that its panel's title lacks."""
     chosen = [cell for cell in cells if matches(cell.name, panels.only)]
     places: dict[str, dict[str, str]] = {}
     for cell in chosen:
@@ -103,7 +103,7 @@ def _panels(cells: Sequence[Cell], panels: Panels) -> dict[str, dict[str, str]]:
 
 
 def scatter(found: Found, across: str, metric: str, path: Path) -> Path:
-    """The metric against parameters or against time, with the 95 % interval of the metric."""
+    """The metric against parameters or time, with its 95 % interval."""
     figure, axis = _figure(9, 5)
     for cell in found.sweep.cells:
         x, y = found.estimate(cell.name, across), found.estimate(cell.name, metric)

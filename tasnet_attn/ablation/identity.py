@@ -1,4 +1,4 @@
-"""Which run is whose: the hash of what decides a run's results, and the folders that hold such runs already."""
+"""The identity of runs: a hash of what determines a run's results, and the folders that already have such runs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tasnet_attn.model import SourceSeparator
 from tasnet_attn.training.folder import FINISHED
 from tasnet_attn.training.task import SeparationTask
 
-# what says nothing about a run's results
+# does not affect a run's results
 ASIDE = ("out", "checkpoint", "ckpt_path", "seed_everything", "evaluation")
 ASIDE_IN_DATA = ("workers", "cache")
 ASIDE_IN_TRAINER = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "logger", "default_root_dir")
 
 
 def identity(full: dict[str, Any]) -> str:
-    """The hash of what decides a run's results, its seed apart.
+    """The hash of what determines a run's results, except its seed.
 
-    However it is written: classes by bare name or full path, of earlier versions too; defaults, ours, torch's and
-    Lightning's, written out or not.
+    It does not depend on how the configuration is written: classes by bare name or full path, also of earlier versions;
+    our, torch's and Lightning's defaults written out or not.
 
     Args:
-        full: a run's configuration, as `parse` returns it or as its `config.yml` holds it.
+        full: a run's configuration, as `parse` returns it or as in its `config.yml`.
 
     Raises:
-        UserError: it is none, or names a class that is not known here.
+        UserError: not a configuration, or it names an unknown class.
     """
     rest = {key: value for key, value in config.moved(full).items() if key not in ASIDE}
     model = config.complete_arguments(config.with_former(rest.pop("model", {})), SourceSeparator, "model")
@@ -55,7 +55,7 @@ def identity(full: dict[str, Any]) -> str:
 
 
 def _meant(value: Any, classes: dict[str, type]) -> Any:
-    """Components by what their arguments stand for."""
+    """Components in a canonical form."""
     if isinstance(value, list):
         return [_meant(item, classes) for item in value]
     if not isinstance(value, dict):
@@ -66,7 +66,7 @@ def _meant(value: Any, classes: dict[str, type]) -> Any:
 
 
 def _named(value: Any) -> Any:
-    """Components of torch and Lightning, without their defaults; a class is looked at only if it is imported."""
+    """Components of torch and Lightning without their defaults, if the class is imported."""
     if not isinstance(value, dict):
         return value
     if isinstance(path := value.get("class_path"), str):
@@ -77,7 +77,7 @@ def _named(value: Any) -> Any:
 
 
 def _departures(arguments: dict[str, Any], cls: Any) -> dict[str, Any]:
-    """The arguments that a class does not take anyway."""
+    """The arguments that differ from a class's defaults."""
     if not inspect.isclass(cls):
         return arguments
     taken = inspect.signature(cls).parameters
@@ -86,14 +86,14 @@ def _departures(arguments: dict[str, Any], cls: Any) -> dict[str, Any]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A setting that is null is one that nobody has set: a new version has new ones."""
+    """Drop null settings: they were not set, and a new version has new ones."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def kept(runs: Path, wanted: set[str]) -> dict[str, Path]:
-    """Which folders of a sweep hold the wanted runs, KEY-sSEED: by their names, or, of earlier versions, config.yml."""
+    """The folders of a sweep with the wanted runs, KEY-sSEED: by name, for earlier versions by config.yml."""
     found: dict[str, Path] = {}
     others = []
     for folder in sorted(runs.glob("*")):
@@ -109,7 +109,7 @@ def kept(runs: Path, wanted: set[str]) -> dict[str, Path]:
 
 
 def trained_elsewhere(out: Path, wanted: set[str]) -> dict[str, Path]:
-    """Which of the wanted runs, KEY-sSEED, other sweeps beside `out` have trained to the end."""
+    """The wanted runs, KEY-sSEED, that other sweeps next to `out` have trained to the end."""
     found: dict[str, Path] = {}
     for marker in sorted(out.absolute().parent.glob(f"*/runs/*/{FINISHED}")):
         name = _run_name(marker.parent)
@@ -119,7 +119,7 @@ def trained_elsewhere(out: Path, wanted: set[str]) -> dict[str, Path]:
 
 
 def _own_name(folder: Path) -> str | None:
-    """KEY-sSEED by the configuration in a folder; None: no run yet, or one of classes that this sweep does not know."""
+    """KEY-sSEED of the configuration in a folder; None: no run yet, or one with classes unknown to this sweep."""
     try:
         full = config.read_yaml(folder)
         return f"{identity(full)}-s{full.get('seed_everything')}"

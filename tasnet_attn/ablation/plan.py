@@ -1,4 +1,4 @@
-"""`ablate --dry-run`: what a sweep would cost, an estimate, and the commands that train its cells."""
+"""`ablate --dry-run`: the estimated cost of a sweep, and the commands that train its cells."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tasnet_attn.ablation.worker import RESULT, read_epochs
 
 
 def plan(sweep: Sweep, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
-    """Print the cost of every cell, what is left to do, and a command for each of its runs; nothing is written.
+    """Print the cost of every cell, the remaining work, and a command for each run; writes nothing.
 
     Args:
-        sweep: it.
+        sweep: the sweep.
         runs: its runs.
-        cells: that would be trained.
+        cells: the cells to train.
     """
     width = max(len(cell.name) for cell in cells)
     total = 0.0
@@ -29,9 +29,9 @@ def plan(sweep: Sweep, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
         each, how = _seconds(of_cell)
         total += each * len(left)
         rest = f"{len(left)} of {len(of_cell)} runs left"
-        print(f"  {cell.name:{width}}  {short(cell.macs):>6} MACs/s  about {_text(each)} a run ({how}); {rest}")
+        print(f"  {cell.name:{width}}  {short(cell.macs):>6} MACs/s  about {_text(each)} per run ({how}); {rest}")
     unknown = "" if math.isfinite(total) else "; some cells could not be timed"
-    print(f"estimate: about {_text(total)} on one core, at most{unknown}; scores of tracks come on top")
+    print(f"estimate: about {_text(total)} on one core, at most{unknown}; without scoring of tracks")
     imports = [part for module in config.IMPORTED for part in ("--import", module)]
     for run in runs:
         if run.cell in cells:
@@ -40,7 +40,7 @@ def plan(sweep: Sweep, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
 
 
 def _seconds(runs: Sequence[Run]) -> tuple[float, str]:
-    """The seconds of a run, at most, and how they are known: from earlier runs of the cell, or from a short timing."""
+    """Upper bound of a run's seconds, and its source: earlier runs of the cell, or a short timing."""
     trainer, full = runs[0].cell.config["trainer"], runs[0].cell.config
     steps = steps_of_an_epoch(full)
     epochs = trainer["max_epochs"] or math.nan
@@ -53,16 +53,16 @@ def _seconds(runs: Sequence[Run]) -> tuple[float, str]:
     if math.isnan(step):
         return math.nan, "too large to be timed here"
     if trainer["max_steps"] >= 0:
-        return step * trainer["max_steps"], f"timed: {_text(step)} a step"
+        return step * trainer["max_steps"], f"timed: {_text(step)} per step"
     if steps is None:
-        return math.nan, f"timed: {_text(step)} a step; how many, the data say"
-    return step * steps * epochs, f"timed: {_text(step * steps)} an epoch" + (
-        ", which have no limit" if math.isnan(epochs) else ""
+        return math.nan, f"timed: {_text(step)} per step; their number depends on the data"
+    return step * steps * epochs, f"timed: {_text(step * steps)} per epoch" + (
+        "; no limit is set" if math.isnan(epochs) else ""
     )
 
 
 def _text(seconds: float) -> str:
-    """A time for people.
+    """A duration in words.
 
     Examples:
         >>> _text(90), _text(7200), _text(0.034)

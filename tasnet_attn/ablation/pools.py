@@ -1,4 +1,4 @@
-"""Where runs are performed: in worker processes here, or on a Ray cluster. Both are executors of tasks."""
+"""Executors of runs: worker processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Task = dict[str, Any]
 
 
 class WorkerDied(Exception):
-    """A worker process ended in the middle of a run."""
+    """A worker process ended during a run."""
 
 
 class LocalPool:
-    """Worker processes on this machine, each served by a thread; one that dies is replaced. Tasks: `worker.perform`.
+    """Worker processes on this machine, one thread serving each; dead ones are replaced. Tasks: `worker.perform`.
 
     Args:
-        jobs: how many.
-        threads: of each.
+        jobs: number of workers.
+        threads: threads of each.
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
@@ -37,7 +37,7 @@ class LocalPool:
         self.executor = ThreadPoolExecutor(jobs)
 
     def submit(self, task: Task) -> Future[dict[str, Any]]:
-        """The answer to come; an exception in it means that the worker died."""
+        """The future result; an exception in it means that the worker died."""
         return self.executor.submit(self._perform, task)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class LocalPool:
                 worker = subprocess.Popen(
                     [sys.executable, "-W", "ignore", "-m", "tasnet_attn.ablation.worker"],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment,
-                    start_new_session=True,  # Ctrl-C is the runner's to handle
+                    start_new_session=True,  # Ctrl-C is handled by the runner
                 )  # fmt: skip
                 self.workers[threading.get_ident()] = worker
             return worker
@@ -83,7 +83,7 @@ def _ending(status: int) -> str:
     if status >= 0:
         return f"the worker ended with status {status}"
     name = signal.Signals(-status).name
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
     return f"the worker was ended by {name}{hint}"
 
 
@@ -109,9 +109,9 @@ class RayPool:
         self.remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(perform)
 
     def submit(self, task: Task) -> Future[dict[str, Any]]:
-        """As `LocalPool.submit`."""
+        """See `LocalPool.submit`."""
         return self.remote.remote(task).future()
 
     def close(self) -> None:
-        """Leave the cluster, which ends its work for us."""
+        """Disconnect from the cluster, which ends our work there."""
         self.ray.shutdown()

@@ -1,4 +1,4 @@
-"""What a sweep compares, by name: counts, times, validation, and SPLIT:METRIC[:SOURCE] of whole tracks."""
+"""The quantities that a sweep compares: counts, times, validation, and SPLIT:METRIC[:SOURCE] of whole tracks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
 from tasnet_attn.evaluation.scores import V3, offered
 
-# column of cells.csv: (what figures and tables call it, whether more is better)
+# column of cells.csv: (its name in figures and tables, whether more is better)
 QUANTITIES = {
     "valid_si_snr": ("best validation SI-SNR (dB)", True),
     "valid_loss": ("best validation loss", False),
@@ -25,11 +25,11 @@ QUANTITIES = {
     "real_time_factor": ("real-time factor on one thread", False),
 }
 EXACT = ("parameters", "macs_per_second")  # counted, not measured
-TIMES = ("epoch_seconds", "seconds_to_best", "real_time_factor")  # what differs when the sweep is run again
+TIMES = ("epoch_seconds", "seconds_to_best", "real_time_factor")  # differs between repetitions of the sweep
 
 
 def label(quantity: str) -> str:
-    """How a quantity is written beside an axis."""
+    """A quantity's label for an axis."""
     split, *rest = quantity.split(":")
     of = f" of {rest[-1]}" if is_of_a_source(quantity) else ""
     if split in QUANTITIES:
@@ -38,7 +38,7 @@ def label(quantity: str) -> str:
 
 
 def is_of_a_source(quantity: str) -> bool:
-    """Whether it ends in a source's name; else it is the mean over the sources, or of none."""
+    """Whether it is of one source; else it is the mean over the sources, or not of sources."""
     return quantity.count(":") == 1 + is_of_tracks(quantity)
 
 
@@ -48,51 +48,51 @@ def is_of_tracks(quantity: str) -> bool:
 
 
 def more_is_better(quantity: str) -> bool:
-    """Whether larger values are the better ones; so for every metric of tracks."""
+    """Whether larger values are better, as for every metric of tracks."""
     return QUANTITIES.get(quantity, ("", True))[1]
 
 
 def in_decibels(quantity: str) -> bool:
-    """Whether its differences are in dB, of which a percentage says nothing."""
+    """Whether its differences are in dB, for which percentages make no sense."""
     return quantity != "valid_loss" and more_is_better(quantity)
 
 
 def needs_v3(quantities: Sequence[str]) -> bool:
-    """Whether one of them is computed by BSSEval v3."""
+    """Whether any of them needs BSSEval v3."""
     return any(f"{quantity}:".split(":")[1].startswith(V3) for quantity in quantities)
 
 
 def check(name: str, where: str, splits: Sequence[str], full: dict[str, Any]) -> None:
-    """Refuse a quantity that a cell will not have.
+    """Reject a quantity that a cell will not have.
 
     Args:
         name: the quantity.
-        where: it stands, for the message.
-        splits: that are evaluated.
+        where: its place in the sweep file, for the message.
+        splits: the splits to evaluate.
         full: the cell's configuration.
 
     Raises:
-        UserError: one line.
+        UserError: the quantity does not exist or is not computed.
     """
     first, *rest = name.split(":")
     if first in get_args(Split):
         if not 1 <= len(rest) <= 2:
-            raise UserError(f"{where} {name!r} is not like {first}:SDR or {first}:SDR:{full['model']['sources'][0]}")
+            raise UserError(f"{where} {name!r} must look like {first}:SDR or {first}:SDR:{full['model']['sources'][0]}")
         if first not in splits:
             raise UserError(f"{where} {name!r} needs `evaluate: [{first}]`")
         if rest[0] not in (known := score_names(full.get("evaluation") or {})):
-            raise UserError(f"{where} {name!r}: no score is called {rest[0]!r}; choose from {', '.join(known)}")
+            raise UserError(f"{where} {name!r}: there is no score {rest[0]!r}; choose from {', '.join(known)}")
         rest = rest[1:]
     elif first not in QUANTITIES or len(rest) > (first == "valid_si_snr"):
         raise UserError(f"{where}: {name!r} is not one of {', '.join(QUANTITIES)}, or a score like test:SI-SNRi")
     if rest and rest[0] not in full["model"]["sources"]:
         raise UserError(
-            f"{where} {name!r}: no source is called {rest[0]!r}; choose from {', '.join(full['model']['sources'])}"
+            f"{where} {name!r}: there is no source {rest[0]!r}; choose from {', '.join(full['model']['sources'])}"
         )
 
 
 def score_names(section: dict[str, Any]) -> list[str]:
-    """The scores that an evaluation gives; those of the user's own metrics by trying them on a second of noise.
+    """The scores of an evaluation; those of the user's own metrics are found by trying them on a second of noise.
 
     Args:
         section: the `evaluation` section of a configuration.
@@ -106,5 +106,5 @@ def score_names(section: dict[str, Any]) -> list[str]:
 
 
 def of_masks(metric: str, mask: str) -> str:
-    """A score by other masks than the first that an evaluation takes."""
+    """The name of a score with masks other than the evaluation's first kind."""
     return f"{metric}, {mask} masks"

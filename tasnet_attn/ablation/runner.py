@@ -1,4 +1,4 @@
-"""Performs the runs that are not done, and shows how far they are."""
+"""Performs the unfinished runs and shows their progress."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tasnet_attn.ablation.worker import LOG, RESULT, read_epochs
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluation
 
-LOOK = 0.5  # seconds between two looks at what the workers do
+LOOK = 0.5  # seconds between two checks of the workers
 
 
 @dataclass
 class Status:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         state: "waiting", "running", "finished", or "failed".
-        epochs: as `read_epochs`.
-        seconds: that it took.
+        epochs: see `read_epochs`.
+        seconds: its duration.
         error: why it failed, one line.
-        new: it was performed, not found finished.
+        new: it was performed now, not found finished.
     """
 
     state: str = "waiting"
@@ -43,7 +43,7 @@ Show = Callable[[dict[str, Run], dict[str, Status]], None]
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
-    """What a finished run found, or None.
+    """The result of a finished run, or None.
 
     Raises:
         UserError: the file is damaged.
@@ -54,13 +54,13 @@ def read_result(run: Run) -> dict[str, Any] | None:
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise UserError(f"{file}: damaged ({error}); remove it, and the run is scored again") from error
+        raise UserError(f"{file}: damaged ({error}); remove it to score the run again") from error
 
 
 def perform_all(
     runs: Sequence[Run], sweep: Sweep, pool: LocalPool | RayPool, show: Show, cells: Sequence[Cell]
 ) -> dict[str, Status]:
-    """Perform every run of these cells that has no result; returns how each of all runs ended, by its name."""
+    """Perform every run of these cells that has no result; returns the status of all runs by name."""
     named = {run.name: run for run in runs}
     statuses = {name: Status() for name in named}
     futures: dict[Future[dict[str, Any]], str] = {}
@@ -84,7 +84,7 @@ def perform_all(
 
 
 def _done(run: Run, wanted: dict[str, dict[str, Any]]) -> bool:
-    """Whether a run is trained, and scored as it should be; BSSEval v3 more than that does no harm."""
+    """Whether a run is trained and scored as required; additional BSSEval v3 scores are accepted."""
     if (result := read_result(run)) is None:
         return False
     scored = {split: _departures(how) for split, how in result.get("evaluation", {}).items()}
@@ -94,7 +94,7 @@ def _done(run: Run, wanted: dict[str, dict[str, Any]]) -> bool:
 
 
 def _departures(how: dict[str, Any]) -> dict[str, Any]:
-    """What an evaluation does not do anyway: a new version has new settings."""
+    """Drop settings that change nothing in an evaluation: a new version has new settings."""
     defaults = evaluation.complete({})
     return {key: value for key, value in how.items() if value != defaults.get(key)}
 
@@ -121,7 +121,7 @@ def _ended(run: Run, future: Future[dict[str, Any]]) -> Status:
 
 
 def _look(run: Run, status: Status, began: float) -> None:
-    """A run is running if its log has been written since the sweep began; so it is known of every kind of pool."""
+    """A run is running if its log was written since the sweep began; this works for every kind of pool."""
     log = run.folder / LOG
     if log.is_file() and log.stat().st_mtime >= began:
         status.state, status.new, status.epochs = "running", True, _epochs(run)
@@ -130,5 +130,5 @@ def _look(run: Run, status: Status, began: float) -> None:
 def _epochs(run: Run) -> list[dict[str, Any]]:
     try:
         return read_epochs(run.trained)
-    except (ValueError, TypeError, KeyError):  # its last line is just being written
+    except (ValueError, TypeError, KeyError):  # its last line is still being written
         return []

@@ -1,4 +1,4 @@
-"""The sweep file: its settings, typed, layered on another sweep's and checked as far as no cell is built."""
+"""The sweep file: its settings, typed, layered on another sweep's and checked without building cells."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ PERCENT = re.compile(r"([-+]?\d+(?:\.\d+)?) ?%")
 
 @dataclass
 class Claim:
-    """A statement that the sweep can check: cell `better` beats cells `than`, or `equal` is as good as cells `to`.
+    """A statement that the sweep tests: cell `better` beats cells `than`, or `equal` is as good as cells `to`.
 
     Args:
-        says: the statement, as it is printed.
+        says: the statement, as printed.
         better: a cell.
         than: cells.
         equal: a cell.
         to: cells, or published figures.
-        plus: how much more than those `equal` has, like 0.25, or "-11 %" of theirs.
-        within: how far off it may be; of a percentage, "1 %".
-        quantity: what is compared, a column of `cells.csv`; None: the sweep's metric.
+        plus: how much more `equal` has, for example 0.25, or "-11 %".
+        within: tolerance; for a percentage, for example "1 %".
+        quantity: the quantity to compare, a column of `cells.csv`; None: the sweep's metric.
     """
 
     says: str
@@ -51,7 +51,7 @@ class Claim:
         self.to = [_plain(name) or "" if isinstance(name, str) else name for name in self.to]
         for value in (self.plus, self.within):
             if isinstance(value, str) and not PERCENT.fullmatch(value):
-                raise ValueError(f"{value!r} is neither a number nor like '-11 %'")
+                raise ValueError(f"{value!r} must be a number or a percentage like '-11 %'")
         if isinstance(self.plus, str) and not isinstance(self.within, str):
             raise ValueError(f"plus {self.plus} needs `within` as a percentage too, like 1 %")
 
@@ -67,17 +67,17 @@ class Claim:
 
     @property
     def cells(self) -> list[str]:
-        """All cells that it speaks of."""
+        """All cells that it mentions."""
         return [self.cell, *(other for other in self.others if isinstance(other, str))]
 
     @property
     def relative(self) -> bool:
-        """Whether it speaks of percentages."""
+        """Whether it is about percentages."""
         return isinstance(self.within, str)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the largest difference with which `equal` holds."""
+        """The smallest and largest difference with which `equal` holds."""
         plus, within = (
             float(PERCENT.fullmatch(x)[1]) if isinstance(x, str) else x  # type: ignore[index]
             for x in (self.plus, self.within)
@@ -86,7 +86,7 @@ class Claim:
 
     @property
     def condition(self) -> str:
-        """For what it takes to hold, in words."""
+        """The condition under which it holds, in words."""
         if self.better:
             return "better"
         unit = " %" if self.relative else ""
@@ -96,11 +96,11 @@ class Claim:
 
 @dataclass
 class Panels:
-    """A figure of validation curves, a panel for every combination of values of some axes.
+    """A figure of validation curves, with a panel for every combination of values of some axes.
 
     Args:
-        panels: axes, as coordinates name them.
-        only: patterns of the cells that it shows; those of no axis are in every panel.
+        panels: axes, as named in coordinates.
+        only: patterns of the cells to show; cells that lie on no axis are in every panel.
     """
 
     panels: list[str] = field(default_factory=list)
@@ -109,23 +109,23 @@ class Panels:
 
 @dataclass
 class Settings:
-    """A sweep file's top level. `sweep: FILE` takes another sweep's, and changes what stands here, key by key.
+    """A sweep file's top level. `sweep: FILE` starts from another sweep's and changes it key by key.
 
     Args:
         base: configuration files under every cell, relative to the sweep file.
-        axes: a grid, {key: [values]}, or {label: {value's name: {key: value}}} where a value sets several keys.
-        cells: named cells beside the grid, {name: {key: value}}; keys as `tasnet-attn train` takes them, and `config`,
+        axes: a grid, {key: [values]}, or {label: {value's name: {key: value}}} if a value sets several keys.
+        cells: named cells in addition to the grid, {name: {key: value}}; keys as for `tasnet-attn train`, and `config`,
             files on top of the base.
         seeds: every cell is trained once with each.
-        metric: "valid_si_snr" (of the best epoch, dB), "valid_loss", or "SPLIT:METRIC", like "test:SI-SNRi": the mean
-            over sources and tracks, of a split in `evaluate`; "SPLIT:METRIC:SOURCE": of one source.
-        scores: of the splits in `evaluate`, shown for each source and their mean.
-        average: of a run's tracks; the first word is over tracks, the last over windows, see `evaluation.summary`.
+        metric: "valid_si_snr" (of the best epoch, dB), "valid_loss", or "SPLIT:METRIC", for example "test:SI-SNRi": the
+            mean over sources and tracks of a split in `evaluate`; "SPLIT:METRIC:SOURCE": of one source.
+        scores: scores of the splits in `evaluate` to show, for each source and their mean.
+        average: over a run's tracks (first word) and windows (last word), see `evaluation.summary`.
         baseline: the cell that the others are compared with; None: the first.
-        over: configuration files over every cell's `config`, under its keys: what all cells share.
-        evaluate: splits whose whole tracks every cell separates, by the checkpoint that its `evaluation` names.
-        threads: of a cell's training. Sums in another order differ in the last bit: it is part of the sweep.
-        claims: statements to check.
+        over: configuration files over every cell's `config`, under its keys, for what all cells share.
+        evaluate: splits whose whole tracks every cell separates, with the checkpoint of its `evaluation` section.
+        threads: for training a cell. Sums in another order differ in the last bits, so it is part of the sweep.
+        claims: statements to test.
         figures: further figures, by name.
     """
 
@@ -148,24 +148,24 @@ class Settings:
 
     @property
     def quantities(self) -> dict[str, str]:
-        """What was requested in addition to what every run has: {quantity: where it is}."""
+        """The quantities requested in addition to those of every run: {quantity: where it is requested}."""
         asked = {f"{split}:{score}": "scores:" for split in self.evaluate for score in self.scores}
         asked |= {claim.quantity: f"claims[{i}].quantity" for i, claim in enumerate(self.claims) if claim.quantity}
         return asked | {self.metric: "metric"}
 
 
 def _plain(cell: str | None) -> str | None:
-    """A cell's name as version 0.1.0 wrote it, separator=TasNet, as it is now: TasNet."""
+    """A cell's name in version 0.1.0, separator=TasNet, as the present name: TasNet."""
     return cell and re.sub(r"(^|, )separator=", r"\1", cell)
 
 
 def matches(cell: str, patterns: Sequence[str]) -> bool:
-    """Whether a cell has one of these names, or fits one of these patterns of a shell (*, ?, [...])."""
+    """Whether a cell has one of these names, or matches one of these shell patterns (*, ?, [...])."""
     return any(cell == pattern or fnmatchcase(cell, pattern) for pattern in patterns)
 
 
 def read_settings(path: Path) -> Settings:
-    """Read a sweep file, layered on the one that it names as `sweep`; files in it from the working folder.
+    """Read a sweep file, layered on its `sweep` file; paths in it are made relative to the working folder.
 
     Raises:
         UserError: no such file, an unknown key, or a wrong value.
@@ -176,14 +176,14 @@ def read_settings(path: Path) -> Settings:
         settings = config.build(content, Settings, "sweep")
     except UserError as error:
         raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ').replace('sweep.', '', 1)}") from error
-    if inherited:  # of cells that this sweep leaves out, and of figures that were published for other data, none
+    if inherited:  # without claims about cells that this sweep drops, or about figures published for other data
         names = {name for name, _, _ in combinations(path, settings)}
         settings.claims = [claim for claim in settings.claims if names.issuperset([claim.cell, *claim.others])]
     return settings
 
 
 def _layered(path: Path) -> dict[str, Any]:
-    """A sweep file on top of the one that it names; a mapping key by key, where null takes a key away."""
+    """A sweep file on top of its `sweep` file; mappings key by key, where null removes a key."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a sweep file, like recipes/ablations/small/ffn_width.yml")
     content = config.read_yaml(path)
@@ -199,7 +199,7 @@ def _layered(path: Path) -> dict[str, Any]:
 
 
 def _on_top(below: Any, above: Any) -> Any:
-    """Mappings key by key; null takes a key away."""
+    """Mappings key by key; null removes a key."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     joined = below | {key: _on_top(below[key], value) if key in below else value for key, value in above.items()}
@@ -207,7 +207,7 @@ def _on_top(below: Any, above: Any) -> Any:
 
 
 def _anchored(value: Any, folder: Path, files: bool) -> Any:
-    """The same with files, those of `config` keys or all, from the working folder."""
+    """The same with the paths of `config` keys, or all paths, relative to the working folder."""
     if isinstance(value, dict):
         return {key: _anchored(item, folder, files or key == "config") for key, item in value.items()}
     if isinstance(value, list):
@@ -243,12 +243,12 @@ def combinations(path: Path, settings: Settings) -> Iterator[tuple[str, dict[str
 
 
 def as_list(value: Any) -> list[Any]:
-    """One or several."""
+    """A list of one or several values."""
     return value if isinstance(value, list) else [value]
 
 
 def name_of(coordinates: dict[str, str]) -> str:
-    """A cell's name: each axis with its value; 2_trans_0 says what it is."""
+    """A cell's name: each axis with its value; 2_trans_0 needs no axis."""
     return ", ".join(value if axis == "separator" else f"{axis}={value}" for axis, value in coordinates.items())
 
 
@@ -261,12 +261,12 @@ def _shown(value: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as `--key value` takes it."""
+    """A value in the form for `--key value`."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def check_settings(path: Path, settings: Settings, names: list[str]) -> None:
-    """Find what is wrong with a sweep apart from its cells' configurations."""
+    """Check everything in a sweep except its cells' configurations."""
 
     def wrong(what: str) -> UserError:
         return UserError(f"{path}: {what}")
@@ -279,7 +279,7 @@ def check_settings(path: Path, settings: Settings, names: list[str]) -> None:
     if settings.threads < 1:
         raise wrong(f"threads {settings.threads} must be at least 1")
     if not more_is_better(settings.metric) and settings.metric != "valid_loss":
-        raise wrong(f"metric {settings.metric!r} is neither valid_si_snr, valid_loss nor like test:SI-SNRi")
+        raise wrong(f"metric {settings.metric!r} must be valid_si_snr, valid_loss or a score like test:SI-SNRi")
     mentioned = [("baseline", settings.baseline)] if settings.baseline is not None else []
     for i, claim in enumerate(settings.claims):
         if (claim.better is None) == (claim.equal is None) or bool(claim.than) == bool(claim.to):
@@ -287,8 +287,8 @@ def check_settings(path: Path, settings: Settings, names: list[str]) -> None:
         if (claim.better is None) != (not claim.than):
             raise wrong(f"claims[{i}]: than belongs to better, to belongs to equal")
         if claim.relative and in_decibels(claim.quantity or settings.metric):
-            raise wrong(f"claims[{i}]: a percentage of decibels says nothing; give `plus` and `within` in dB")
+            raise wrong(f"claims[{i}]: percentages of decibels make no sense; give `plus` and `within` in dB")
         mentioned += [(f"claims[{i}]", cell) for cell in claim.cells]
     for where, cell in mentioned:
         if cell not in names:
-            raise wrong(f"{where}: no cell is named {cell!r}; choose from {'; '.join(names)}")
+            raise wrong(f"{where}: there is no cell {cell!r}; choose from {'; '.join(names)}")

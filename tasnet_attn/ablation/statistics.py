@@ -1,4 +1,4 @@
-"""From the runs of a sweep to statements: means with 95 % intervals, paired differences, verdicts."""
+"""Statistics of a sweep: means with 95 % intervals, paired differences, verdicts."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
 
 
 def overlap(a: Estimate, b: Estimate) -> bool:
-    """Whether two intervals have a point in common; those of single values do, for nothing is known of them."""
+    """Whether two intervals overlap; intervals of single values are unknown and count as overlapping."""
     return not (a.high < b.low or b.high < a.low)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells on one quantity.
+    """Two cells compared in one quantity.
 
     Attributes:
         difference: first minus second, paired; relative: in percent of the second.
-        p: two-sided, of the paired t-test (seeds) or of Wilcoxon's (tracks); NaN where there is none.
+        p: two-sided, of the paired t-test (seeds) or of Wilcoxon's test (tracks); NaN if there is none.
         paired: "seeds" or "tracks".
-        verdict: "better", "worse" or "undecided": the cells' own intervals overlap, or the paired one holds 0.
+        verdict: "better", "worse" or "undecided": the cells' intervals overlap, or the paired interval contains 0.
     """
 
     difference: Estimate
@@ -61,11 +61,11 @@ class Comparison:
 def compare(
     ours: dict[Any, float], theirs: dict[Any, float], paired: str, more: bool, relative: bool = False
 ) -> Comparison:
-    """Compare two cells by what both were measured on, seeds or tracks.
+    """Compare two cells on the seeds or tracks that both have.
 
     Args:
         ours: {seed or track: value}.
-        theirs: the other's, in the same form.
+        theirs: the other cell's values, in the same form.
         paired: "seeds" or "tracks".
         more: larger values are better.
         relative: differences are percentages.
@@ -85,15 +85,15 @@ def _p(differences: np.ndarray, paired: str) -> float:
         return 1.0
     if paired == "tracks":
         return float(stats.wilcoxon(differences).pvalue)
-    return float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(differences) else 0.0  # else t is infinite
+    return float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(differences) else 0.0  # otherwise t is infinite
 
 
 def judge(comparisons: Sequence[Comparison], bounds: tuple[float, float] | None = None) -> str:
-    """What a sweep says to a claim: "holds", "fails" or "undecided".
+    """The result for a claim: "holds", "fails" or "undecided".
 
     Args:
         comparisons: of the claim's cell with each of the others.
-        bounds: the difference lies between them, of every comparison; None: the cell is better than every other.
+        bounds: of the difference in every comparison; None: the cell must be better than every other.
     """
     answers = {_answer(comparison, bounds) for comparison in comparisons}
     return "fails" if "fails" in answers else "holds" if answers == {"holds"} else "undecided"

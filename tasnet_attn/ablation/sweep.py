@@ -32,18 +32,18 @@ QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=
 
 @dataclass(frozen=True)
 class Cell:
-    """A configuration of the sweep, apart from the seed.
+    """A configuration of the sweep, without the seed.
 
     Attributes:
-        name: as tables print it.
+        name: as printed in tables.
         coordinates: {axis: value's name}; empty for a named cell.
         overrides: {key: value} on the base.
         config: the full configuration.
         key: its identity.
-        separator: the separator's name, like 2_trans_0.
-        parameters: trainable ones.
-        macs: multiply-accumulates for a second of one channel; NaN if a user's own module does not let them be counted.
-        uncounted: why not.
+        separator: the separator's name, for example 2_trans_0.
+        parameters: trainable parameters.
+        macs: multiply-accumulates for a second of one channel; NaN if they cannot be counted in a user's own module.
+        uncounted: why they cannot be counted.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Run:
     """A cell with a seed.
 
     Attributes:
-        cell: it.
-        seed: it.
-        folder: what it found, and its training, unless another sweep did that.
+        cell: the cell.
+        seed: the seed.
+        folder: its results, and its training unless another sweep trained it.
         trained: the run folder.
-        arguments: of `tasnet-attn train`.
+        arguments: for `tasnet-attn train`.
     """
 
     cell: Cell
@@ -93,7 +93,7 @@ class Sweep:
         return next(cell for cell in self.cells if cell.name == (self.settings.baseline or self.cells[0].name))
 
     def runs(self, out: Path) -> list[Run]:
-        """Every cell and seed; seed by seed, so that a broken sweep has all cells."""
+        """Every cell and seed; seed by seed, so that an interrupted sweep has all cells."""
         named = {f"{cell.key}-s{seed}": (cell, seed) for seed in self.settings.seeds for cell in self.cells}
         own, others = kept(out / "runs", set(named)), trained_elsewhere(out, set(named))
         runs = []
@@ -105,15 +105,15 @@ class Sweep:
         return runs
 
     def scoring(self, cell: Cell) -> dict[str, Any]:
-        """How a cell's tracks are scored: the `evaluation` section of its configuration, and what this sweep needs."""
+        """How to score a cell's tracks: the `evaluation` section of its configuration, and what this sweep needs."""
         section = evaluation.complete(cell.config.get("evaluation") or {})
         return section | {"v3": section["v3"] or needs_v3(list(self.settings.quantities))}
 
     def chosen(self, patterns: Sequence[str]) -> list[Cell]:
-        """The cells that `--only` names.
+        """The cells named by `--only`.
 
         Raises:
-            UserError: none.
+            UserError: there are none.
         """
         cells = [cell for cell in self.cells if matches(cell.name, patterns)]
         if not cells:
@@ -126,7 +126,7 @@ def read(path: Path) -> Sweep:
     """Read and check a sweep file.
 
     Raises:
-        UserError: an unknown key, an empty axis, cells that are the same, a cell that does not parse or build, ...
+        UserError: an unknown key, an empty axis, identical cells, a cell that does not parse or build, ...
     """
     settings = read_settings(path)
     places = list(combinations(path, settings))
@@ -134,7 +134,7 @@ def read(path: Path) -> Sweep:
     axes = {axis for _, coordinates, _ in places for axis in coordinates}
     for figure, panels in settings.figures.items():
         if unknown := set(panels.panels) - axes:
-            raise UserError(f"{path}: figures.{figure}: no axis is called {min(unknown)!r}; choose from {sorted(axes)}")
+            raise UserError(f"{path}: figures.{figure}: there is no axis {min(unknown)!r}; choose from {sorted(axes)}")
     cells: dict[str, Cell] = {}
     for name, coordinates, overrides in places:
         cell = _cell(path, settings, name, coordinates, overrides)
@@ -161,7 +161,7 @@ def _arguments(settings: Settings, overrides: dict[str, Any]) -> list[str]:
 def _cell(path: Path, settings: Settings, name: str, coordinates: dict[str, str], overrides: dict[str, Any]) -> Cell:
     for key in overrides:
         if key in ("out", "seed_everything", "ckpt_path") or key.startswith("checkpoint"):
-            raise UserError(f"{path}: cell {name!r}: {key} is not a cell's to set")
+            raise UserError(f"{path}: cell {name!r}: {key} cannot be set by a cell")
     try:
         with _no_seed_messages():
             parsed = parse(_arguments(settings, overrides))
@@ -179,7 +179,7 @@ def _cell(path: Path, settings: Settings, name: str, coordinates: dict[str, str]
 
 @contextmanager
 def _no_seed_messages() -> Iterator[None]:
-    """Lightning says `Seed set to 0` whenever a configuration is parsed."""
+    """Lightning prints `Seed set to 0` whenever a configuration is parsed."""
     logger = logging.getLogger("lightning_fabric.utilities.seed")
     before = logger.level
     logger.setLevel(logging.WARNING)

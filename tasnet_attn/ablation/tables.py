@@ -1,4 +1,4 @@
-"""What a sweep found: `cells.csv`, a row for every cell and seed, and the tables made of it."""
+"""The results of a sweep: `cells.csv`, a row for every cell and seed, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Found:
     """The results of a sweep.
 
     Attributes:
-        sweep: it.
+        sweep: the sweep.
         rows: of `cells.csv`, one for each run.
         epochs: the runs' validations: cell, seed, epoch, step, valid_loss, valid_si_snr, seconds.
         tracks: the runs' scores of tracks: cell, seed, quantity (SPLIT:METRIC[:SOURCE]), track, score, mean, seconds.
-        speeds: {cell: its real-time factor, measured some times}.
+        speeds: {cell: its real-time factor, measured several times}.
     """
 
     sweep: Sweep
@@ -42,7 +42,7 @@ class Found:
     speeds: dict[str, list[float]]
 
     def samples(self, cell: str, quantity: str) -> tuple[dict[Any, float], str]:
-        """The independent values that a cell has, and what they are: seeds, or with a single one, tracks."""
+        """A cell's independent values, and their kind: seeds, or tracks if there is only one seed."""
         rows = self.rows[self.rows["cell"] == cell]
         if quantity in EXACT:
             return dict.fromkeys((0, 1), float(rows[quantity].iloc[0])), "counts"
@@ -60,18 +60,18 @@ class Found:
         return estimate(list(self.samples(cell, quantity)[0].values()))
 
     def compare(self, cell: str, other: str | float, quantity: str, relative: bool = False) -> Comparison:
-        """A cell with another one, or with a published figure."""
+        """Compare a cell with another one, or with a published figure."""
         ours, paired = self.samples(cell, quantity)
         theirs = self.samples(other, quantity)[0] if isinstance(other, str) else dict.fromkeys(ours, other)
         return compare(ours, theirs, paired, more_is_better(quantity), relative)
 
     def judge(self, claim: Claim) -> tuple[str, list[Comparison]]:
-        """What the data say to a claim."""
+        """The result for a claim."""
         found = [self.compare(claim.cell, other, self.quantity(claim), claim.relative) for other in claim.others]
         return stats.judge(found, None if claim.better else claim.bounds), found
 
     def quantity(self, claim: Claim) -> str:
-        """What a claim compares."""
+        """The quantity that a claim is about."""
         return claim.quantity or self.sweep.settings.metric
 
 
@@ -81,10 +81,10 @@ def collect(
     """Read every run's result.
 
     Args:
-        sweep: it.
+        sweep: the sweep.
         runs: its runs.
         out: its folder.
-        statuses: how the runs ended.
+        statuses: of the runs.
         speeds: {cell: real-time factors}.
     """
     rows: list[dict[str, Any]] = []
@@ -115,12 +115,12 @@ def collect(
     tracks = _with_means(pd.concat(tables))
     averages = _averages(tracks, sweep.settings.average)
     rows = [row | averages.get((row["cell"], row["seed"]), {}) for row in rows]
-    frame = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside rows that have none
+    frame = pd.DataFrame(rows, dtype=object)  # keep integers although some rows have none
     return Found(sweep, frame, pd.concat(epochs), tracks, speeds)
 
 
 def _scores(folder: Path) -> list[pd.DataFrame]:
-    """The tables of an evaluation: its own, and those of further masks, which name their metrics by them."""
+    """The tables of an evaluation: its own, and those of further masks, with the masks in their metrics' names."""
     tables = [read_table(folder)]
     for below in sorted(folder.glob("masks/*/")):
         table = read_table(below)
@@ -174,13 +174,13 @@ def write(found: Found, out: Path) -> None:
 
 
 def score_table(found: Found) -> str:
-    """Scores and sizes, each cell beside the baseline; the scores of each source; the claims about them."""
+    """Scores and sizes, each cell compared with the baseline; the scores of each source; the claims about them."""
     rows, note = score_rows(found)
     return f"# {found.sweep.path.stem}\n\n{_markdown(rows)}\n{note}\n{_source_table(found)}{_claims(claim_rows(found))}"
 
 
 def score_rows(found: Found) -> tuple[list[dict[str, str]], str]:
-    """A row a cell, by the titles of the columns; and how to read them."""
+    """A row per cell, by column titles; and a note on how to read them."""
     settings, baseline = found.sweep.settings, found.sweep.baseline.name
     metric = settings.metric
     others = [q for q in _scored(found) if q != metric]
@@ -238,7 +238,7 @@ def _source_table(found: Found) -> str:
 
 
 def time_table(found: Found) -> str:
-    """What depends on the machine; then the claims about it."""
+    """The table of what depends on the machine, and the claims about it."""
     rows = [
         {"cell": cell.name, **{label(q): interval(found.estimate(cell.name, q), 3) for q in TIMES}}
         for cell in found.sweep.cells
@@ -248,7 +248,7 @@ def time_table(found: Found) -> str:
 
 
 def claim_rows(found: Found, times: bool = False) -> list[dict[str, str]]:
-    """The claims about scores and sizes, or about times, and what the data say to them."""
+    """The claims about scores and sizes, or about times, and their results."""
     rows = []
     for claim in found.sweep.settings.claims:
         quantity = found.quantity(claim)
@@ -284,7 +284,7 @@ def interval(value: Estimate, digits: int = 2) -> str:
 
 
 def short(number: float) -> str:
-    """A number with its thousands as a letter.
+    """A number with a letter for its thousands.
 
     Examples:
         >>> short(92_162_304)

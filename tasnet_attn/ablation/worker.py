@@ -1,7 +1,7 @@
-"""A worker: trains and scores runs, one after the other, in a process that stays.
+"""A worker: trains and scores runs one after the other in a long-lived process.
 
 `python -m tasnet_attn.ablation.worker` reads a task, JSON, from every line of its standard input and answers each with
-a line. It ends when the input does, at once and whatever it is doing: so it does not outlive its parent.
+a line. It ends as soon as its input does, even in the middle of a task, so it does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LOG = "log.txt"
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
-    """Train a run, or continue it, score it, and write `result.json` into its folder.
+    """Train or resume a run, score it, and write `result.json` to its folder.
 
     Args:
-        task: "cwd", "imports" (modules of the user's), "folder", "trained" (the run folder), "arguments" (of `train`),
+        task: "cwd", "imports" (the user's modules), "folder", "trained" (the run folder), "arguments" (of `train`),
             "key" (of the cell), "threads", "evaluate" ({split: arguments of `evaluate`}).
 
     Returns:
-        {"seconds": how long it took}, and "error", one line, if it failed.
+        {"seconds": duration}, and "error", one line, if it failed.
     """
     began = time.perf_counter()
     os.chdir(task["cwd"])
@@ -43,7 +43,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         with _output_to(folder / LOG):
             try:
                 _perform(task, folder)
-            except BaseException as error:  # whatever is wrong with one run must not stop the others
+            except BaseException as error:  # an error in one run must not stop the others
                 traceback.print_exc()
                 answer["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
     except OSError as error:
@@ -74,18 +74,18 @@ def _perform(task: dict[str, Any], folder: Path) -> None:
 
 
 def _check_folder(folder: Path, key: str) -> None:
-    """A run that somebody started here by hand, with other settings, is not this cell's."""
+    """Reject a run that was started here by hand with other settings."""
     from tasnet_attn.ablation.identity import identity
     from tasnet_attn.config import read_yaml
 
     if (folder / "config.yml").is_file() and identity(read_yaml(folder)) != key:
-        raise ValueError(f"{folder} holds a run of another configuration; remove it, and it is trained anew")
+        raise ValueError(f"{folder} contains a run with another configuration; remove it to train again")
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
     """The validations of a run so far: {"epoch" (from 1), "step", "seconds" (NaN: not known), "valid_loss"}.
 
-    And, but for runs of version 0.1.0, "valid_si_snr" and "valid_si_snr:SOURCE".
+    Also "valid_si_snr" and "valid_si_snr:SOURCE", except in runs of version 0.1.0.
     """
     file = folder / "metrics.csv"
     if not file.is_file():
@@ -104,7 +104,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def _output_to(file: Path) -> Iterator[None]:
-    """Append what this process and its children print to a file."""
+    """Append the output of this process and its children to a file."""
 
     def redirect(descriptors: tuple[int, int]) -> None:
         sys.stdout.flush()
@@ -114,7 +114,7 @@ def _output_to(file: Path) -> Iterator[None]:
 
     before = os.dup(1), os.dup(2)
     with file.open("ab", buffering=0) as log:
-        log.write(b"---- ablate begins, or goes on\n")
+        log.write(b"---- ablate starts or resumes\n")
         redirect((log.fileno(), log.fileno()))
         try:
             yield
@@ -125,15 +125,15 @@ def _output_to(file: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Serve until the standard input ends."""
+    """Serve until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints on import is no answer
+    os.dup2(2, 1)  # keep a library's output on import out of the answers
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:
         for line in sys.stdin:
             tasks.put(json.loads(line))
-        os._exit(0)  # in mid-training too: the parent is gone, or wants it to end
+        os._exit(0)  # even during training: the parent is gone, or wants it to end
 
     threading.Thread(target=listen, daemon=True).start()
     import tasnet_attn.training.command  # noqa: F401  takes seconds: not only when the first task has come

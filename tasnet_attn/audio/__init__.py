@@ -1,4 +1,4 @@
-"""Every sound file is opened, decoded, resampled, written and named here, nowhere else."""
+"""The only package that opens, decodes, resamples, writes and names sound files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a corpus's builder needs of sound: files that lie in a package's memory, and samples written as they are.
+"""Sound for the builders of corpora: reading files that are in memory, and writing samples unchanged.
 
-The bits decide: a corpus is told by its checksum, so that nothing is dithered, resampled or turned down here.
+A corpus is identified by its checksum, so nothing is dithered, resampled or turned down here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasnet_attn.audio.writing import refusals
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import touching
 
-BUSY = "another process builds into this folder; wait for it, or give another --out"
+BUSY = "another process is building in this folder; wait for it, or give another --out"
 
 
 def decode(content: bytes, name: str, headless: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], int]:
@@ -26,7 +26,7 @@ def decode(content: bytes, name: str, headless: str | None = None, dtype: str = 
     Args:
         content: the file.
         name: for messages.
-        headless: FFmpeg's name of a coding of 16 bits without a header, "g722" or "gsm" (float32, mono).
+        headless: FFmpeg's name of a 16-bit coding without a header, "g722" or "gsm" (float32, mono).
         dtype: "float32" or "float64".
 
     Raises:
@@ -47,7 +47,7 @@ def decode(content: bytes, name: str, headless: str | None = None, dtype: str = 
 
 
 def read_pcm(file: Path) -> tuple[NDArray[Any], str]:
-    """The samples of a file of 16 bits, [T] or [T, C] int16, and its comment.
+    """The samples of a 16-bit file, [T] or [T, C] int16, and its comment.
 
     Raises:
         UserError: missing, or damaged.
@@ -62,13 +62,13 @@ def read_pcm(file: Path) -> tuple[NDArray[Any], str]:
 
 
 def write_pcm(file: Path, samples: NDArray[Any], sample_rate: int, **tags: str) -> None:
-    """Write [T] or [T, C] in 16 bits, as libsndfile rounds them; the container is the name's.
+    """Write [T] or [T, C] in 16 bits, rounded like libsndfile does; the name's suffix chooses the container.
 
     Args:
         file: .wav or .flac.
-        samples: integers of 16 bits, or floats within full scale.
+        samples: 16-bit integers, or floats within full scale.
         sample_rate: Hz.
-        tags: title, comment: what the file says of itself.
+        tags: title and comment to store in the file.
 
     Raises:
         UserError: cannot be written.

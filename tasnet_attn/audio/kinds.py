@@ -1,6 +1,6 @@
-"""What a file is, read off its content, never off its ending; and how much sound its header promises.
+"""The kind of a sound file, found from its content and never its suffix; and the length that its header states.
 
-Only decoders that are named here ever see a file: a playlist that calls itself x.mp3 opens nothing.
+Only the decoders named here ever see a file: a playlist called x.mp3 opens nothing.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-HEAD = 1 << 16  # bytes that are looked at; an ID3 tag (a picture) is jumped over
-UNSIZED = 0x7FFF0000  # sizes from here on, and 0, are a stream's that nobody came back to fill in
+HEAD = 1 << 16  # bytes to look at; an ID3 tag (a picture) is skipped
+UNSIZED = 0x7FFF0000  # sizes from here on, and 0, mean a stream whose size was never filled in
 
 
 class Kind(NamedTuple):
-    """How a file is read.
+    """How to read a file.
 
     Attributes:
-        name: what it is, for messages.
+        name: its kind, for messages.
         demuxer: FFmpeg's name of the container; None: libsndfile reads it.
-        promised: samples by its header; None: it makes no claim, or one that only decoding shows.
-        claims: the container's own length is a claim, to which padding behind the sound is cut.
-        cut: the file shows that it ends in mid-stream.
-        links: (start, end) of the streams of an Ogg or mp3 file that stand one behind the other, in bytes.
+        promised: samples according to its header; None: not stated, or known only after decoding.
+        claims: the container states its own length; padding after that is cut off.
+        cut: the file visibly ends mid-stream.
+        links: (start, end) in bytes of the streams concatenated in an Ogg or mp3 file.
     """
 
     name: str
@@ -35,15 +35,15 @@ class Kind(NamedTuple):
 
 
 def kind_of(path: Path) -> Kind | None:
-    """The kind of a regular file; None: no sound that can be read here.
+    """The kind of a regular file; None: not sound that can be read.
 
     Raises:
-        ValueError, LookupError, ArithmeticError: a header that contradicts itself or breaks off.
+        ValueError, LookupError, ArithmeticError: a contradictory or incomplete header.
     """
     try:
         return _kind_of(path)
     except struct.error as error:
-        raise ValueError(f"a header that breaks off: {error}") from error
+        raise ValueError(f"an incomplete header: {error}") from error
 
 
 def _kind_of(path: Path) -> Kind | None:
@@ -75,7 +75,7 @@ def _kind_of(path: Path) -> Kind | None:
 
 
 def _end(head: bytes) -> int:
-    """Where a container of stated size ends, in bytes; 0: it says nothing, as one that was streamed."""
+    """The end in bytes that a container states; 0: it states none, for example because it was streamed."""
     if head[:4] == b"RIFF":  # AVI
         (size,) = struct.unpack("<I", head[4:8])
         return 0 if size >= UNSIZED else size + 8
@@ -93,13 +93,13 @@ def _end(head: bytes) -> int:
 
 
 def _ebml_size(data: bytes, position: int) -> tuple[int, int]:
-    """A Matroska size, -1 if it is not known, and where it ends."""
+    """A Matroska size (-1: unknown) and its end."""
     length = 9 - data[position].bit_length()
     bits = int.from_bytes(data[position : position + length], "big") & ((1 << 7 * length) - 1)
     return -1 if bits == (1 << 7 * length) - 1 else bits, position + length
 
 
-MAGIC = (  # first bytes, name, FFmpeg's demuxer, whether its length is a claim
+MAGIC = (  # first bytes, name, FFmpeg's demuxer, whether its length is reliable
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska", False),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "asf", False),
     (b"wvpk", "wavpack", "wv", True),
@@ -125,7 +125,7 @@ def _chunks(file: BinaryIO, start: int, order: str = "<") -> Iterator[tuple[byte
         position += 8 + size + size % 2
 
 
-PLAIN = (1, 3, 6, 7, 0xFFFE)  # integer, float, A-law, mu-law: samples of one size
+PLAIN = (1, 3, 6, 7, 0xFFFE)  # integer, float, A-law, mu-law: samples of fixed size
 
 
 def _wave(file: BinaryIO, head: bytes) -> Kind:
@@ -168,7 +168,7 @@ def _aiff(file: BinaryIO) -> Kind:
     for name, position, size in _chunks(file, 12, ">"):
         if name == b"COMM":
             file.seek(position + 2)
-            promised = struct.unpack(">I", file.read(4))[0] or None  # of some codings: packets, not samples
+            promised = struct.unpack(">I", file.read(4))[0] or None  # some codings have packets instead of samples
         elif name == b"SSND":
             cut = size > file.seek(0, 2) - position
     return Kind("aiff", promised=promised, cut=cut and promised is not None)
@@ -198,7 +198,7 @@ def _caf(file: BinaryIO) -> Kind:
 
 
 def _sized(name: str, file: BinaryIO, size: int, width: int) -> Kind:
-    """Sound of so many bytes from here on, `width` bytes a sample; 0: that varies, and the bytes alone are a claim."""
+    """Sound from here on of this many bytes, `width` bytes per sample; 0: variable, only the bytes are stated."""
     if width:
         return Kind(name, promised=max(0, size) // width or None)
     position = file.tell()
@@ -206,7 +206,7 @@ def _sized(name: str, file: BinaryIO, size: int, width: int) -> Kind:
 
 
 def _ogg(file: BinaryIO) -> Kind:
-    """Its streams one behind the other; without a last page it is cut."""
+    """Its concatenated streams; without a last page the file is cut."""
     starts, ended = [], True
     for flags, _, position in ogg_pages(file):
         if flags & 2 and ended:
@@ -216,7 +216,7 @@ def _ogg(file: BinaryIO) -> Kind:
 
 
 def ogg_pages(file: BinaryIO, start: int = 0) -> Iterator[tuple[int, int, int]]:
-    """(flags, last sample, position) of the pages that are whole; what stands between them is passed over."""
+    """(flags, last sample, position) of the complete pages; anything between them is skipped."""
     end, position = file.seek(0, 2), start
     while position + 27 <= end:
         file.seek(position)
@@ -234,7 +234,7 @@ def ogg_pages(file: BinaryIO, start: int = 0) -> Iterator[tuple[int, int, int]]:
 
 
 def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
-    """MPEG audio without a container: two frames, one where the other says that it ends."""
+    """MPEG audio without a container: two consecutive frames that fit together."""
     if len(head) > 5 * 188 and set(head[: 5 * 188 : 188]) == {0x47}:
         return Kind("mpegts", "mpegts")
     start = 0
@@ -256,7 +256,7 @@ def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
 
 
 def _mp3_links(file: BinaryIO, position: int) -> tuple[tuple[tuple[int, int], ...], bool]:
-    """The streams of an mp3 file, the first of which begins here, and whether a Xing frame says how long each is."""
+    """The streams of an mp3 file from here on, and whether Xing frames state all their lengths."""
     end, links, claims = file.seek(0, 2), [], True
     start: int | None = 0
     while start is not None:
@@ -278,7 +278,7 @@ def _mp3_links(file: BinaryIO, position: int) -> tuple[tuple[tuple[int, int], ..
 
 
 def _behind_id3(file: BinaryIO, position: int) -> int:
-    """Where an ID3 tag that begins here ends; `position` if none does."""
+    """The end of an ID3 tag that begins here; `position` if there is none."""
     file.seek(position)
     head = file.read(10)
     if head[:3] != b"ID3" or len(head) < 10:
@@ -297,7 +297,7 @@ KILOBITS = {
 
 
 def _mpeg_frame(header: bytes) -> int:
-    """Bytes of the MPEG audio frame that begins so; 0: none does."""
+    """Size in bytes of the MPEG audio frame with this header; 0: not one."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0
     version, layer = (header[1] >> 3) & 3, 4 - ((header[1] >> 1) & 3)
@@ -312,7 +312,7 @@ def _mpeg_frame(header: bytes) -> int:
 
 
 def _adts_frame(header: bytes) -> int:
-    """Bytes of the AAC frame that begins so; 0: none does."""
+    """Size in bytes of the AAC frame with this header; 0: not one."""
     if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or (header[2] >> 2) & 15 > 12:
         return 0
     size = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5

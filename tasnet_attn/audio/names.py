@@ -1,4 +1,4 @@
-"""Names: which files of the inputs are sound, and what the folders and files of their stems are called."""
+"""Names: which of the input files are sound, and the names of the folders and files of their stems."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tasnet_attn.files import file_name
 
 
 class Found(NamedTuple):
-    """What inputs hold.
+    """The contents of the inputs.
 
     Attributes:
         sounds: {name of the output folder, below `--out`: file}.
-        others: files of a folder that are no sound.
-        failed: what could not be looked at: a folder without audio, or one that may not be read.
+        others: files in folders that are not sound.
+        failed: what could not be read: a folder without audio, or without permission.
     """
 
     sounds: dict[str, Path]
@@ -28,25 +28,24 @@ class Found(NamedTuple):
 
 
 def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
-    """Files to separate, by the name that their output gets.
+    """Files to separate, by the name of their output.
 
-    A file's name is its stem, below a given folder with the path from there; its whole name where stems collide, with
-    the folder's where those do, and with ~2 where that does not help. Hidden files and folders, `__MACOSX` and `out`
-    itself are passed over.
+    A file's name is its stem, with its path below a given folder. If stems collide, it is the whole file name; if those
+    collide, the folder's name is added, and then ~2. Skips hidden files and folders, `__MACOSX` and `out`.
 
     Args:
         inputs: files and folders.
-        out: the folder that is written to.
+        out: the output folder.
 
     Raises:
-        UserError: no sound at all, or an input that is named twice.
+        UserError: no sound at all, or an input that is given twice.
     """
     named: list[tuple[PurePath, Path]] = []
     others: list[Path] = []
     failed: list[UserError] = []
     for given in inputs:
         if not given.is_dir():
-            named.append((PurePath(given.name), given))  # a missing file is reported when its turn comes
+            named.append((PurePath(given.name), given))  # a missing file is reported later, in order
             continue
         before = len(named) + len(failed)
         for path in _walk(given, out, failed):
@@ -68,12 +67,12 @@ def _distinct(named: list[tuple[PurePath, Path]]) -> dict[str, Path]:
     paths = [path for _, path in named]
     tries = [[make(short, path) for short, path in named] for make in (_stem, _whole, _with_parent)]
     counts = Counter(name.casefold() for name in tries[0])
-    # only those that collide get their whole name
+    # only colliding names get the whole file name
     tries[0] = [stem if counts[stem.casefold()] == 1 else whole for stem, whole in zip(*tries[:2], strict=True)]
     for names in tries:
         if len({name.casefold() for name in names}) == len(names):
             return dict(zip(names, paths, strict=True))
-    return dict(zip(distinct(tries[0]), paths, strict=True))  # they differ in their letters' size alone
+    return dict(zip(distinct(tries[0]), paths, strict=True))  # they differ only in case
 
 
 def _stem(short: PurePath, path: Path) -> str:
@@ -93,7 +92,7 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> bool:
-    """A name that may stay as it is: not hidden, not too long for an ending behind it, without control characters."""
+    """A usable name: not hidden, short enough for a suffix, without control characters."""
     steers = any(ord(letter) < 32 or letter == "\x7f" for letter in name)
     return not name.startswith(".") and len(os.fsencode(name)) <= 240 and not steers
 
@@ -104,7 +103,7 @@ def _without_ending(name: str) -> str:
 
 
 def _walk(folder: Path, out: Path | None, failed: list[UserError]) -> Iterator[Path]:
-    """Files below a folder in the order of their names, none of them hidden; adds folders that may not be read."""
+    """The files below a folder that are not hidden, ordered by name; collects unreadable folders."""
 
     def refused(error: OSError) -> None:
         failed.append(UserError(f"{os.fsdecode(error.filename or folder)}: {error.strerror}", status=1))
@@ -122,7 +121,7 @@ def _walk(folder: Path, out: Path | None, failed: list[UserError]) -> Iterator[P
 
 
 def _odd(name: str) -> bool:
-    """A name like `..wav` or `...wav`: it begins with dots, but nobody hides a file so."""
+    """A name like `..wav` or `...wav`: it begins with dots but is not a hidden file."""
     return name.startswith("..")
 
 
@@ -130,11 +129,11 @@ def _is_sound(path: Path) -> bool:
     try:
         return path.is_file() and path.stat().st_size > 0 and kind_of(path) is not None
     except (OSError, ValueError, LookupError, ArithmeticError):
-        return True  # it says so itself when its turn comes
+        return True  # its error is reported later, in order
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, where small and capital letters are one; a later one of several gets ~2, ~3, ... behind it."""
+    """The names made unique regardless of case: repeated ones get ~2, ~3, ..."""
     found: list[str] = []
     taken: set[str] = set()
     for name in names:
@@ -151,16 +150,16 @@ def stem_files(folder: Path, track: str, sources: Sequence[str], ending: str, pa
     """The files of a track's stems, by a pattern like `{track}/{source}.{ext}`.
 
     Raises:
-        UserError: the pattern leaves the folder, names something else, or gives two sources one file.
+        UserError: the pattern leads outside the folder, has another field, or gives two sources one file.
     """
     try:
         stems = distinct([file_name(source) for source in sources])
         names = [pattern.format(track=track, source=stem, ext=ending) for stem in stems]
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"--name {pattern!r}: only {{track}}, {{source}} and {{ext}} can stand in it") from error
+        raise UserError(f"--name {pattern!r}: only {{track}}, {{source}} and {{ext}} are allowed") from error
     for name in names:
         if not PurePath(name).name or os.path.isabs(name) or ".." in PurePath(name).parts or "\0" in name:
-            raise UserError(f"--name {pattern!r}: {name!r} lies outside the folder that is written to")
+            raise UserError(f"--name {pattern!r}: {name!r} lies outside the output folder")
     if len({name.casefold() for name in names}) < len(names):
         raise UserError(f"--name {pattern!r}: two sources would share a file; put {{source}} in it")
     return [folder / name for name in names]

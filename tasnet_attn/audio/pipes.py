@@ -1,4 +1,4 @@
-"""Samples through pipes while they come: raw, or a wav whose length nobody knows yet."""
+"""Streams of samples through pipes: raw, or a wav of unknown length."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EXTENSIBLE, ENDLESS = 0xFFFE, 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Layout:
-    """How samples lie in a pipe: interleaved, little-endian.
+    """The format of samples in a pipe: interleaved, little-endian.
 
     Args:
         sample_rate: Hz.
-        channels: how many.
-        coding: 32-bit float, or signed integers of full scale 1.
-        wav: they follow a wav's header.
+        channels: number of channels.
+        coding: 32-bit float, or signed integers with full scale 1.
+        wav: they follow a wav header.
     """
 
     sample_rate: int
@@ -36,10 +36,10 @@ class Layout:
 
 
 def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes]:
-    """The layout of what comes: a wav's, if it begins with a wav's header, else `raw`; and bytes of sound already read.
+    """The format of the input: the wav header's, if there is one, else `raw`; and the bytes of sound already read.
 
     Raises:
-        UserError: a wav of another coding than 16 or 32 bits, or a header that breaks off.
+        UserError: a wav of another coding than 16 or 32 bits, or an incomplete header.
     """
     head = _exactly(pipe, 12)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
@@ -48,7 +48,7 @@ def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes]:
     while True:
         header = _exactly(pipe, 8)
         if len(header) < 8:
-            raise UserError("standard input: a wav header that breaks off")
+            raise UserError("standard input: an incomplete wav header")
         name, size = header[:4], struct.unpack("<I", header[4:])[0]
         if name == b"data":
             break
@@ -57,18 +57,18 @@ def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes]:
             tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
             coding = WAV.get((struct.unpack("<H", body[24:26])[0] if tag == EXTENSIBLE else tag, bits))
     if coding is None or not channels or not rate:
-        raise UserError("standard input: a wav streams as integers of 16 or 32 bits or as 32-bit floats; convert it")
+        raise UserError("standard input: a wav stream must have 16- or 32-bit integers or 32-bit floats; convert it")
     return Layout(rate, channels, coding, wav=True), b""
 
 
 def blocks(pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"") -> Iterator[Tensor]:
-    """Blocks [C, size] as they fill up, the last one shorter; bytes that make no whole sample end the stream."""
+    """Blocks [C, size], the last one shorter; an incomplete sample at the end is dropped."""
     kind = TYPES[layout.coding]
     width = kind.itemsize * layout.channels
     while True:
         wanted = (
             max(size, -(-len(before) // width)) * width
-        )  # whole samples, also where a block is shorter than `before`
+        )  # complete samples, even if a block is shorter than `before`
         data = before + _exactly(pipe, wanted - len(before))
         before = b""
         samples = np.frombuffer(data, kind, len(data) // width * layout.channels).astype(np.float32)
@@ -81,7 +81,7 @@ def blocks(pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"") -> It
 
 
 def header(layout: Layout) -> bytes:
-    """Of a wav whose length is not known; empty for raw samples."""
+    """The header of a wav of unknown length; empty for raw samples."""
     if not layout.wav:
         return b""
     kind = TYPES[layout.coding]
@@ -95,7 +95,7 @@ def header(layout: Layout) -> bytes:
 
 
 def coded(audio: Tensor, layout: Layout) -> tuple[bytes, int]:
-    """[C, t] as bytes, and how many samples had to be cut to full scale."""
+    """[C, t] as bytes, and the number of samples clipped to full scale."""
     kind, samples = TYPES[layout.coding], audio.T.contiguous().numpy()
     if kind.kind == "f":
         return samples.astype(kind).tobytes(), 0
@@ -106,7 +106,7 @@ def coded(audio: Tensor, layout: Layout) -> tuple[bytes, int]:
 
 
 def _exactly(pipe: BinaryIO, size: int) -> bytes:
-    """So many bytes, fewer at the end: a pipe may hand out less at a time."""
+    """Read this many bytes, fewer only at the end: a pipe may return less at a time."""
     parts, left = [], size
     while left > 0:
         part = pipe.read(min(left, 1 << 20))

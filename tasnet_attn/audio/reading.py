@@ -1,9 +1,9 @@
-"""One reader of sound files.
+"""The reader of sound files.
 
-Its contract: a file is what its content says, not its ending. Samples come in blocks, in memory that does not depend on
-the length. All that is handed out was decoded: no stale buffer, no zeros in the place of what is missing. Encoder delay
-and padding are taken off. A header's length is a hint; a file that ends before its header says is an error, unless
-`partial` takes what is there. Whatever is wrong is one line that names the file.
+A file is identified by its content, not its suffix. Samples come in blocks, in memory that does not depend on the
+length. Only decoded samples are returned: no stale buffers, no zeros for missing samples. Encoder delay and padding are
+removed. The length in a header is a hint; a file that is shorter than its header states is an error unless `partial`
+is set. Every problem is a one-line error that names the file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tasnet_attn.audio.kinds import Kind, kind_of, ogg_pages
 from tasnet_attn.errors import UserError
 
 BLOCK = 1 << 16  # samples read at once
-TAIL = 1 << 18  # bytes at the end of an Ogg file that hold its last pages
+TAIL = 1 << 18  # bytes at the end of an Ogg file that contain its last pages
 ALSO_FFMPEG = ("wav", "w64", "aiff", "au", "caf", "ogg")
-SLACK = 2048  # samples: a codec's frame, by which a container's length may be off
+SLACK = 2048  # samples: a codec's frame, the possible error of a container's length
 
 
 class AudioInfo(NamedTuple):
-    """What a file holds: Hz, samples by its header, channels."""
+    """A file's rate in Hz, samples according to its header, and channels."""
 
     sample_rate: int
     length: int
@@ -41,23 +41,23 @@ class Sound:
     Args:
         path: a regular file.
         track: which of several audio tracks of a video or stem file, from 1.
-        partial: take what is there of a file that ends before its header says, or that is damaged further on.
+        partial: accept a file that is shorter than its header states, or damaged further on.
 
     Attributes:
         sample_rate: Hz.
-        channels: how many.
+        channels: number of channels.
         tracks: audio tracks in the file.
         hint: samples, for a progress bar; None: unknown.
-        missing: after a pass over `blocks` with `partial`: samples that the header promises and that are not there.
+        missing: after a pass over `blocks` with `partial`: samples that the header states but the file lacks.
 
     Raises:
-        UserError: missing, no regular file, not audio, damaged, no such track.
+        UserError: missing, not a regular file, not audio, damaged, no such track.
     """
 
     def __init__(self, path: Path, track: int = 1, partial: bool = False) -> None:
         self.path, self.track, self.partial, self.missing, self.tracks = path, track, partial, 0, 1
         self.kind = _checked(path)
-        if partial and self.kind.name == "flac":  # libsndfile loses the block in which a FLAC file breaks off
+        if partial and self.kind.name == "flac":  # libsndfile loses the block in which a FLAC file is cut
             self.kind = self.kind._replace(demuxer="flac")
         self.hint: int | None
         if self.kind.demuxer is None:
@@ -92,13 +92,13 @@ class Sound:
         return AudioInfo(self.sample_rate, self.hint or 0, self.channels)
 
     def blocks(self, check: bool = True) -> Iterator[Tensor]:
-        """The samples from the start, float32 [C, t] each, t > 0; every call is a pass of its own.
+        """The samples from the start, float32 [C, t] each, t > 0; every call starts again.
 
         Args:
             check: NaN and infinity are an error.
 
         Raises:
-            UserError: the file ends early or is damaged (without `partial`), or holds NaN.
+            UserError: the file ends early or is damaged (without `partial`), or contains NaN.
         """
         if self.kind.name == "flac" and self.kind.demuxer is None and self._longer():
             self.kind, self.promised = self.kind._replace(demuxer="flac"), None
@@ -113,10 +113,10 @@ class Sound:
         self.missing = max(0, (self.promised or 0) - decoded)
         if (self.missing > slack or self.kind.cut) and not self.partial:
             lack = f"{self.missing} of {self.promised} samples are missing" if self.missing else "no end of the stream"
-            raise UserError(f"{self.path}: ends before its header says: {lack}; --partial takes what is there")
+            raise UserError(f"{self.path}: shorter than its header states: {lack}; --partial accepts it")
 
     def _longer(self) -> bool:
-        """Whether more frames follow than a FLAC file's header says, where libsndfile would stop."""
+        """Whether a FLAC file has more frames than its header states, where libsndfile would stop."""
         import av
 
         with _container(self.path, self.kind._replace(demuxer="flac")) as container, suppress(av.FFmpegError):
@@ -124,7 +124,7 @@ class Sound:
         return False
 
     def _links(self) -> Sequence[tuple[int, int] | None]:
-        """The streams that stand one behind the other in the file; None: the file is one."""
+        """The streams concatenated in the file; None: it has only one."""
         return self.kind.links if len(self.kind.links) > 1 else [None]
 
     def _sndfile_blocks(self) -> Iterator[Tensor]:
@@ -151,7 +151,7 @@ class Sound:
                 stream = _stream(self.path, container, self.track)
                 left = _duration(stream) if self.kind.claims else None
                 for block in self._decoded(container, stream):
-                    yield block if left is None else block[:, :left]  # padding behind the sound
+                    yield block if left is None else block[:, :left]  # padding after the sound
                     left = None if left is None else max(0, left - block.shape[-1])
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Tensor]:
@@ -180,17 +180,17 @@ class Sound:
                     raise self._changes()
                 for part in [frame] if frame.format.name == "fltp" else to_float.resample(frame):
                     yield torch.from_numpy(part.to_ndarray())
-        # a damaged last packet of a format without a length is where its sound ends
+        # in a format without a length, a damaged last packet is the end of the sound
 
     def _changes(self) -> UserError:
         return UserError(f"{self.path}: its rate or channels change in the middle; convert it first")
 
     def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"{self.path}: is damaged or cut: {_reason(error)}; --partial takes what comes before")
+        return UserError(f"{self.path}: is damaged or cut: {_reason(error)}; --partial accepts what comes before")
 
 
 def packet_lost(error: Exception) -> bool:
-    """Whether FFmpeg cannot go on behind an error: everything but a packet of invalid data."""
+    """Whether FFmpeg cannot continue after an error: any error but a packet of invalid data."""
     import av
 
     return not isinstance(error, av.error.InvalidDataError)
@@ -200,7 +200,7 @@ def audio_info(path: Path) -> AudioInfo:
     """Read a file's header.
 
     Raises:
-        UserError: missing, not audio, or without samples by its header's and the file's size.
+        UserError: missing, not audio, or without samples according to its header or size.
     """
     sound = Sound(path)
     if sound.promised is not None and sound.kind.demuxer is None:
@@ -208,7 +208,7 @@ def audio_info(path: Path) -> AudioInfo:
             missing = sound.promised - file.frames
         if missing > 0:
             raise UserError(
-                f"{path}: ends before its header says: {missing} of {sound.promised} samples are missing; "
+                f"{path}: shorter than its header states: {missing} of {sound.promised} samples are missing; "
                 "the file is truncated"
             )
     return sound.info
@@ -220,7 +220,7 @@ def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
     Files that libsndfile reads are read by seeking; others are decoded from their start.
 
     Raises:
-        UserError: missing, not audio, shorter than asked for, or NaN samples.
+        UserError: missing, not audio, shorter than requested, or NaN samples.
     """
     sound = Sound(path)
     if length is None and start == 0:
@@ -229,7 +229,7 @@ def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
     audio = _excerpt(sound, start, length)
     if length is not None and audio.shape[-1] < length:
         lack = length - audio.shape[-1]
-        raise UserError(f"{path}: ends {lack} samples before its header says; the file is truncated")
+        raise UserError(f"{path}: {lack} samples shorter than its header states; the file is truncated")
     check_finite(audio, path, start)
     return audio
 
@@ -256,7 +256,7 @@ def _excerpt(sound: Sound, start: int, length: int | None) -> Tensor:
 
 
 def _last_seek(path: Path) -> int:
-    """The last sample of an Ogg file that libsndfile seeks to rightly: in its last pages it lands elsewhere."""
+    """The last sample of an Ogg file to which libsndfile seeks correctly; in its last pages it does not."""
     with path.open("rb") as file:
         start = max(0, file.seek(0, 2) - TAIL)
         samples = [sample for _, sample, _ in ogg_pages(file, start) if sample >= 0]
@@ -264,10 +264,10 @@ def _last_seek(path: Path) -> int:
 
 
 def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
-    """Raise UserError if [C, T] holds NaN or infinity; `start` is the position of the first sample in the file."""
+    """Raise UserError if [C, T] contains NaN or infinity; `start` is the position of the first sample in the file."""
     if not audio.isfinite().all():
         position = int((~audio.isfinite()).any(dim=0).nonzero()[0])
-        raise UserError(f"{path}: NaN or infinite value at sample {start + position}; repair or leave out this file")
+        raise UserError(f"{path}: NaN or infinite value at sample {start + position}; repair or remove this file")
 
 
 def _checked(path: Path) -> Kind:
@@ -282,14 +282,14 @@ def _checked(path: Path) -> Kind:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, LookupError, ArithmeticError) as error:  # a header that contradicts itself
-        raise UserError(f"{path}: cannot be read as audio: its header is damaged ({type(error).__name__})") from error
+        raise UserError(f"{path}: cannot be read as audio: the header is damaged ({type(error).__name__})") from error
     if kind is None:
-        raise UserError(f"{path}: cannot be read as audio: its content is of no known kind")
+        raise UserError(f"{path}: cannot be read as audio: unknown format")
     return kind
 
 
 class _Part(io.RawIOBase):
-    """Bytes start .. end of a file as a file: one of the streams that are chained in it."""
+    """Bytes start .. end of a file as a file: one of the streams concatenated in it."""
 
     def __init__(self, path: Path, start: int, end: int) -> None:
         self.file, self.start, self.end = path.open("rb"), start, end
@@ -331,7 +331,7 @@ def _sndfile(path: Path, link: tuple[int, int] | None = None) -> Any:
 def _container(path: Path, kind: Kind, link: tuple[int, int] | None = None) -> Iterator[Any]:
     import av
 
-    av.logging.set_level(av.logging.PANIC)  # its notes are not for the terminal
+    av.logging.set_level(av.logging.PANIC)  # keep its messages off the terminal
     with path.open("rb") if link is None else _Part(path, *link) as file:
         try:
             container = av.open(file, format=kind.demuxer, metadata_errors="replace")
@@ -346,11 +346,11 @@ def _container(path: Path, kind: Kind, link: tuple[int, int] | None = None) -> I
 def _stream(path: Path, container: Any, track: int) -> Any:
     streams = container.streams.audio
     if not streams:
-        raise UserError(f"{path}: holds no audio track")
+        raise UserError(f"{path}: has no audio track")
     if not 1 <= track <= len(streams):
         raise UserError(f"{path}: has no audio track {track}; it has {len(streams)}")
     if streams[track - 1].codec_context is None:
-        raise UserError(f"{path}: damaged: its header does not say how the audio is coded")
+        raise UserError(f"{path}: damaged: its header does not state the coding")
     return streams[track - 1]
 
 

@@ -20,7 +20,7 @@ def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator
 
 
 class Resampler:
-    """Blocks [*shape, t] from one rate to another; each gives what is final. Equal rates pass through."""
+    """Blocks [*shape, t] from one rate to another; each returns its final samples. Equal rates pass through."""
 
     def __init__(self, rate_in: int, rate_out: int, shape: Sequence[int]) -> None:
         import soxr
@@ -30,7 +30,7 @@ class Resampler:
         self.stream = None if same else soxr.ResampleStream(rate_in, rate_out, self.rows, dtype="float32")
 
     def feed(self, block: Tensor, last: bool = False) -> Tensor:
-        """The next block; `last`: and the rest."""
+        """The next block; `last`: with all remaining samples."""
         if self.stream is None:
             return block
         samples = block.reshape(self.rows, -1).T.contiguous().numpy()
@@ -40,7 +40,7 @@ class Resampler:
         return out.reshape(-1, self.rows).T.reshape(*self.shape, -1)
 
     def flush(self) -> Tensor:
-        """The rest."""
+        """The remaining samples."""
         return self.feed(torch.zeros(*self.shape, 0), last=True)
 
 
@@ -53,7 +53,7 @@ def resample(audio: Tensor, rate_in: int, rate_out: int) -> Tensor:
 
 
 def exactly(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
-    """Cut or zero-fill a stream of [..., t] to `length` samples: resampling there and back may end a sample off."""
+    """Cut or zero-fill a stream of [..., t] to `length` samples: resampling back and forth may be off by a sample."""
     block, left = torch.empty(0), length
     for block in blocks:
         yield block[..., :left]

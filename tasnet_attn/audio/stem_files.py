@@ -17,7 +17,7 @@ PREROLL = 4096  # samples decoded before a cut: an AAC frame (1024) overlaps the
 
 
 def stem_file_info(path: Path) -> AudioInfo:
-    """Read a `.stem.mp4` file's header; where streams differ in length, the shortest counts.
+    """Read a `.stem.mp4` file's header; if streams differ in length, the shortest counts.
 
     Raises:
         UserError: missing, not readable, or not five AAC streams of one rate.
@@ -30,14 +30,12 @@ def stem_file_info(path: Path) -> AudioInfo:
         with av.open(str(path)) as container:
             streams: Sequence[Any] = container.streams.audio
             if len(streams) != len(STREAMS):
-                raise UserError(
-                    f"{path}: holds {len(streams)} audio streams, not {len(STREAMS)} ({', '.join(STREAMS)})"
-                )
+                raise UserError(f"{path}: has {len(streams)} audio streams, not {len(STREAMS)} ({', '.join(STREAMS)})")
             kinds = {(stream.codec_context.name, stream.rate, stream.channels) for stream in streams}
             if len(kinds) > 1 or streams[0].codec_context.name != "aac":
                 raise UserError(f"{path}: its streams are not all AAC of one rate and channel count: {sorted(kinds)}")
             if any(stream.duration is None or stream.time_base is None for stream in streams):
-                raise UserError(f"{path}: does not say how long its streams are; the file is damaged")
+                raise UserError(f"{path}: does not state the length of its streams; the file is damaged")
             rate = streams[0].rate
             length = min(round(stream.duration * stream.time_base * rate) for stream in streams)
             return AudioInfo(rate, length, streams[0].channels)
@@ -46,10 +44,10 @@ def stem_file_info(path: Path) -> AudioInfo:
 
 
 def read_stem_file(path: Path, which: Sequence[int], start: int, length: int) -> list[Tensor]:
-    """Decode streams `which` of a `.stem.mp4` file from sample `start` on, each [C, length], by seeking.
+    """Decode the streams `which` of a `.stem.mp4` file from sample `start` on, each [C, length], by seeking.
 
     Raises:
-        UserError: damaged, or the sound ends before the header says.
+        UserError: damaged, or shorter than its header states.
     """
     import av
 
@@ -79,7 +77,7 @@ def read_stem_file(path: Path, which: Sequence[int], start: int, length: int) ->
     except av.FFmpegError as error:
         raise UserError(f"{path}: cannot be decoded: {error.strerror}; is it truncated?") from error
     if missing := start + length - min(reached.values()):
-        raise UserError(f"{path}: ends {missing} samples before its header says; the file is truncated")
+        raise UserError(f"{path}: {missing} samples shorter than its header states; the file is truncated")
     for signal in audio.values():
         check_finite(signal, path, start)
     return list(audio.values())

@@ -1,7 +1,8 @@
-"""One writer of sound files: the stems of a song, all of them whole or none.
+"""The writer of sound files: the stems of a song, all together or none.
 
-Samples go aside as float until the last one has come. Then the level is known: where a format cannot hold it, all stems
-of a song are turned down by one factor (or clipped, or refused). The same samples give the same bytes.
+Samples are kept in a temporary file as float until the last one is there and the level is known. If a format cannot
+represent the level, all stems of a song are turned down by one factor, clipped, or rejected. The same samples give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from tasnet_attn.audio.resampling import resampled
 from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.files import workspace
 
-FULL = 1 - 2**-12  # of full scale: what a song is turned down to, with room for rounding and dither
+FULL = 1 - 2**-12  # of full scale: the level that a song is turned down to, with room for rounding and dither
 Bits = Literal["16", "24", "32f"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: libsndfile's names (None: FFmpeg writes it), depths, channels and rates that it takes."""
+    """A format: libsndfile's names (None: FFmpeg writes it), bit depths, channels and rates."""
 
     container: str | None
     subtypes: dict[str, str]
@@ -53,12 +54,12 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How stems are written.
+    """How to write stems.
 
     Args:
         format: a name in FORMATS.
         bits: "16", "24" or "32f" (wav); None: 32-bit float in wav, 24 in flac.
-        clip: where the format cannot hold the level: "rescale" all stems of a song by one factor, "clamp", or "error".
+        clip: if the format cannot represent the level: "rescale" all stems of a song by one factor, "clamp", "error".
 
     Raises:
         UserError: a format or depth that does not exist.
@@ -80,36 +81,35 @@ class Encoding:
 
     @property
     def depth(self) -> str:
-        """The bits of a sample; "" where a codec decides."""
+        """The bits of a sample; "" if the codec decides."""
         return self.bits or next(iter(FORMATS[self.format].subtypes))
 
     def rate(self, sample_rate: int) -> int:
-        """The rate that is written: the nearest above that the format takes, else its highest."""
+        """The rate to write: the format's nearest higher rate, else its highest."""
         rates = FORMATS[self.format].rates
         if not rates or sample_rate in rates:
             return sample_rate
         return min((rate for rate in rates if rate >= sample_rate), default=max(rates))
 
     def check(self, path: Path, channels: int) -> None:
-        """Raise UserError if the format cannot hold so many channels."""
+        """Raise UserError if the format does not allow this many channels."""
         most = FORMATS[self.format].channels
         if channels > most:
-            raise UserError(f"{path}: {channels} channels; {self.format} holds {most} at most; take --format wav")
+            raise UserError(f"{path}: {channels} channels; {self.format} has at most {most}; use --format wav")
 
 
 class Stems:
-    """Takes blocks [S, C, t], writes `folder/<name>.<format>` for every name.
+    """Takes blocks [S, C, t] and writes `folder/<name>.<format>` for every name.
 
     Args:
-        work: an empty folder on the same file system, for what is not whole yet.
+        work: an empty folder on the same file system, for unfinished files.
         files: the files, one for each of S.
         sample_rate: Hz of the blocks.
-        channels: C.
-        encoding: how.
-        check: called before every block that is encoded; what it raises ends that.
+        encoding: see `Encoding`.
+        check: called before every block is encoded; may raise to stop.
 
     Raises:
-        UserError: NaN or infinity in the stems, or a level that the format cannot hold (`clip` "error").
+        UserError: NaN or infinity in the stems, or a level that the format cannot represent (`clip` "error").
     """
 
     def __init__(
@@ -132,21 +132,21 @@ class Stems:
         peak = float(block.abs().amax()) if block.numel() else 0.0
         if not np.isfinite(peak):
             raise UserError(
-                f"{self.files[0].parent}: the model's output holds NaN or infinite samples; is the input's level "
-                "beyond all measure, or did the training diverge?"
+                f"{self.files[0].parent}: the model's output contains NaN or infinite samples; is the input's level "
+                "extreme, or did the training diverge?"
             )
         self.peak, self.length = max(self.peak, peak), self.length + block.shape[-1]
         for file, stem in zip(self.raw, block, strict=True):
             file.write(stem.T.contiguous().numpy().tobytes())
 
     def finish(self) -> str:
-        """Encode, and move all files to their places; returns what was done to the level, or ""."""
+        """Encode, and move all files into place; returns a message about the level, or ""."""
         self.close()
         factor, said = 1.0, ""
         if self.encoding.depth != "32f" and self.peak > FULL:
             over = f"{20 * np.log10(self.peak):.1f} dB above full scale"
             if self.encoding.clip == "error" and self.peak > 1:
-                raise UserError(f"{self.files[0].parent}: {over}; take --clip rescale or clamp, or --format wav")
+                raise UserError(f"{self.files[0].parent}: {over}; use --clip rescale or clamp, or --format wav")
             if self.encoding.clip == "rescale":
                 factor = FULL / self.peak
                 said = f"turned down by {-20 * np.log10(factor):.1f} dB" if self.peak > 1 else ""
@@ -156,7 +156,7 @@ class Stems:
         for file in self.files:
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.is_dir():
-                raise UserError(f"{file}: is a folder; a stem would take its place", status=1)
+                raise UserError(f"{file}: is a folder; a stem would replace it", status=1)
         for i, part in enumerate(parts):
             self._encode(i, part, factor)
         for part, file in zip(parts, self.files, strict=True):
@@ -175,7 +175,7 @@ class Stems:
             self._write(number, part, factor)
 
     def _write(self, number: int, part: Path, factor: float) -> None:
-        part.touch()  # where that fails, the system says why; libsndfile does not
+        part.touch()  # if that fails, the system gives the reason, which libsndfile does not
         blocks = self._scaled(number, factor)
         rate = self.encoding.rate(self.rate)
         blocks = resampled(blocks, self.rate, rate)
@@ -185,7 +185,7 @@ class Stems:
             _write_sndfile(part, blocks, rate, self.channels, self.encoding, self.length)
 
     def _scaled(self, number: int, factor: float) -> Iterator[Tensor]:
-        """Blocks [C, t] of a stem as the format takes them."""
+        """Blocks [C, t] of a stem in the format's sample type."""
         noise = np.random.default_rng(number)
         depth = self.encoding.depth
         with (self.work / f"{number}.f32").open("rb") as file:
@@ -203,12 +203,12 @@ class Stems:
 
 @contextmanager
 def refusals(file: Path) -> Iterator[None]:
-    """What libsndfile and FFmpeg could not write is one line: a full disk, most often."""
+    """Write errors of libsndfile and FFmpeg, mostly a full disk, become one line."""
     import soundfile
 
     try:
         yield
-    except (soundfile.SoundFileError, AssertionError) as error:  # a write that is cut short fails soundfile's assertion
+    except (soundfile.SoundFileError, AssertionError) as error:  # an incomplete write fails soundfile's assertion
         raise UserError(f"{file}: cannot be written ({first_line(error)}); is the disk full?", status=1) from error
     except OSError as error:  # FFmpeg's are OSErrors too
         raise UserError(f"{file}: cannot be written: {error.strerror or first_line(error)}", status=1) from error
@@ -224,7 +224,7 @@ def write_signals(
         names: of the files, one for each of S.
         blocks: [S, C, t].
         sample_rate: Hz.
-        encoding: how; the level is that of all signals together.
+        encoding: see `Encoding`; the level is that of all signals together.
     """
     files = [folder / f"{name}.{encoding.format}" for name in names]
     with workspace(folder) as work:
@@ -244,10 +244,10 @@ def excerpt_bytes(signal: Tensor, sample_rate: int, format: str) -> tuple[bytes,
     """A signal [C, T] within full scale as a small file for a page: its bytes and its rate.
 
     Args:
-        signal: what is written.
+        signal: the samples.
         sample_rate: Hz.
-        format: "flac": 16 bits without dither. "mp3": some 100 kbit/s in stereo, at 16 kHz at least, since not every
-            browser takes the lower rates of MPEG 2.5; more than two channels are FLAC all the same.
+        format: "flac": 16 bits without dither. "mp3": about 100 kbit/s in stereo, at 16 kHz or more because not every
+            browser supports the lower rates of MPEG 2.5; with more than two channels FLAC is written instead.
     """
     import soundfile
 
@@ -276,7 +276,7 @@ def _write_sndfile(
     with soundfile.SoundFile(os.fsencode(part), "w", rate, channels, subtype, format=container) as file:
         for block in blocks:  # small ones: libsndfile's Vorbis encoder overflows its stack on large blocks
             samples = block.T.contiguous().numpy()
-            if encoding.depth in ("16", "24"):  # libsndfile's own scale is a step short of full scale
+            if encoding.depth in ("16", "24"):  # libsndfile's own scale is one step below full scale
                 bits = int(encoding.depth)
                 samples = (np.round(samples * 2.0 ** (bits - 1)).astype(np.int32) << (32 - bits)).astype(np.int32)
             file.write(samples)
@@ -308,7 +308,7 @@ def _write_aac(part: Path, blocks: Iterator[Tensor], rate: int, channels: int) -
 
 
 def _timeless(file: Path) -> None:
-    """Take the time of day out of a file that libsndfile wrote: a float wav's PEAK chunk, an Ogg stream's number."""
+    """Remove the time from a file that libsndfile wrote: in a float wav's PEAK chunk, in an Ogg stream's number."""
     with file.open("r+b") as opened:
         head = opened.read(512)
         if (peak := head.find(b"PEAK")) > 0 and head[:4] in (b"RIFF", b"RF64"):
@@ -321,13 +321,13 @@ def _timeless(file: Path) -> None:
                 header = opened.read(27 + 255)
                 size = 27 + header[26] + sum(header[27 : 27 + header[26]])
                 (checksum,) = struct.unpack("<I", header[22:26])
-                # a checksum is linear: what a change of these four bytes adds depends on how many bytes follow them
+                # a checksum is linear: the effect of these four bytes depends on the number of bytes after them
                 checksum ^= _advanced(_checksum(bytes(a ^ b for a, b in zip(old, SERIAL, strict=True))), size - 18)
                 opened.seek(position + 14)
                 opened.write(SERIAL + header[18:22] + struct.pack("<I", checksum))
 
 
-SERIAL = b"tasn"  # of an Ogg stream: any number will do
+SERIAL = b"tasn"  # of an Ogg stream: any number works
 POLYNOMIAL = 0x04C11DB7  # RFC 3533, section 6
 
 
@@ -339,7 +339,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _advanced(value: int, zeros: int) -> int:
-    """A checksum after so many further bytes of zero: by powers of two of the map that one zero byte is."""
+    """A checksum after this many more zero bytes, by powers of two of the map for one zero byte."""
     power = 0
     while zeros:
         if zeros & 1:
@@ -350,7 +350,7 @@ def _advanced(value: int, zeros: int) -> int:
 
 @cache
 def _zero_bytes(power: int) -> tuple[int, ...]:
-    """What 2**power bytes of zero make of each bit of a checksum."""
+    """The effect of 2**power zero bytes on each bit of a checksum."""
     if power == 0:
         return tuple(_one_zero_byte(1 << bit) for bit in range(32))
     half = _zero_bytes(power - 1)

@@ -1,4 +1,4 @@
-"""`tasnet-attn check-data`: finds what spoils a run before it starts. `check_data` is the command."""
+"""`tasnet-attn check-data`: finds problems in a data set before a run starts. `check_data` is the command."""
 
 from tasnet_attn.checking.command import check_data
 from tasnet_attn.checking.configure import configured

@@ -1,4 +1,4 @@
-"""The command: every file of every split is looked at, all findings are listed, then a table and a verdict."""
+"""The command: checks every file of every split, lists all findings, and prints a table and a verdict."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tasnet_attn.data import MIXTURE, SegmentedData, Split, Track
 from tasnet_attn.data.fingerprint import digest, record, remember
 from tasnet_attn.errors import UserError
 
-SAMPLE = 20  # tracks of a split that --quick listens to
-LISTED = 10  # findings of a kind that are printed, without --all
-SECTION = "## The data"  # of a recipe's README: how its data are come by
+SAMPLE = 20  # tracks of a split whose samples --quick reads
+LISTED = 10  # findings of one kind to print without --all
+SECTION = "## The data"  # of a recipe's README: how to obtain its data
 
 
 def check_data(
@@ -31,15 +31,15 @@ def check_data(
     every: bool = False,
     run: Path | None = None,
 ) -> int:
-    """Look at a data set and print what is wrong with it.
+    """Check a data set and print what is wrong with it.
 
     Args:
         configs: YAML files layered like `train`'s, or a run folder.
-        overrides: more of `train`'s command line; what does not concern the data is passed over.
-        quick: look at every header, but listen to SAMPLE tracks of a split only.
-        every: print every finding, not the first LISTED of a kind.
-        run: a run folder. If a run began there, the data are compared with what it began with; else what identifies
-            them, if they are usable, is kept beside it until it does.
+        overrides: more of `train`'s command line; options that do not concern the data are ignored.
+        quick: read every header, but the samples of only SAMPLE tracks of a split.
+        every: print every finding, not only the first LISTED of a kind.
+        run: a run folder. If a run has begun there, the data are compared with those it began with. Otherwise the
+            fingerprint of usable data is kept next to the folder until it does.
 
     Returns:
         0: usable, warnings or not; 1: errors.
@@ -59,7 +59,7 @@ def check_data(
     folder = run or next((config for config in configs if config.is_dir()), None)
     unusable = any(finding.level == "error" for finding in findings)
     if folder and ((folder / "config.yml").is_file() or not unusable):
-        fix = "put the earlier data back, or begin a new run (--tag, --out)"
+        fix = "restore the earlier data, or begin a new run (--tag, --out)"
         what = f"{folder}: the data changed since this run began: "
         findings += [
             Finding("warning", "changed", "", what + text, fix) for text in remember(now, folder, begins=False)
@@ -72,12 +72,12 @@ def check_data(
     errors, warnings = (f"{count[level]} {level}{'s' * (count[level] != 1)}" for level in ("error", "warning"))
     usable = f"{warnings}, usable" if count["warning"] else "OK"
     verdict = f"{errors}, {warnings}: fix the errors first" if count["error"] else usable
-    print(f"verdict: {verdict}" + (f" (quick: listened to {SAMPLE} tracks of a split at most)" if quick else ""))
+    print(f"verdict: {verdict}" + (f" (quick: read the samples of at most {SAMPLE} tracks per split)" if quick else ""))
     return 1 if count["error"] else 0
 
 
 def _tracks(data: SegmentedData, configs: Sequence[Path]) -> tuple[dict[Split, list[Track]], list[Finding]]:
-    """The tracks of all splits. With none at all: how to come by them is printed, then UserError."""
+    """The tracks of all splits. If there are none, prints how to obtain them and raises UserError."""
     tracks: dict[Split, list[Track]] = {}
     findings: list[Finding] = []
     reasons: list[UserError] = []
@@ -85,20 +85,20 @@ def _tracks(data: SegmentedData, configs: Sequence[Path]) -> tuple[dict[Split, l
         try:
             tracks[split] = data.list_tracks(split)
             if not tracks[split]:
-                raise UserError(f"{type(data).__name__}: lists no tracks of the {split} split; put some there")
+                raise UserError(f"{type(data).__name__}: lists no tracks of the {split} split; add some")
         except UserError as error:
             what, _, fix = str(error).rpartition("; ")
             findings.append(Finding("error", "split", split, what or fix, fix if what else "put the split there"))
             reasons.append(error)
     if not any(tracks.values()):
         if how := _how_to_obtain(data, configs):
-            print(f"\nThe data are not there, and nothing is downloaded unasked.\n{how}\n")
+            print(f"\nThe data are missing, and nothing is downloaded automatically.\n{how}\n")
         raise reasons[0]
     return tracks, findings
 
 
 def _how_to_obtain(data: SegmentedData, configs: Sequence[Path]) -> str:
-    """The recipe's own words, if its README has that section (data that we make ourselves); else the data set's."""
+    """The section of the recipe's README, if it has one (data that we make ourselves); else the data set's text."""
     for config in configs:
         for folder in (config.resolve().parent, config.resolve().parent.parent):
             readme = folder / "README.md"
@@ -109,7 +109,7 @@ def _how_to_obtain(data: SegmentedData, configs: Sequence[Path]) -> str:
 
 
 def _look_at(data: SegmentedData, tracks: dict[Split, list[Track]], quick: bool) -> list[Look]:
-    """Every track, several at a time: reading and decoding leave Python's lock."""
+    """Every track, several at a time: reading and decoding release Python's lock."""
     todo: list[tuple[str, Track, bool]] = []
     for split, listed in tracks.items():
         here = [track for track in listed if not track.again]
@@ -141,7 +141,7 @@ def _sounds(looks: list[Look]) -> Iterator[str]:
 
 
 def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
-    """What shows only when tracks are compared."""
+    """Findings that need a comparison of tracks."""
     for split in ("train", "valid"):
         length: dict[Path, int] = {}
         for one in looks:
@@ -152,7 +152,7 @@ def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
         if short:
             least = min(short, key=length.__getitem__)
             what = f"{len(short)} of {len(length)} tracks are shorter than a segment of {data.segment:g} s and are "
-            what += f"passed over silently: {least} with {length[least] / data.sample_rate:.2f} s is the shortest"
+            what += f"skipped without a message: {least} with {length[least] / data.sample_rate:.2f} s is the shortest"
             fix = "set data.init_args.segment lower, or leave them out"
             yield Finding("error" if len(short) == len(length) else "warning", "short", split, what, fix)
     if data.channels == "all" or data.augmentation.remix:
@@ -175,7 +175,7 @@ def _print_findings(findings: list[Finding], every: bool) -> None:
             where = f" ({finding.split})" if finding.split and kind != "overlap" else ""
             print(f"{level}{where}: {finding.what}\n    fix: {finding.fix}")
         if not every and len(found) > LISTED:
-            print(f"{level}: and {len(found) - LISTED} more of this kind ({kind}); --all lists them")
+            print(f"{level}: and {len(found) - LISTED} more of kind {kind}; --all lists them")
 
 
 def _print_table(listed: dict[Split, list[Track]], looks: list[Look], findings: list[Finding]) -> None:
@@ -194,7 +194,7 @@ def _print_table(listed: dict[Split, list[Track]], looks: list[Look], findings: 
         here_found = Counter(finding.level for finding in findings if finding.split == split)
         counts = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in sorted(here_found.items())) or "none"
         if again:
-            counts += f"; {len(again)} tracks of train stand in"
+            counts += f"; {len(again)} tracks of train used again"
         print(
             f"{split:6} {len(tracks):7} {seconds / 60:9.2f} {channels:>9} {rates:>12} {mixture:>15}  {counts}".rstrip()
         )

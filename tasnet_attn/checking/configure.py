@@ -1,4 +1,4 @@
-"""What a training command line says about its data; the model and the trainer may be anything."""
+"""The data set of a training command line; model and trainer are ignored."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tasnet_attn.model import SourceSeparator
 
 
 def configured(configs: Sequence[Path], overrides: Sequence[str] = ()) -> SegmentedData:
-    """The data set that a training command line describes; what does not concern the data is not looked at.
+    """The data set that a training command line describes; everything else is ignored.
 
     Raises:
-        UserError: no such file, a key or value that does not fit; names it.
+        UserError: no such file, or a wrong key or value; names it.
     """
     named = ", ".join(map(str, configs))
     ours = config.read([*(f"--config={file}" for file in configs), *overrides]).ours
     stated, schema = ours.get("model", {}), config.settings(SourceSeparator)
     if "data" not in ours or not {"sources", "sample_rate"} <= stated.keys():
-        what = "names no data set (data.class_path) or no model.sources; a conf.yml goes on top of its base.yml"
+        what = "has no data set (data.class_path) or no model.sources; a conf.yml extends its base.yml"
         raise UserError(f"{named}: {what}: give both")
     try:
         given = {

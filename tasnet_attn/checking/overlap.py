@@ -15,11 +15,11 @@ from tasnet_attn.data import MIXTURE, REST
 ALIKE = 0.9999  # cosine of two beginnings; 16-bit rounding of speech at another level leaves 0.999999
 CHUNK = 2048
 
-Pair = tuple[int, int]  # of looks, by number
+Pair = tuple[int, int]  # of looks, by index
 
 
 def overlaps(looks: list[Look]) -> list[Finding]:
-    """Findings about equal sounds, whatever the files are called and whatever lossless format they have."""
+    """Findings about equal sounds, in files of any name and any lossless format."""
     findings = [finding for one in looks for finding in _within(one)]
     pairs: dict[Pair, list[tuple[Path, Path, str]]] = defaultdict(list)
     first: dict[str, tuple[int, Path]] = {}
@@ -30,13 +30,13 @@ def overlaps(looks: list[Look]) -> list[Finding]:
             earlier, file = first.setdefault(sound.hash, (number, one.path(holds)))
             if earlier == number:
                 continue
-            mixed = holds == MIXTURE and len(one.infos) > 1  # else an utterance that is its own mixture
+            mixed = holds == MIXTURE and len(one.infos) > 1  # otherwise an utterance that is its own mixture
             if one.track.utterance and looks[earlier].split == one.split and not mixed:
                 continue  # a split may mix an utterance several times
-            pairs[earlier, number].append((file, one.path(holds), "holds the same sound as"))
+            pairs[earlier, number].append((file, one.path(holds), "has the same sound as"))
     for earlier, number, file, other in _same_beginnings(looks):
         if (earlier, number) not in pairs:
-            pairs[earlier, number].append((file, other, "begins like, at whatever level,"))
+            pairs[earlier, number].append((file, other, "begins, at some level, like"))
     return findings + [_finding(looks, pair, found) for pair, found in pairs.items()]
 
 
@@ -45,11 +45,11 @@ def _within(one: Look) -> Iterator[Finding]:
     for (a, first), (b, second) in combinations(sources.items(), 2):
         if first.hash == second.hash:
             what = f"{one.path(b)}: {b} is the same sound as {a}, {one.path(a).name}"
-            yield Finding("error", "duplicate", one.split, what, f"export {a} and {b} anew; or leave this track out")
+            yield Finding("error", "duplicate", one.split, what, f"export {a} and {b} again, or remove this track")
 
 
 def _same_beginnings(looks: list[Look]) -> Iterator[tuple[int, int, Path, Path]]:
-    """Utterances that two splits begin alike, whatever their levels and lengths: (look, look, its file, its file)."""
+    """Utterances of two splits with the same beginning, at any level and length: (look, look, file, file)."""
     known: dict[str, list[tuple[int, Path, np.ndarray]]] = defaultdict(list)
     for number, one in enumerate(looks):
         for holds, sound in one.sounds.items():
@@ -68,9 +68,9 @@ def _same_beginnings(looks: list[Look]) -> Iterator[tuple[int, int, Path, Path]]
 def _finding(looks: list[Look], pair: Pair, found: Iterable[tuple[Path, Path, str]]) -> Finding:
     earlier, later = (looks[number].split for number in pair)
     (file, other, how), *more = found
-    what = f"{other} ({later}) {how} {file} ({earlier})" + (f", and so do {len(more)} beside it" if more else "")
+    what = f"{other} ({later}) {how} {file} ({earlier})" + (f", as do {len(more)} more" if more else "")
     if earlier == later:
         return Finding("warning", "duplicate", later, what, "delete one of the two tracks: it counts twice")
     level = "error" if "test" in (earlier, later) else "warning"
     spoilt = "scores on it" if level == "error" else "early stopping"
-    return Finding(level, "overlap", later, what, f"delete one of the two tracks, {spoilt} would be worthless")  # type: ignore[arg-type]
+    return Finding(level, "overlap", later, what, f"delete one of the two; {spoilt} would be invalid")  # type: ignore[arg-type]

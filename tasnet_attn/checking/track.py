@@ -1,4 +1,4 @@
-"""What is wrong with one track: the headers of its files, then its sound, block by block."""
+"""Checks one track: the headers of its files, then its sound, block by block."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tasnet_attn.errors import UserError
 
 BLOCK = 1 << 20  # samples read at once: 24 s at 44.1 kHz
 SILENT = 1e-4  # RMS of full scale, -80 dB
-FULL_SCALE, FLAT, RUN = 0.999, 2e-4, 4  # clipped: RUN samples in a row at FULL_SCALE that differ by FLAT at most
+FULL_SCALE, FLAT, RUN = 0.999, 2e-4, 4  # clipped: RUN samples in a row at FULL_SCALE that differ by at most FLAT
 OFFSET = 0.01  # mean of full scale, if it is a tenth of the RMS too
 # dB of mixture - sum of the sources below the mixture: (warning, error). Codecs change stems and mixture differently:
-# the MUSDB18 excerpt that stempeg carries has -15.4 dB, -22 dB without its ends.
+# the MUSDB18 excerpt in stempeg has -15.4 dB, -22 dB without its ends.
 LOSSLESS, LOSSY = (-40.0, -20.0), (-12.0, -6.0)
 LOSSY_SUFFIXES = (".mp4", ".ogg", ".mp3")
-OWN = "correct it, or leave this track out"  # advice on a track without files
-BEGINNING, DIMENSIONS = 8192, 64  # samples of an utterance that are compared at any level, by so many projections
+OWN = "correct it, or remove this track"  # advice on a track without files
+BEGINNING, DIMENSIONS = 8192, 64  # samples of an utterance to compare at any level, and the number of projections
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong.
+    """A problem.
 
     Attributes:
-        level: an error spoils a run or its scores; a warning is for information.
-        kind: one word; findings are listed by kind.
+        level: an error invalidates a run or its scores; a warning is for information.
+        kind: one word; findings are grouped by kind.
         split: where, or "".
         what: names the file.
         fix: what to do.
@@ -52,14 +52,14 @@ class Finding:
 
 @dataclass
 class Look:
-    """What was found in a track.
+    """The findings in a track.
 
     Attributes:
-        split, track: which.
-        parts: its signals; of a track without files, what reading it gives.
-        infos: headers by file, of those that could be read.
-        sounds: by what the part holds; empty if only the headers were looked at.
-        residual: dB of mixture - sum of the sources against the mixture, if a file holds the mixture.
+        split, track: the track's.
+        parts: its signals; for a track without files, what reading it returns.
+        infos: the readable headers, by file.
+        sounds: by the name of the part's content; empty if only the headers were read.
+        residual: dB of mixture - sum of the sources relative to the mixture, if a file has the mixture.
     """
 
     split: str
@@ -80,11 +80,11 @@ class Look:
 
 
 class Sound:
-    """What is kept of a signal whose blocks are added in order.
+    """Statistics of a signal whose blocks are added in order.
 
     Attributes:
         hash: of its samples, once it is closed.
-        beginning: of an utterance, projected to DIMENSIONS and normalised; None if it begins silent.
+        beginning: of an utterance, projected to DIMENSIONS and normalised; None if it begins with silence.
     """
 
     hash: str
@@ -100,7 +100,7 @@ class Sound:
 
     def add(self, x: Array) -> None:
         """A block, [C, T]."""
-        # 16 bits: a copy in another lossless format has the same
+        # 16 bits: equal for a copy in another lossless format
         self.hasher.update(np.rint(x.T * 32768).clip(-32768, 32767).astype("<i2").tobytes())
         self.energy += float(np.square(x, dtype=np.float64).sum())
         self.total = self.total + x.sum(axis=1, dtype=np.float64)
@@ -114,7 +114,7 @@ class Sound:
         self.samples += x.shape[1]
 
     def close(self) -> None:
-        """Keep the hash alone: there may be 150,000 sounds."""
+        """Keep only the hash: there may be 150,000 sounds."""
         self.hash, self.hasher = self.hasher.hexdigest(), None
 
     def _find_runs(self, x: Array) -> None:
@@ -131,7 +131,7 @@ class Sound:
 
     @property
     def rms(self) -> float:
-        """Of full scale."""
+        """RMS of full scale."""
         return float(np.sqrt(self.energy / max(1, self.samples * np.size(self.total))))
 
     @property
@@ -147,9 +147,9 @@ def projections() -> Array:
 
 
 def look(data: SegmentedData, split: str, track: Track, listen: bool) -> Look:
-    """Look at every file of a track; `listen`: at its samples too, else at its headers alone.
+    """Check every file of a track: its header, and with `listen` its samples too.
 
-    A track without files is read, whole.
+    A track without files is read as a whole.
     """
     found = Look(split, track, track.parts)
     try:
@@ -162,7 +162,7 @@ def look(data: SegmentedData, split: str, track: Track, listen: bool) -> Look:
     if track.parts:
         found.infos, faults = track.headers()
         for kind, what, fix in faults:
-            if not (track.problem and what.endswith("no such file")):  # the problem says so
+            if not (track.problem and what.endswith("no such file")):  # the problem reports it
                 found.find("error", kind, what, fix)
     else:
         _ask(found)
@@ -172,7 +172,7 @@ def look(data: SegmentedData, split: str, track: Track, listen: bool) -> Look:
 
 
 def _ask(found: Look) -> None:
-    """What a track without files gives."""
+    """Check the sound of a track without files."""
     track = found.track
     try:
         rest = [REST] if track.read_rest(0, 1).ndim else []
@@ -183,7 +183,7 @@ def _ask(found: Look) -> None:
 
 
 def _listen(found: Look) -> None:
-    """Read all parts side by side, in blocks: a damaged file leaves the others to be looked at."""
+    """Read all parts in parallel, in blocks; if a file is damaged, the others are still checked."""
     parts = [part for part in found.parts if part.file in found.infos]
     found.sounds = {part.holds: Sound(found.track.utterance and part.holds not in (MIXTURE, REST)) for part in parts}
     whole = MIXTURE in found.sounds and len(parts) == len(found.parts) and len(set(found.infos.values())) == 1
@@ -196,7 +196,7 @@ def _listen(found: Look) -> None:
             try:
                 blocks |= _read(found, here, start, min(BLOCK, found.infos[file].length - start))
             except UserError as error:
-                fix = "make or copy this file anew; or leave its track out" if found.track.parts else OWN
+                fix = "make or copy this file again, or remove its track" if found.track.parts else OWN
                 found.find("error", "file", str(error), fix)
                 parts, whole = [part for part in parts if part.file != file], False
                 for part in here:
@@ -225,7 +225,7 @@ def _read(found: Look, parts: list[Part], start: int, length: int) -> dict[str, 
     mixture, references = track.read(start, length)
     if references.shape != (len(track.sources), *mixture.shape) or mixture.shape[-1] != length:
         shapes = f"mixture {list(mixture.shape)}, references {list(references.shape)}"
-        raise UserError(f"{track}: reading {length} samples from {start} on gives {shapes}")
+        raise UserError(f"{track}: reading {length} samples from {start} on returns {shapes}")
     signals = {**dict(zip(track.sources, references, strict=True)), MIXTURE: mixture}
     if any(part.holds == REST for part in parts):
         signals[REST] = track.read_rest(start, length)
@@ -235,14 +235,14 @@ def _read(found: Look, parts: list[Part], start: int, length: int) -> dict[str, 
 
 
 def _compare(found: Look, mm: float, ms: float, ss: float, rr: float) -> None:
-    """Judge the mixture against the sum, by their energies."""
+    """Compare the mixture with the sum, by their energies."""
     found.residual = 10 * log10(rr / mm) if rr else -inf
     lossy = any(part.file.suffix.lower() in LOSSY_SUFFIXES for part in found.parts)
     warning, error = LOSSY if lossy else LOSSLESS
     if found.residual <= warning:
         return
     what = f"{found.path(MIXTURE)}: differs from the sum of the sources by {found.residual:.1f} dB"
-    fix = "a source is missing, another take, shifted or processed: make the mixture anew as the sum"
+    fix = "a source is missing, another take, shifted or processed; make the mixture again as the sum"
     if ss and ms > 0 and mm - ms**2 / ss <= mm * 10 ** (warning / 10):
         what += f"; it is their sum at {20 * log10(ms / ss):+.1f} dB"
         fix = "bring the sources to the mixture's level, or the mixture to theirs"
@@ -250,22 +250,22 @@ def _compare(found: Look, mm: float, ms: float, ss: float, rr: float) -> None:
 
 
 def _judge(found: Look) -> None:
-    """Silence, clipping and offset of every sound."""
+    """Check every sound for silence, clipping and offset."""
     for holds, sound in found.sounds.items():
         where, rate = f"{found.path(holds)}", found.infos[found.path(holds)].sample_rate
         if len(found.sounds) > len(found.infos):
             where += f" ({holds})"  # a file with several signals
         if sound.rms < SILENT and holds != REST:
             level: Literal["error", "warning"] = "error" if holds == MIXTURE else "warning"
-            fix = "leave this track out, or know that this source has no score here"
+            fix = "remove this track, or accept that this source has no score here"
             found.find(level, "silent", f"{where}: is silent throughout (below -80 dB)", fix)
         if sound.runs and sound.first_run is not None:
             what = f"{where}: clipped, {sound.runs} runs of {RUN} or more samples at full scale, the first at "
-            fix = "export it anew at a lower level, if many; or leave this track out"
+            fix = "if there are many, export it again at a lower level, or remove this track"
             found.find("warning", "clipped", what + f"{sound.first_run / rate:.2f} s", fix)
         if holds != MIXTURE and sound.offset > OFFSET and sound.offset > sound.rms / 10:
             what = f"{where}: its mean is {sound.offset:.3f} of full scale, not zero"
             found.find("warning", "offset", what, "filter it: ffmpeg -i IN.wav -af highpass=f=5 NEW.wav")
     sources = [sound for holds, sound in found.sounds.items() if holds not in (MIXTURE, REST)]
     if sources and all(sound.rms < SILENT for sound in sources) and MIXTURE not in found.sounds:
-        found.find("error", "silent", f"{found.track}: all sources are silent", "leave this track out")
+        found.find("error", "silent", f"{found.track}: all sources are silent", "remove this track")

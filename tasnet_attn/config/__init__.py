@@ -1,9 +1,9 @@
-"""One reader of configurations: YAML layers and `--key value` in, checked plain data out, and objects made of it.
+"""One reader of configurations: from YAML layers and `--key value` to checked plain data, and from that to objects.
 
-A component is written down as plain data: ``{"class_path": "LTL", "init_args": {"hidden": 500}}``, or as its bare name.
+A component is described by plain data, ``{"class_path": "LTL", "init_args": {"hidden": 500}}``, or by its bare name.
 **The constructor is the schema**: its annotations are checked here, once for all classes, and its defaults are the only
-ones. A class is looked up among the subclasses of our bases that this process has imported; nothing here imports what a
-file names.
+ones. Class names are looked up among the subclasses of our bases that this process has imported; nothing here imports
+what a file names.
 """
 
 from tasnet_attn.config.components import (

@@ -1,4 +1,4 @@
-"""Components: objects that remember their arguments, the classes that may be named, and how both are written down."""
+"""Components: objects that record their arguments, the classes that can be named, and the description of both."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.extras import advice
 
 PACKAGE = __name__.partition(".")[0]
-BASES = ("torch", "pytorch_lightning", "builtins")  # whose constructors are nobody's settings
-IMPORTED: list[str] = []  # what `import_modules` imported: other processes of ours need it too
-MOVED = {"tasnet_attn.schedules": "tasnet_attn.training.schedules"}  # modules that files of earlier versions name
-OPTIONAL = {  # classes of ours that need more than this library does, and the module that brings them
+BASES = ("torch", "pytorch_lightning", "builtins")  # whose constructors have no settings
+IMPORTED: list[str] = []  # imported by `import_modules`; our other processes need them too
+MOVED = {"tasnet_attn.schedules": "tasnet_attn.training.schedules"}  # modules named in files of earlier versions
+OPTIONAL = {  # our classes that need an extra, and their modules
     name: "tasnet_attn.separators.asteroid"
     for name in ("DPRNN", "DPTransformer", "LSTMMasker", "SuDORMRF", "TDConvNet")
 }
 
 
 class Configurable:
-    """Mixin: keeps the arguments an object was built with, for `describe`.
+    """Mixin: records the arguments that an object was built with, for `describe`.
 
     Attributes:
-        given: arguments that the owner fills in, never a file: a separator's `n_features` and `n_sources` come from the
-            model, a data set's `sources` and `sample_rate` too.
-        fixed: settings of its base that a class decides itself, though its constructor hands others on by `**`.
+        given: arguments that the owner fills in, never a file: a separator's `n_features` and `n_sources`, a data set's
+            `sources` and `sample_rate` come from the model.
+        fixed: settings of its base that a class sets itself, although its constructor passes others on by `**`.
         abstract: true in the body of a base class, which cannot be named itself.
-        least: what numbers must be at least, where not 1 for a size (0 if that is the default), 0 for other numbers.
-        former: settings that a model file written before they existed lacks, and what it stands for then.
+        least: minimum values of numbers, if not 1 for a size (0 if that is the default) and 0 for other numbers.
+        former: for settings that older model files lack, the value that such a file stands for.
     """
 
     given: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +48,7 @@ class Configurable:
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Record the arguments; `copy` and `pickle` come here without any, and restore the record themselves."""
+        """Record the arguments; `copy` and `pickle` call this without any and restore the record themselves."""
         self = super().__new__(cls)
         positional = [name for name, setting in settings(cls).items() if not setting.keyword_only]  # type: ignore[arg-type]
         object.__setattr__(self, "_arguments", {**dict(zip(positional, args, strict=False)), **kwargs})
@@ -56,12 +56,12 @@ class Configurable:
 
     @classmethod
     def parse(cls, name: str) -> dict[str, Any]:
-        """The arguments that a name of another form stands for, like 2_trans_0; a class without such names refuses."""
-        raise ValueError(f"{name!r} is no name of a {cls.__name__}")
+        """The arguments for a special name, for example 2_trans_0; an error for classes without such names."""
+        raise ValueError(f"{name!r} is not a name of a {cls.__name__}")
 
     @classmethod
     def meant(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments, those that are None by what they stand for: however it is written, the same object."""
+        """The arguments, with None replaced by its meaning: equal for equal objects."""
         return arguments
 
 
@@ -75,9 +75,9 @@ class Setting(NamedTuple):
 
 @functools.cache
 def settings(function: Any) -> dict[str, Setting]:
-    """The arguments of a class or function by name; those that a constructor hands on by `**` are its base's.
+    """The arguments of a class or function by name, including its base's if a constructor passes them on by `**`.
 
-    A class without a constructor of its own has its base's.
+    A class without its own constructor has its base's.
     """
     found: dict[str, Setting] = {}
     if not inspect.isclass(function):
@@ -106,7 +106,7 @@ def _add_settings(found: dict[str, Setting], function: Callable[..., Any], skip:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations, evaluated; one that names what does not exist at run time counts as none."""
+    """Evaluated annotations; one with a name that does not exist at run time is ignored."""
     function = inspect.unwrap(function)
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
@@ -118,11 +118,11 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-# ---- classes that may be named ---------------------------------------------------------------------------------------
+# ---- classes that can be named ---------------------------------------------------------------------------------------
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import the user's modules (`--import`), from the working folder too: configurations may then name their classes.
+    """Import the user's modules (`--import`), also from the working folder: configurations can then name their classes.
 
     Raises:
         UserError: no such module, or it raises; names file and line.
@@ -131,7 +131,7 @@ def import_modules(names: Iterable[str]) -> None:
     for name in names:
         if name not in IMPORTED:
             IMPORTED.append(name)
-        sys.path.append(here)  # for this import alone, and last: no file of the folder takes the place of a library
+        sys.path.append(here)  # for this import only, and last: no file of the folder replaces a library
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -140,14 +140,14 @@ def import_modules(names: Iterable[str]) -> None:
             if error.name is not None and name.startswith(error.name):
                 raise UserError(f"--import {name}: no such module, neither installed nor in {here}") from error
             raise UserError(f"--import {name}: {error}{place(error, name)}") from error
-        except Exception as error:  # whatever a user's own module raises is theirs to fix
+        except Exception as error:  # any exception in a user's module is reported to the user
             raise UserError(f"--import {name}: {type(error).__name__}: {error}{place(error, name)}") from error
         finally:
             sys.path.remove(here)
 
 
 def known(base: type, classes: Iterable[type] = ()) -> list[type]:
-    """The classes that may stand for `base`: subclasses that this process has imported, ours first."""
+    """The classes that can be used for `base`: subclasses imported by this process, ours first."""
     found = dict.fromkeys(classes)
     todo: list[type] = list(base.__subclasses__())
     while todo:
@@ -163,7 +163,7 @@ def known(base: type, classes: Iterable[type] = ()) -> list[type]:
 
 
 def _is_a_double(cls: type) -> bool:
-    """Whether a class goes by the name of one that it derives from: torch.export leaves such for every module."""
+    """Whether a class has the name of its base: torch.export creates such a class for every module."""
     return any((cls.__module__, cls.__qualname__) == (of.__module__, of.__qualname__) for of in cls.__mro__[1:])
 
 
@@ -173,16 +173,16 @@ def is_ours(cls: type) -> bool:
 
 
 def look_up(class_path: str, base: type, path: str, classes: Iterable[type] = ()) -> tuple[type, dict[str, Any]]:
-    """The class that a bare name, a full path or a name of its own form (2_trans_0) stands for, and what it sets.
+    """The class for a bare name, a full path or a special name (2_trans_0), and the settings that the name implies.
 
     Args:
         class_path: the name.
         base: what the class must be.
-        path: where the name stands, for messages.
-        classes: candidates that come before all others.
+        path: the name's place, for messages.
+        classes: candidates that take precedence.
 
     Raises:
-        UserError: no such class, or two of one name.
+        UserError: no such class, or two with one name.
     """
     module, _, name = class_path.rpartition(".")
     module = MOVED.get(module, module)
@@ -210,11 +210,11 @@ def look_up(class_path: str, base: type, path: str, classes: Iterable[type] = ()
         return next(iter(places.values())), {}
     if module and not f"{module}.".startswith(f"{PACKAGE}."):
         raise UserError(
-            f"{path}: no class {class_path!r} is known; add --import {module} (in Python: import {module} first) "
+            f"{path}: unknown class {class_path!r}; add --import {module} (in Python: import {module} first) "
             "if you trust it"
         )
     if name in OPTIONAL and module in ("", OPTIONAL[name]):
-        raise UserError(f"{path}: {name!r} is not imported by itself; add --import {OPTIONAL[name]}")
+        raise UserError(f"{path}: {name!r} is not imported automatically; add --import {OPTIONAL[name]}")
     names = [cls.__name__ for cls in candidates]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"
@@ -222,12 +222,12 @@ def look_up(class_path: str, base: type, path: str, classes: Iterable[type] = ()
 
 
 def name_of(cls: type) -> str:
-    """How a class is written down: ours by bare name, so that moving a file breaks no model; others by full path."""
+    """The name to store: for our classes the bare name, so that moving a file breaks no model; else the full path."""
     return cls.__name__ if is_ours(cls) else f"{cls.__module__}.{cls.__name__}"
 
 
 def place(error: BaseException, module: str) -> str:
-    """Where a user's own code raised: ` (file:line)`."""
+    """Where a user's code raised: ` (file:line)`."""
     frames = traceback.extract_tb(error.__traceback__)
     file = getattr(sys.modules.get(module), "__file__", None)
     theirs = [frame for frame in frames if frame.filename == file]
@@ -239,7 +239,7 @@ def place(error: BaseException, module: str) -> str:
 
 
 def describe(value: Any) -> Any:
-    """Write down a component or a plain value, every default included; `build` makes an equal one of it.
+    """Describe a component or a plain value, including every default; `build` makes an equal object from it.
 
     Args:
         value: a `Configurable`, a `functools.partial` of one, or a (nested) list, dict, path or scalar.
@@ -258,7 +258,7 @@ def describe(value: Any) -> Any:
 
 
 def with_former(value: Any) -> Any:
-    """A file's description, with the settings that it is too old to hold as they were then (`Configurable.former`)."""
+    """A file's description, with settings that it is too old to have set to `Configurable.former`."""
     if isinstance(value, list):
         return [with_former(item) for item in value]
     if not isinstance(value, dict):
@@ -281,14 +281,14 @@ def _written(cls: type[Configurable], arguments: dict[str, Any]) -> dict[str, An
 
 
 def parts(value: Any, path: str) -> tuple[str | None, dict[str, Any]]:
-    """class_path and init_args of a component as it is written."""
+    """class_path and init_args of a component's description."""
     if isinstance(value, str):
         return value, {}
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {shown(value)} is neither a class's name nor class_path with init_args")
+        raise UserError(f"{path}: {shown(value)} must be a class's name or class_path with init_args")
     if unknown := value.keys() - {"class_path", "init_args"}:
         key = sorted(map(str, unknown))[0]
-        raise UserError(f"{path}: unexpected key {key!r} beside class_path; put it under init_args")
+        raise UserError(f"{path}: unexpected key {key!r} next to class_path; put it under init_args")
     class_path, arguments = value.get("class_path"), value.get("init_args", {})
     if "class_path" in value and not isinstance(class_path, str):
         raise UserError(f"{path}.class_path: {shown(class_path)} is not a class's name")

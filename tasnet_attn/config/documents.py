@@ -12,9 +12,9 @@ from tasnet_attn.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, refuses a key that stands twice, and anchors within anchors.
+    """SafeLoader that reads 1e-3 as a number and rejects repeated keys and nested anchors.
 
-    (YAML 1.1 reads 1e-3 as text and takes the last of two keys silently; nested anchors grow without bound.)
+    (YAML 1.1 reads 1e-3 as text and silently takes the last of two equal keys; nested anchors grow without bound.)
     """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
             node = self.anchors.get(event.anchor)
             if isinstance(node, yaml.CollectionNode):
                 raise yaml.composer.ComposerError(
-                    None, None, f"*{event.anchor} stands for more than a value; write it out", event.start_mark
+                    None, None, f"*{event.anchor} refers to more than one value; write it out", event.start_mark
                 )
         return super().compose_node(parent, index)
 
@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(name, (str, int, float)):
                 raise yaml.constructor.ConstructorError(None, None, f"{name!r} cannot be a key", key.start_mark)
             if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -51,7 +51,7 @@ def parse_yaml(text: str) -> Any:
     """Plain data from YAML.
 
     Raises:
-        ValueError: it is not YAML; one line says where.
+        ValueError: not YAML; one line says where.
     """
     try:
         return yaml.load(text, _Loader)
@@ -68,7 +68,7 @@ def write_yaml(data: Any) -> str:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; of a run folder its `config.yml`.
+    """A YAML file that contains a mapping; for a run folder its `config.yml`.
 
     Raises:
         UserError: no such file, or not such a file; its text is not repeated.
@@ -82,5 +82,5 @@ def read_yaml(file: Path) -> dict[str, Any]:
         reason = "not text" if isinstance(error, UnicodeDecodeError) else error
         raise UserError(f"{file}: not a configuration: {reason}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{file}: not a configuration: a mapping with keys like model, data, trainer is wanted")
+        raise UserError(f"{file}: not a configuration: it must be a mapping with keys like model, data, trainer")
     return content

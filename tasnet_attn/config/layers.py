@@ -1,4 +1,4 @@
-"""Layers of YAML files and `--key value` overrides, and which part of them is checked here."""
+"""Layers of YAML files and `--key value` overrides, and the part of them that is checked here."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tasnet_attn.config.components import (
 from tasnet_attn.config.documents import parse_yaml, read_yaml
 from tasnet_attn.errors import UserError
 
-SECTIONS = ("model", "task", "data", "evaluation")  # what this reader checks; the rest is the trainer's
+SECTIONS = ("model", "task", "data", "evaluation")  # checked by this reader; Lightning checks the others
 
-WHOLE = {"model", "task", "data", "trainer", "early_stopping", "checkpoint", "seed_everything", "out"}  # a run wrote it
+WHOLE = {"model", "task", "data", "trainer", "early_stopping", "checkpoint", "seed_everything", "out"}  # a run's
 
 
 class Layers(NamedTuple):
-    """What files and overrides say together.
+    """Files and overrides, combined.
 
     Attributes:
-        ours: the sections of SECTIONS, layered; of `task` the loss alone.
-        theirs: everything else, in its order, for Lightning's parser: `--config={json}` and `--key=value`.
+        ours: the sections of SECTIONS, layered; of `task` only the loss.
+        theirs: everything else, in order, for Lightning's parser: `--config={json}` and `--key=value`.
     """
 
     ours: dict[str, Any]
@@ -41,12 +41,12 @@ class Layers(NamedTuple):
 
 
 def read(arguments: Sequence[str]) -> Layers:
-    """Layer `--config FILE` and `--key value` in their order; later ones win, key by key.
+    """Layer `--config FILE` and `--key value` in order; later ones win, key by key.
 
-    Another class in the place of the earlier one keeps the settings that both have.
+    A class that replaces another keeps the settings that both have.
 
     Raises:
-        UserError: no such file, not YAML, a section that is no mapping, an override without a value.
+        UserError: no such file, not YAML, a section that is not a mapping, an override without a value.
     """
     layers = Layers({}, [])
     for key, value in _options(arguments):
@@ -78,18 +78,18 @@ def _parsed(value: str | None) -> Any:
         return value
 
 
-# where Lightning's parser takes a class by its path alone, and would open a file
+# where Lightning's parser needs a class's full path, and would open a file
 CLASSES = re.compile(
     r"task\.(optimizer|lr_scheduler)|trainer\.(logger|callbacks|plugins|profiler|strategy|accelerator)"
 )
-FILES = ("task", "trainer", "early_stopping", "checkpoint")  # sections that may be the name of a file with their keys
+FILES = ("task", "trainer", "early_stopping", "checkpoint")  # sections that may also be the name of a file
 
 
 def _check_theirs(value: Any, path: str) -> None:
-    """Refuse what Lightning's parser would import, or read without our loader's bounds.
+    """Reject what Lightning's parser would import, or read without our loader's limits.
 
     Raises:
-        UserError: a class of a module that this process has not imported, no class at all, or nested anchors.
+        UserError: a class of a module that this process has not imported, not a class, or nested anchors.
     """
     if isinstance(value, dict):
         for key, item in value.items():
@@ -100,10 +100,10 @@ def _check_theirs(value: Any, path: str) -> None:
     elif isinstance(value, str) and (path.endswith(".class_path") or CLASSES.fullmatch(path)):
         where, module = path.removesuffix(".class_path"), value.rpartition(".")[0]
         if not all(part.isidentifier() for part in value.split(".")):
-            raise UserError(f"{where}: {shown(value)} is no class's name; a file of settings is given by --config")
+            raise UserError(f"{where}: {shown(value)} is not a class's name; use --config for a file of settings")
         if module and module.split(".")[0] not in sys.modules:
-            raise UserError(f"{where}: no class {value!r} is known; add --import {module} if you trust it")
-    elif isinstance(value, str) and "*" in value and "&" in value:  # that parser reads text that may be YAML
+            raise UserError(f"{where}: unknown class {value!r}; add --import {module} if you trust it")
+    elif isinstance(value, str) and "*" in value and "&" in value:  # that parser reads text as YAML
         try:
             parse_yaml(value)
         except ValueError as error:
@@ -126,7 +126,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     while left:
         argument = left.pop(0)
         if not argument.startswith("--"):
-            raise UserError(f"{argument}: expected --key value; configuration files are given by --config")
+            raise UserError(f"{argument}: expected --key value; use --config for configuration files")
         key, equals, value = argument.partition("=")
         if equals:
             yield key, value
@@ -142,12 +142,12 @@ def _add_file(layers: Layers, file: Path) -> None:
 
 
 def _add(layers: Layers, content: dict[str, Any], source: str) -> None:
-    """Layer sections; `source` begins the messages."""
+    """Layer sections; messages begin with `source`."""
     theirs = {}
     try:
         for key, value in content.items():
             if key == "config":
-                raise UserError("config: a configuration names no other one; give both by --config")
+                raise UserError("config: a configuration cannot include another one; give both by --config")
             if key in FILES and isinstance(value, str):
                 value = read_yaml(Path(value))
             if key not in SECTIONS:
@@ -169,7 +169,7 @@ def _add(layers: Layers, content: dict[str, Any], source: str) -> None:
 
 
 def moved(value: Any) -> Any:
-    """The same with class paths of earlier versions brought up to date."""
+    """The same with class paths of earlier versions updated."""
     if isinstance(value, dict):
         return {k: _moved_path(v) if k == "class_path" and isinstance(v, str) else moved(v) for k, v in value.items()}
     return [moved(item) for item in value] if isinstance(value, list) else value
@@ -181,7 +181,7 @@ def _moved_path(class_path: str) -> str:
 
 
 def merged(below: Any, above: Any, path: str = "") -> Any:
-    """Layer plain data: mappings key by key, anything else as a whole; a component's arguments by its class."""
+    """Layer plain data: mappings key by key, other values as a whole; a component's arguments by its class."""
     if isinstance(below, str) and _is_component(above):
         below = {"class_path": below}
     if isinstance(above, str) and _is_component(below):
@@ -208,7 +208,7 @@ def _is_component(value: Any) -> bool:
 
 
 def _resolved(value: Any, path: str) -> tuple[str | None, dict[str, Any]]:
-    """A component's class and arguments, the class by its plain name where it is known: 2_trans_0 is an LTL."""
+    """A component's class and arguments, special names resolved: 2_trans_0 is an LTL."""
     class_path, arguments = parts(value, path)
     if class_path is None:
         return None, arguments
@@ -223,7 +223,7 @@ def _resolved(value: Any, path: str) -> tuple[str | None, dict[str, Any]]:
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Layer one value on plain data; in a component, a key but class_path and init_args is an argument."""
+    """Layer one value on plain data; in a component, keys other than class_path and init_args are arguments."""
     for i in range(1, len(keys)):
         at: Any = data
         for part in keys[:i]:

@@ -32,17 +32,17 @@ MOST = 10**12  # no number of a model or of its data is larger
 
 
 def build(value: Any, annotation: Any, path: str, classes: Iterable[type] = (), **given: Any) -> Any:
-    """Make what a description says.
+    """Build what a description describes.
 
     Args:
         value: plain data, checked here or before.
-        annotation: what it must be: a component's base class, or any annotation of a constructor.
-        path: where it stands, for messages.
-        classes: classes that come before those which `known` finds.
+        annotation: its type: a component's base class, or any annotation of a constructor.
+        path: its place, for messages.
+        classes: classes that take precedence over those that `known` finds.
         given: arguments of the outermost component that its owner fills in.
 
     Raises:
-        UserError: as `complete`, or a value that the constructor refuses.
+        UserError: see `complete`, or a value that the constructor rejects.
     """
     return _make(complete(value, annotation, path, classes, **given), annotation, path, tuple(classes), given)
 
@@ -80,7 +80,7 @@ def _construct(cls: type, arguments: dict[str, Any], path: str) -> Any:
 
 
 def _culprit(error: BaseException, cls: type, arguments: dict[str, Any], path: str) -> tuple[type, str]:
-    """Which class refused: the one that is built, or one that it built itself from a deferred argument."""
+    """The class that raised: the one being built, or one that it built from a deferred argument."""
     builders = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     for name, item in arguments.items():
         if isinstance(item, functools.partial) and any(type(builder) is item.func for builder in builders):
@@ -92,11 +92,11 @@ def complete(value: Any, annotation: Any, path: str, classes: Iterable[type] = (
     """Check plain data against an annotation and fill in every default.
 
     Args:
-        value: plain data, as YAML has it.
-        annotation: what it must be.
-        path: where it stands, for messages.
-        classes: as for `build`.
-        given: as for `build`.
+        value: plain data, as from YAML.
+        annotation: its type.
+        path: its place, for messages.
+        classes: see `build`.
+        given: see `build`.
 
     Returns:
         Plain data that `complete` returns unchanged.
@@ -129,14 +129,14 @@ def _complete_component(
     class_path, arguments = parts(value, path)
     if class_path is None:
         names = ", ".join(cls.__name__ for cls in known(base, classes))
-        raise UserError(f"{path}: names no class; set {path}.class_path to one of {names}")
+        raise UserError(f"{path}: has no class; set {path}.class_path to one of {names}")
     cls, named = look_up(class_path, base, path, classes)
     for key, implied in named.items():
         if arguments.get(key, implied) != implied:
             raise UserError(f"{path}.{key}: {arguments[key]!r} contradicts {class_path!r}; leave one of them out")
     for key in given.keys() & arguments.keys():
         if arguments.pop(key) != given[key]:
-            raise UserError(f"{path}.{key}: the model or the run says {shown(given[key])}; leave it out here")
+            raise UserError(f"{path}.{key}: the model or the run sets it to {shown(given[key])}; remove it here")
     skip = given.keys() if given or not deferred else getattr(cls, "given", ())
     return {
         "class_path": name_of(cls),
@@ -147,10 +147,10 @@ def _complete_component(
 def complete_arguments(
     arguments: Any, function: Callable[..., Any], path: str, classes: Iterable[type] = (), skip: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Check the arguments of a class or function by name and fill in its defaults; `skip` those that others give.
+    """Check the arguments of a class or function by name and fill in its defaults; `skip` those that others provide.
 
     Raises:
-        UserError: as `complete`; an unknown or a missing argument.
+        UserError: see `complete`; an unknown or a missing argument.
     """
     if not isinstance(arguments, dict):
         raise UserError(f"{path}: {shown(arguments)} is not a mapping of settings")
@@ -168,19 +168,19 @@ def complete_arguments(
             if inspect.isclass(function) and issubclass(function, Configurable) and is_ours(function):
                 _check_range(filled[name], _least(function, name, setting.default), f"{path}.{name}")
         elif setting.default is REQUIRED:
-            raise UserError(f"{path}.{name}: {owner} needs it; set it")
+            raise UserError(f"{path}.{name}: {owner} requires it; set it")
         elif not is_dataclass(function):
             filled[name] = describe(setting.default)
     return filled
 
 
 def _least(cls: type[Configurable], name: str, default: Any) -> float:
-    """What a number of a class of ours must be at least: a size 1, or 0 where that is the default."""
+    """The minimum of a number in our classes: for a size 1, or 0 if that is the default."""
     return cls.least.get(name, 0 if default == 0 and default is not False else 1)
 
 
 def _check_range(value: Any, least: float, path: str) -> None:
-    """Refuse sizes that are too small, or larger than any machine; no other number of ours is negative."""
+    """Reject sizes that are too small or larger than any machine, and other negative numbers."""
     if isinstance(value, list):
         for i, item in enumerate(value):
             _check_range(item, min(least, 0), f"{path}[{i}]")
@@ -195,7 +195,7 @@ def _check_range(value: Any, least: float, path: str) -> None:
 
 
 def _component(annotation: Any) -> tuple[type | None, bool]:
-    """The base of a component that an annotation asks for, and whether its owner builds it (`Callable[..., base]`)."""
+    """The base of a component's annotation, and whether its owner builds it (`Callable[..., base]`)."""
     for one in _alternatives(annotation):
         if inspect.isclass(one) and issubclass(one, Configurable):
             return one, False
@@ -223,7 +223,7 @@ def _origin(annotation: Any) -> Any:
 
 
 def _inner(annotation: Any, index: int) -> Any:
-    """What the items of a list, tuple or mapping must be."""
+    """The annotations of the items of a list, tuple or mapping."""
     arguments = typing.get_args(annotation)
     if not arguments:
         return Any
@@ -233,7 +233,7 @@ def _inner(annotation: Any, index: int) -> Any:
 
 
 def _fits(value: Any, one: Any) -> bool:
-    """Whether plain data is what one annotation, no union, asks for; what is inside a list is looked at later."""
+    """Whether plain data matches one annotation (not a union); items of a list are checked later."""
     origin = _origin(one)
     if origin is typing.Literal:
         return any(value == choice and type(value) is type(choice) for choice in typing.get_args(one))
@@ -250,7 +250,7 @@ def _fits(value: Any, one: Any) -> bool:
         return isinstance(value, (list, tuple))
     if origin in (dict, Mapping):
         return isinstance(value, dict)
-    return True  # an annotation of the user's own that says nothing about plain data
+    return True  # a user's annotation that does not describe plain data
 
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}

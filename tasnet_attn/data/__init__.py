@@ -1,4 +1,4 @@
-"""Data sets: reading, segments, and one file for each set, each a LightningDataModule."""
+"""Data sets: tracks, segments, and one file for each data set, a LightningDataModule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation of training segments; what is drawn is a pure function of the random generator that it is handed."""
+"""Augmentation of training segments; the draws are a pure function of the given random generator."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 
 PROBABILITIES = ("remix", "swap", "polarity", "reverb", "noise")
 SNR = (10.0, 40.0)  # dB, of mixture to noise, drawn uniformly
-COLOUR = (0.0, 2.0)  # how noise's power falls with frequency, likewise: f**0 is white, f**-2 brown
-# a room: its volume and its distances drawn uniformly, the time in which its sound falls by 60 dB, too
+COLOUR = (0.0, 2.0)  # slope of the noise's power over frequency, drawn uniformly too: f**0 is white, f**-2 brown
+# ranges of a room's volume, distances and time to fall by 60 dB, drawn uniformly
 VOLUME, RT60, DISTANCE = (20.0, 80.0), (0.15, 0.5), (0.3, 2.0)  # cubic metres, seconds, metres
 SOUND = 343.0  # metres per second
 
 
 class Augmentation(NamedTuple):
-    """What is done to the sources of a training segment, each drawn for itself; 0 turns a part off.
+    """Augmentation of the sources of a training segment, each drawn independently; 0 turns a part off.
 
     Attributes:
         remix: probability that a segment is a new mixture, every source from an independently drawn segment.
         gain: dB; every source is amplified by -gain to gain, drawn uniformly.
         swap: probability that a source's channels are rotated by a random number of places (stereo: swapped).
-        polarity: probability that a source's sign is turned.
-        speed: every source is played faster by a factor between 1 / (1 + speed) and 1 + speed, its logarithm drawn
-            uniformly, so that pitch and formants move.
-        reverb: probability that the sources of a segment stand in a small room, see `room`.
+        polarity: probability that a source's sign is flipped.
+        speed: every source is played faster by a factor between 1 / (1 + speed) and 1 + speed, drawn uniformly in its
+            logarithm; this shifts pitch and formants.
+        reverb: probability that the sources of a segment get the reverberation of a small room, see `room`.
         noise: probability that a mixture gets noise of a random colour, 10 to 40 dB below it; sources get none.
     """
 
@@ -43,7 +43,7 @@ class Augmentation(NamedTuple):
         """Itself.
 
         Raises:
-            ValueError: no probability, a negative gain, or a speed that is no factor.
+            ValueError: not a probability, a negative gain, or an invalid speed.
         """
         for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
@@ -55,19 +55,19 @@ class Augmentation(NamedTuple):
         return self
 
     def describe(self) -> str:
-        """What is on, with its value; the rest is named as off."""
+        """The parts that are on, with their values, then the names of those that are off."""
         on = [f"{name} {value:g}{' dB' * (name == 'gain')}" for name, value in self._asdict().items() if value]
         off = [name for name, value in self._asdict().items() if not value]
         return (", ".join(on) or "none") + (f"; off: {', '.join(off)}" if off else "")
 
     def factors(self, sources: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """How much faster each source is played, [sources]."""
+        """The speed factor of each source, [sources]."""
         return np.exp(rng.uniform(-1, 1, sources) * np.log1p(self.speed))
 
     def change(self, references: Tensor, rng: np.random.Generator) -> Tensor:
-        """References [S, C, T] after gain, swap and polarity; itself if they are off.
+        """References [S, C, T] after gain, swap and polarity; unchanged if they are off.
 
-        `remix` and `speed` are the reader's, `reverb` and `noise` have functions of their own.
+        The reader does `remix` and `speed`; `reverb` and `noise` have their own functions.
         """
         sources, channels, _ = references.shape
         if self.gain:
@@ -82,7 +82,7 @@ class Augmentation(NamedTuple):
         return references
 
     def place(self, references: Tensor, sample_rate: int, rng: np.random.Generator) -> Tensor:
-        """References [S, C, T] in a small room, or as they are."""
+        """References [S, C, T] in a small room, or unchanged."""
         if rng.random() >= self.reverb:
             return references
         from scipy.signal import fftconvolve
@@ -91,7 +91,7 @@ class Augmentation(NamedTuple):
         return torch.from_numpy(fftconvolve(references.numpy(), responses, axes=-1)[..., : references.shape[-1]].copy())
 
     def disturb(self, mixture: Tensor, rng: np.random.Generator) -> Tensor:
-        """A mixture [C, T] with noise, or as it is."""
+        """A mixture [C, T] with noise, or unchanged."""
         if rng.random() >= self.noise:
             return mixture
         sound = torch.from_numpy(coloured(tuple(mixture.shape), rng.uniform(*COLOUR), rng)).to(mixture)
@@ -99,7 +99,7 @@ class Augmentation(NamedTuple):
 
 
 def coloured(shape: tuple[int, ...], slope: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Gaussian noise [..., T] whose power falls as frequency**-slope, of mean power 1 and mean 0.
+    """Gaussian noise [..., T] whose power falls as frequency**-slope, with mean power 1 and mean 0.
 
     Source: Timmer & Koenig 1995, "On generating power law noise".
     """
@@ -111,10 +111,10 @@ def coloured(shape: tuple[int, ...], slope: float, rng: np.random.Generator) -> 
 
 
 def room(shape: tuple[int, ...], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Impulse responses [S, C, t] of sources in one small room: the direct sound at once, then a diffuse field.
+    """Impulse responses [S, C, t] of sources in one small room: the direct sound at time 0, then a diffuse field.
 
-    All sources share the room; each has a distance of its own, each channel a field of its own. The field begins after
-    a mean free path; its energy is the direct sound's times (distance / critical distance)^2.
+    All sources share the room; each has its own distance, each channel its own field. The field begins after a mean
+    free path; its energy is the direct sound's times (distance / critical distance)^2.
 
     Source: Polack 1988 (exponentially decaying Gaussian noise); Kuttruff, Room Acoustics (mean free path and critical
     distance).

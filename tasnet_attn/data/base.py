@@ -1,4 +1,4 @@
-"""What every data set is: tracks in splits, and the batches of their segments that training asks for."""
+"""The base of data sets: tracks in splits, and batches of their segments for training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasnet_attn.errors import UserError
 
 
 def collate(batch: list[Any] | UserError) -> Any:
-    """Stack mixtures and references; what a segment has beside them is listed. A user's mistake is passed on."""
+    """Stack mixtures and references; list anything else that a segment has. A user's mistake is passed on."""
     if isinstance(batch, UserError):
         return batch
     stacked = default_collate([segment[:2] for segment in batch])
@@ -31,17 +31,17 @@ def collate(batch: list[Any] | UserError) -> Any:
 class EpochSampler(SequentialSampler):
     """Keys (epoch, index), so that data sets need no state; each of `world` processes takes every `world`-th.
 
-    Sequential to Lightning, which puts another one in the place of a sampler that is not when it overfits batches.
+    Sequential in Lightning's view, which replaces other samplers when it overfits batches.
 
-    Batch b of all processes together is what one process gets in batch b with a batch size `world` times as large.
-    The last processes may get one key less than `len` says. Lightning calls `set_epoch`; `skip` keys are left out once,
-    after a resume.
+    Batch b of all processes together equals batch b of one process with a batch size `world` times as large. The last
+    processes may get one key less than `len` states. Lightning calls `set_epoch`; `skip` keys are skipped once, after a
+    resume.
 
     Args:
         size: of an epoch, of all processes.
         rank: of this process.
-        world: how many there are.
-        same: every epoch is the first one again.
+        world: number of processes.
+        same: repeat the first epoch.
     """
 
     def __init__(self, size: int, rank: int = 0, world: int = 1, same: bool = False) -> None:
@@ -63,12 +63,12 @@ class EpochSampler(SequentialSampler):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that a checkpoint in mid-epoch can continue: Lightning stores and restores its state."""
+    """A DataLoader that can resume mid-epoch: Lightning stores and restores its state."""
 
     first = handed = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # batches that the checkpointed run had already taken of this epoch are not even read
+        # batches of this epoch that the checkpointed run has already used are not read
         first, self.first = self.first, 0
         if first:
             assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
@@ -81,11 +81,11 @@ class ResumableLoader(DataLoader):
             yield [part[:0] for part in batch]
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch were handed out."""
+        """Number of batches of this epoch so far."""
         return {"handed": self.handed % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue after them."""
+        """Resume after them."""
         self.first = state["handed"]
 
 
@@ -93,29 +93,29 @@ class SegmentedData(Configurable, LightningDataModule):
     """Base of all data modules: a subclass lists the tracks of a split.
 
     Attributes:
-        obtain: how to come by the data set and where to put it; `check-data` prints it if nothing is there.
+        obtain: how to obtain the data set and where to put it; `check-data` prints it if nothing is there.
 
     Args:
         sources: names, in the model's order (`train` takes them from the model).
-        sample_rate: Hz, as for the sources.
+        sample_rate: Hz, from the model like the sources.
         segment: seconds of a training segment, drawn uniformly over all valid starts.
         batch_size: segments in a batch, per process.
-        segments_per_epoch: training segments that make an epoch; "data": as many as the tracks hold end to end, so that
-            an epoch is about a pass over them.
-        channels: "all": every channel goes through the model on its own; "mean": train on the channels' mean;
+        segments_per_epoch: training segments per epoch; "data": the total length of the tracks divided by the
+            segment's, so that an epoch is about one pass over the data.
+        channels: "all": every channel goes through the model separately; "mean": train on the channels' mean;
             "random": on a mean with random weights.
         workers: processes that read ahead; 0: read in the training process.
         seed: of the random segments (`train` takes it from seed_everything).
         remix: probability that a training segment is a new mixture, every source from an independently drawn segment.
         gain: dB; every source of a training segment is amplified by -gain to gain, drawn uniformly.
-        swap: probability that a source of a training segment has its channels rotated (stereo: swapped).
-        polarity: probability that a source of a training segment has its sign turned.
+        swap: probability that the channels of a source of a training segment are rotated (stereo: swapped).
+        polarity: probability that the sign of a source of a training segment is flipped.
         speed: every source of a training segment is played faster by a factor of 1 / (1 + speed) to 1 + speed.
-        reverb: probability that a training segment is heard in a small synthetic room; its sources, too.
+        reverb: probability that a training segment and its sources get the reverberation of a small synthetic room.
         noise: probability that a training segment's mixture gets noise, 10 to 40 dB below it.
         cache: a folder for decoded copies of compressed tracks, made when training begins; None: decode every time.
 
-    All but `noise` is drawn for every source by itself; the mixture changes with the sources.
+    All but `noise` is drawn independently for every source; the mixture changes with the sources.
     """
 
     abstract = True
@@ -157,19 +157,19 @@ class SegmentedData(Configurable, LightningDataModule):
 
     @property
     def additive(self) -> bool:
-        """Whether a mixture is the sum of its sources, so that all but one leave the last."""
+        """Whether a mixture is the sum of its sources, so that the last source is the mixture minus the others."""
         return True
 
     def list_tracks(self, split: Split) -> list[Track]:
-        """The tracks of a split; nothing of them is opened: training, evaluation, check-data and fingerprint read this.
+        """The tracks of a split, unopened; training, evaluation, check-data and the fingerprint use this list.
 
         Raises:
-            UserError: the split is not there.
+            UserError: the split does not exist.
         """
         raise UserError(f"{type(self).__name__}: lists no tracks; give the class a method `list_tracks`")
 
     def check(self, track: Track) -> None:
-        """Whether a track is the model's, as far as can be told before it is opened.
+        """Check a track against the model, as far as possible without opening it.
 
         Raises:
             UserError: it is damaged, has other sources or another order of them, or another sample rate.
@@ -177,7 +177,7 @@ class SegmentedData(Configurable, LightningDataModule):
         self._check(track)
         if track.sample_rate != self.sample_rate:
             raise UserError(
-                f"{track}: sampled at {track.sample_rate} Hz, but the model takes {self.sample_rate} Hz; "
+                f"{track}: sampled at {track.sample_rate} Hz, but the model has {self.sample_rate} Hz; "
                 "resample the data or set model.sample_rate"
             )
 
@@ -189,14 +189,14 @@ class SegmentedData(Configurable, LightningDataModule):
             raise UserError(f"{track}: its sources are {its}, the model's {ours}; give it these, in this order")
 
     def tracks(self, split: Split, own_rate: bool = False) -> list[Track]:
-        """The tracks of a split, checked against the model and, where metadata do not say how long they are, opened.
+        """The tracks of a split, checked against the model, and opened if metadata do not state their length.
 
         Args:
             split: "train", "valid" or "test".
-            own_rate: each at the rate of its files, whatever the model's: evaluation resamples.
+            own_rate: each at the rate of its files, which may differ from the model's: evaluation resamples.
 
         Raises:
-            UserError: none there, or one that does not fit or is damaged; names the file.
+            UserError: there are none, or one does not fit or is damaged; names the file.
         """
         if own_rate:
             return self._opened(split, own_rate)
@@ -216,18 +216,18 @@ class SegmentedData(Configurable, LightningDataModule):
             if own_rate and track.parts:
                 track.sample_rate = track.file_rate
         if tracks[0].parts:
-            _ = tracks[0].header  # a wrong root shows at once
+            _ = tracks[0].header  # a wrong root fails at once
         _ = [track.length for track in tracks]
         return tracks
 
     def epoch_size(self, tracks: Sequence[Track], length: int) -> int:
-        """How many training segments of `length` samples make an epoch."""
+        """Number of training segments of `length` samples in an epoch."""
         if self.segments_per_epoch != "data":
             return self.segments_per_epoch
         return sum(track.length // length for track in tracks)
 
     def segments(self, split: Split) -> Segments:
-        """The data set of a split: random segments for "train", consecutive ones else."""
+        """The data set of a split: random segments for "train", otherwise consecutive ones."""
         tracks, length = self.tracks(split), round(self.segment * self.sample_rate)
         size = self.epoch_size(tracks, length) if split == "train" else None
         if self.channels == "all" or self.augmentation.remix:
@@ -243,7 +243,7 @@ class SegmentedData(Configurable, LightningDataModule):
         return Segments(tracks, length, size, self.seed, self.channels, self.augmentation)
 
     def prepare_data(self) -> None:
-        if self.cache is not None:  # Lightning calls this in one process of each machine, the others wait
+        if self.cache is not None:  # Lightning calls this in one process per machine; the others wait
             for split in ("train", "valid"):
                 self.segments(split)
 
@@ -258,7 +258,7 @@ class SegmentedData(Configurable, LightningDataModule):
             rank, world, same = self.trainer.global_rank, self.trainer.world_size, self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if len(segments) < world:
             raise UserError(f"{split}: {len(segments)} segment(s) for {world} processes; each needs at least one")
-        # training leaves out the last size % world, so that every batch of all processes is full
+        # training skips the last size % world segments, so that all processes have full batches
         size = len(segments) // world * world if split == "train" else len(segments)
         return ResumableLoader(
             segments,
@@ -269,7 +269,7 @@ class SegmentedData(Configurable, LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=split == "train" and len(segments) // world >= self.batch_size,
-            generator=torch.Generator(),  # its own: workers' seeds must not depend on how often the run was resumed
+            generator=torch.Generator(),  # separate: workers' seeds must not depend on the number of resumes
         )
 
     def train_dataloader(self) -> ResumableLoader:

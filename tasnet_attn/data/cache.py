@@ -1,4 +1,4 @@
-"""Decoded copies of compressed tracks, read by memory mapping: a segment then costs no decoding."""
+"""Decoded copies of compressed tracks, read by memory mapping: reading a segment then needs no decoding."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ GB = 1e9
 
 
 class CachedTrack(Track):
-    """A track whose decoded samples lie in a file: mixture and references, [1 + S, C, T] float32, as they were read.
+    """A track whose decoded samples are in a file: mixture and references, [1 + S, C, T] float32, as read.
 
-    The file's name says what it was made from (paths and sources; sizes and times of change), so that a changed track
-    is decoded anew, and the copy of what it was goes.
+    The file's name identifies its origin (paths and sources; sizes and times of change), so that a changed track is
+    decoded again, and its old copy is removed.
 
     Args:
-        track: what is decoded.
-        folder: where the copy lies.
+        track: the track to decode.
+        folder: for the copy.
     """
 
     def __init__(self, track: Track, folder: Path) -> None:
@@ -56,25 +56,25 @@ class CachedTrack(Track):
         return self.track.speaker(which)
 
     def _read(self, which: int | slice, start: int, length: int) -> Tensor:
-        # mapped for this one read: pages that stayed mapped would count as this process's memory
+        # mapped only for this read: pages that stay mapped count as this process's memory
         return torch.from_numpy(np.array(np.load(self.copy, mmap_mode="r")[which, :, start : start + length]))
 
     def fill(self) -> None:
-        """Decode, if the copy is not there; it appears whole or not at all, even if others decode at the same time.
+        """Decode if there is no copy; it is written atomically, even if others decode at the same time.
 
         Raises:
             UserError: the track is damaged, or the copy cannot be written.
         """
         folder = self.copy.parent
         try:
-            with FileLock(folder / ".lock"):  # one process at a time writes into the folder
+            with FileLock(folder / ".lock"):  # one process at a time writes to the folder
                 if self.copy.exists():
                     return
                 for broken in folder.glob(".*.part"):  # its writer was killed
                     broken.unlink()
                 mixture, references = self.track.read()
                 try:
-                    with whole(self.copy) as part, part.open("w+b") as file:  # to read too: else numpy hides the reason
+                    with whole(self.copy) as part, part.open("w+b") as file:  # w+b, or numpy hides errors
                         np.save(file, torch.cat([mixture[None], references]).numpy())
                 except UserError as error:
                     raise UserError(f"{error}; {ROOM}") from error
@@ -89,12 +89,12 @@ ROOM = "make room there, or set data.init_args.cache to another folder or to nul
 
 
 def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None]) -> list[Track]:
-    """The tracks, those that are not wav files with a decoded copy in `folder`, which is made where it is not there.
+    """The tracks, with all but wav files replaced by decoded copies in `folder`, which are made if missing.
 
     Args:
         tracks: of a split.
-        folder: for the copies; it may be deleted between runs, and is then made anew.
-        say: takes the line that says how much will be decoded.
+        folder: for the copies; it may be deleted between runs.
+        say: called with a line on how much will be decoded.
 
     Raises:
         UserError: not enough room, or a damaged track; names it.
@@ -109,7 +109,7 @@ def with_copies(tracks: Sequence[Track], folder: Path, say: Callable[[str], None
         raise UserError(f"{folder}: {error.strerror}; {ROOM}") from error
     size, free = sum(track.bytes for track in todo), shutil.disk_usage(folder).free
     if size > free:
-        raise UserError(f"{folder}: the decoded tracks take {size / GB:.1f} GB, {free / GB:.1f} GB are free; {ROOM}")
+        raise UserError(f"{folder}: the decoded tracks need {size / GB:.1f} GB, {free / GB:.1f} GB are free; {ROOM}")
     say(f"{folder}: decoding {len(todo)} of {len(found)} tracks, {size / GB:.2f} GB ({free / GB:.1f} GB are free)")
     begin = time.monotonic()
     for track in todo:

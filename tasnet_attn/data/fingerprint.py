@@ -1,4 +1,4 @@
-"""A run's fingerprint of its data, `data.json`: what tells a data set from a changed one."""
+"""A run's fingerprint of its data, `data.json`: it shows whether a data set has changed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ RECORD = "data.json"  # in a run folder
 
 
 def digest(lines: Iterable[str]) -> str:
-    """16 hexadecimal digits for lines in any order; earlier runs' records hold them."""
+    """16 hexadecimal digits for lines in any order; records of earlier runs contain them."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
 def record(data: SegmentedData) -> dict[str, Any]:
-    """What tells a data set from a changed one at no cost: names and sizes of its files; none is opened.
+    """A cheap fingerprint: names and sizes of the files, without opening any.
 
     Returns:
-        "data": the class, "splits": for each the number of tracks and a digest of its files, or None where it is not
-        there, and "sound": None; `check-data` puts its digest of the decoded samples there.
+        "data": the class; "splits": for each the number of tracks and a digest of its files, or None if it does not
+        exist; "sound": None, which `check-data` replaces by its digest of the decoded samples.
     """
     splits: dict[str, Any] = {}
     for split in get_args(Split):
         try:
             tracks = data.list_tracks(split)
-        except UserError:  # no test set, for example: training does without, and check-data says so
+        except UserError:  # no test set, for example: training does not need one, and check-data reports it
             splits[split] = None
             continue
         lines = [f"{t.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for t in tracks for f in t.files]
@@ -42,7 +42,7 @@ def record(data: SegmentedData) -> dict[str, Any]:
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What changed between two records, in words; equal sound is no difference, however its files are named."""
+    """What changed between two records, in words; equal sound in other files is no change."""
     if earlier["data"] != now["data"]:
         return [f"{now['data']} instead of {earlier['data']}"]
     if earlier["sound"] and now["sound"]:
@@ -61,26 +61,26 @@ def _splits(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _waiting(run: Path) -> Path:
-    """Where a record waits until its run begins: beside the folder, in which a check leaves nothing."""
+    """Where a record is kept until its run begins: next to the folder, in which a check leaves nothing."""
     return run.parent / f".{run.name}.{RECORD}"
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
-    """The record of a run folder, if there is one, or the one that waits for it."""
+    """The record of a run folder, if there is one, or the one kept for it."""
     file = next((file for file in (run / RECORD, _waiting(run)) if file.is_file()), None)
     return None if file is None else json.loads(file.read_text())
 
 
 def remember(now: dict[str, Any], run: Path, begins: bool = True) -> list[str]:
-    """Write a record into a run folder, unless the run has one that it began with.
+    """Write a record to a run folder, unless the run already has one from its start.
 
     Args:
         now: the record.
         run: the folder.
-        begins: the run does so now; else the record of one that did not begin yet waits for it.
+        begins: the run begins now; otherwise keep the record for a run that has not begun yet.
 
     Returns:
-        What changed since it began.
+        What has changed since the run began.
     """
     if run.exists():
         with touching(run):
@@ -91,7 +91,7 @@ def remember(now: dict[str, Any], run: Path, begins: bool = True) -> list[str]:
         if changed and begun:  # with other data: its record stays
             return changed
         if not changed and not now["sound"]:
-            now = earlier  # it may say more
+            now = earlier  # it may contain more
     inside = begun or begins
     if now is not earlier or not (run / RECORD).is_file():
         write_text(run / RECORD if inside else _waiting(run), json.dumps(now, indent=2) + "\n")

@@ -12,7 +12,7 @@ from tasnet_attn.errors import UserError
 
 
 class Utterances(Track):
-    """A mixture of utterances, mono; its headers are looked at when it is first read (there are 150,000 files).
+    """A mixture of utterances, mono; its headers are read only when it is first read (there are 150,000 files).
 
     Args:
         name: the mixture's.
@@ -20,8 +20,8 @@ class Utterances(Track):
         speakers: the speakers' files.
         noise: the noise's file, or None.
         sources: names for the speakers.
-        sample_rate: Hz that the files must have.
-        length: samples that they must have.
+        sample_rate: required rate of the files, Hz.
+        length: required length of the files, samples.
     """
 
     utterance = True
@@ -45,39 +45,39 @@ class Utterances(Track):
         if len(utterances) <= which:
             raise UserError(
                 f"{self}: mixture_ID {self.name!r} does not name {len(self.sources)} utterances like 19-198-0001, so "
-                "that nobody speaks twice in a remix; set data.init_args.remix to 0"
+                "that a remix has different speakers; set data.init_args.remix to 0"
             )
         return utterances[which].partition("-")[0]
 
 
 class LibriMix(SegmentedData):
-    """Libri2Mix or Libri3Mix as its generator writes them; the model's number of sources says which.
+    """Libri2Mix or Libri3Mix as written by its generator; the model's number of sources determines which.
 
-    The CSV files hold the absolute paths of the machine that made them. Only the last five parts of each (wav8k, min,
-    the subset, s1, the file) are used, below `root`, so that a moved data set is found.
+    The CSV files contain absolute paths of the machine that made them. Only the last five parts of each (wav8k, min,
+    the subset, s1, the file) are used, below `root`, so that the data set can be moved.
 
     Args:
-        sources: names for the speakers, 2 or 3; `train` takes them from the model. One: every utterance is a track of
-            its own and its own mixture, clean (for autoencoders).
-        sample_rate: Hz, 8000 or 16,000: it chooses the folder wav8k or wav16k; `train` takes it from the model.
-        root: the folder that holds wav8k or wav16k, or several such folders, whose mixtures stand one behind the other;
+        sources: names for the speakers, 2 or 3; `train` takes them from the model. One: every utterance is a separate
+            track and its own mixture, clean (for autoencoders).
+        sample_rate: Hz, 8000 or 16,000, for the folder wav8k or wav16k; `train` takes it from the model.
+        root: the folder that contains wav8k or wav16k, or several such folders, whose mixtures are concatenated;
             None: data/Libri3Mix for three sources, else data/Libri2Mix.
-        noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is no source: it is left over.
+        noisy: mixtures with noise (mix_both), else without (mix_clean). The noise is not a source.
         mode: "min": mixtures end with the shortest utterance; "max": with the longest.
         training: the training subset, "train-360" or "train-100".
-        validation: the subset of validation; debian2mix and voices2mix also have "dev-speakers", voices of no other.
+        validation: the validation subset; debian2mix and voices2mix also have "dev-speakers", with voices of no other
+            set.
         testing: the test subset; the generator writes "test", debian2mix also "test-speakers".
-        segment: seconds; shorter mixtures are passed over.
-        settings: `SegmentedData`'s others; `remix` is dynamic mixing: nobody speaks twice in a mixture, the noise stays
-            where it was.
+        segment: seconds; shorter mixtures are skipped.
+        settings: `SegmentedData`'s others; `remix` is dynamic mixing of different speakers; the noise stays in place.
     """
 
     fixed = ("channels", "swap", "cache")
     obtain = """\
-LibriMix is made, not handed out: its authors' generator (JorisCos/LibriMix on GitHub, generate_librimix.sh) fetches
+LibriMix is generated: its authors' script (JorisCos/LibriMix on GitHub, generate_librimix.sh) fetches
 LibriSpeech and WHAM noise and mixes them. Put its Libri2Mix (for three speakers: Libri3Mix) into data, so that
-data/Libri2Mix/wav8k/min/metadata/mixture_train-360_mix_clean.csv is there. Anywhere else: set data.init_args.root;
-other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
+data/Libri2Mix/wav8k/min/metadata/mixture_train-360_mix_clean.csv is there. For another place set data.init_args.root;
+for other variants set data.init_args.mode, noisy and training, and model.sample_rate."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         usual = Path(f"data/Libri{max(2, len(sources))}Mix")
         self.roots = [usual] if root is None else [Path(one) for one in (root if isinstance(root, list) else [root])]
         if not self.roots:
-            raise ValueError("root: names no folder")
+            raise ValueError("root: contains no folder")
         self.root = self.roots[0]
         self.noisy, self.mode = noisy, mode
         self.training, self.validation, self.testing = training, validation, testing
@@ -143,7 +143,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
         except (csv.Error, UnicodeDecodeError) as error:
             raise UserError(f"{file}: not a CSV file: {error}") from error
         if not rows:
-            raise UserError(f"{file}: holds no mixtures; create the metadata again")
+            raise UserError(f"{file}: has no mixtures; create the metadata again")
         speakers = [column for column in columns if column.startswith("source_") and column.endswith("_path")]
         if len(self.sources) not in (1, len(speakers)):
             raise UserError(
@@ -157,7 +157,7 @@ other kinds: data.init_args.mode, noisy and training, and model.sample_rate."""
     def _tracks(
         self, root: Path, file: Path, line: int, row: dict[str, str | None], speakers: list[str]
     ) -> list[Utterances]:
-        """A row of the metadata: a track, or for one source a track of each speaker."""
+        """Tracks of a metadata row: one, or for a single source one for each speaker."""
 
         def path(column: str) -> Path:
             parts = PurePosixPath((row[column] or "").replace("\\", "/")).parts

@@ -26,11 +26,11 @@ class MIR1KClip(Track):
     """A clip, mono, resampled to the model's rate.
 
     Args:
-        file: two channels, the music left and the voice right.
+        file: two channels, music left and voice right.
         sources: "accompaniment" and "vocals", in any order, or one of them.
         sample_rate: Hz to resample to.
         mixture: "sum" or "mean" of the channels.
-        again: it stands in for a validation clip.
+        again: a training clip used for validation.
     """
 
     resampled = True
@@ -43,7 +43,7 @@ class MIR1KClip(Track):
         self.mixture, self.made, self.again = mixture, "sum" if mixture == "sum" else "mean, -6.0 dB", again
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
-        """A clip is a few seconds long: it is read whole, because resampling a cut would change the cut's ends."""
+        """Read the whole clip of a few seconds, because resampling an excerpt would change its ends."""
         stop = self.length if length is None else start + length
         audio = read_audio(self.files[0])
         if self.header.sample_rate != self.sample_rate:
@@ -62,11 +62,11 @@ class MIR1KClip(Track):
 
 
 class ClipSegments(Segments):
-    """Segments with the clip that each is cut out of: what an encoder divides by may be measured on that.
+    """Segments together with the clip that each is cut from, for encoders that divide by the clip's maximum.
 
     Args:
-        per_clip: every pass takes each clip once, in random order, at a random start (Park et al. 2018); else every
-            start of every clip is equally likely, so that long clips come more often.
+        per_clip: every epoch takes each clip once, in random order, at a random start (Park et al. 2018); otherwise
+            every start of every clip is equally likely, so that long clips occur more often.
         tracks: see `Segments`.
         length: see `Segments`.
         size: see `Segments`.
@@ -87,7 +87,7 @@ class ClipSegments(Segments):
         self.per_clip = per_clip
 
     def draw(self, epoch: int, index: int) -> tuple[Track, int]:
-        """Which clip and which start segment `index` of `epoch` is: a pure function."""
+        """Clip and start of segment `index` of `epoch`: a pure function."""
         if not (self.per_clip and self.random):
             return super().draw(epoch, index)
         which, position = divmod(epoch * self.size + index, len(self.tracks))
@@ -100,7 +100,7 @@ class ClipSegments(Segments):
         track, start = self.draw(*key)
         mixture, references = track.read()
         cut = slice(start, start + self.segment)
-        if self.random and any(self.augmentation):  # the clip is as it is but for this segment
+        if self.random and any(self.augmentation):  # only this segment of the clip changes
             changed, references = super().__getitem__(key)
             return changed, references, torch.cat([mixture[:, :start], changed, mixture[:, cut.stop :]], dim=-1)
         return mixture[:, cut], references[..., cut], mixture
@@ -109,26 +109,26 @@ class ClipSegments(Segments):
 class MIR1K(SegmentedData):
     """MIR-1K with the published split: `abjones` and `amy` train, the others test.
 
-    The data set has no validation split. By default the training clips stand in, cut end to end: that curve shows the
-    fit, not what it is worth on other songs.
+    The data set has no validation split. By default the training clips are used, cut end to end; this curve shows the
+    fit, not how well the model does on other songs.
 
     Args:
         sources: "accompaniment" and "vocals"; `train` takes them from the model.
         sample_rate: Hz, 8000 in the papers; the files' 16,000 are resampled. `train` takes it from the model.
         root: the data set's folder, with `Wavfile` in it.
-        mixture: "sum" of the sources, masks then lie in [0, 1]; or "mean" of the channels beside unscaled sources, as
-            Park's network was trained, which asks for masks up to 2.
+        mixture: "sum" of the sources, for masks in [0, 1]; or "mean" of the channels with unscaled sources, as in
+            Park's training, which needs masks up to 2.
         sampling: "starts": every start of every clip is equally likely; "clips": see `ClipSegments`.
-        held_out: training clips to validate on, which are then not trained on: the last ones by name.
-        segment: seconds; the default makes 64 frames of 256 samples at 8 kHz.
-        settings: `SegmentedData`'s others; the published training augments nothing, and nothing augments a "mean".
+        held_out: number of training clips, the last by name, to use for validation only.
+        segment: seconds; the default gives 64 frames of 256 samples at 8 kHz.
+        settings: `SegmentedData`'s others; the published training has no augmentation, and "mean" allows none.
     """
 
     fixed = ("channels", "swap", "cache")
     obtain = """\
-MIR-1K is given out by its authors, Chao-Ling Hsu and Jyh-Shing Roger Jang ("MIR-1K Dataset"). Unpack it to
-data/MIR-1K, so that data/MIR-1K/Wavfile holds 1000 files <singer>_<song>_<clip>.wav, music left, voice right.
-Anywhere else: set data.init_args.root."""
+MIR-1K is available from its authors, Chao-Ling Hsu and Jyh-Shing Roger Jang ("MIR-1K Dataset"). Unpack it to
+data/MIR-1K, so that data/MIR-1K/Wavfile has 1000 files <singer>_<song>_<clip>.wav, music left, voice right.
+For another place set data.init_args.root."""
 
     def __init__(
         self,
@@ -145,10 +145,10 @@ Anywhere else: set data.init_args.root."""
         if unknown := set(sources) - set(CHANNELS):
             raise UserError(f"MIR-1K has no source {sorted(unknown)[0]!r}; it has {', '.join(CHANNELS)}")
         if mixture not in ("sum", "mean") or sampling not in ("starts", "clips"):
-            raise ValueError(f"mixture is 'sum' or 'mean', sampling 'starts' or 'clips'; got {mixture!r}, {sampling!r}")
+            raise ValueError(f"mixture: 'sum' or 'mean', sampling: 'starts' or 'clips'; got {mixture!r}, {sampling!r}")
         if mixture == "mean" and any(self.augmentation):
             on = (name for name, value in self.augmentation._asdict().items() if value)
-            raise ValueError(f"mixture 'mean' takes no augmentation; set it to 'sum' or leave {next(on)} out")
+            raise ValueError(f"mixture 'mean' takes no augmentation; set it to 'sum' or turn {next(on)} off")
         self.root, self.mixture, self.sampling, self.held_out = Path(root), mixture, sampling, held_out
 
     @property
@@ -164,10 +164,10 @@ Anywhere else: set data.init_args.root."""
         folder = self.root / "Wavfile"
         files = [path for path in visible(folder) if path.suffix == ".wav"] if folder.is_dir() else []
         if not files:
-            raise UserError(f"{folder}: no .wav files there; set data.init_args.root to the folder that holds Wavfile")
+            raise UserError(f"{folder}: no .wav files there; set data.init_args.root to the folder with Wavfile")
         training = [file for file in files if file.stem.startswith(TRAINING_SINGERS)]
         if not 0 <= self.held_out < len(training):
-            raise UserError(f"held_out {self.held_out} must leave some of the {len(training)} training clips")
+            raise UserError(f"held_out {self.held_out} must be less than the {len(training)} training clips")
         kept = len(training) - self.held_out
         chosen = {
             "train": training[:kept],

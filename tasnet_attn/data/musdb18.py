@@ -37,12 +37,12 @@ VALIDATION = (
 
 
 class Song(Track):
-    """A song of either layout; the mixture is the one that the file holds, not the sum of the stems.
+    """A song of either layout; the mixture is the file's, not the sum of the stems.
 
     Args:
         path: a `.stem.mp4`, or a folder with `mixture.wav` and the stems.
         sources: stems, or "accompaniment", the sum of all but the vocals.
-        sample_rate: Hz that the files must have.
+        sample_rate: required rate of the files, Hz.
     """
 
     def __init__(self, path: Path, sources: list[str], sample_rate: int) -> None:
@@ -56,28 +56,29 @@ class Song(Track):
         self.rest_remixed = bool(self.others)
 
     def read_rest(self, start: int, length: int) -> Tensor:
-        """The stems that no source asks for: a model of one source hears them in a remix too."""
+        """The stems that are not sources: in a remix, a one-source model hears them too."""
         return sum_of(self._signals(self.others, start, length), self.others) if self.others else torch.zeros(())
 
 
 class MUSDB18(SegmentedData):
-    """MUSDB18 or MUSDB18-HQ: `root/train` and `root/test` hold `<track>.stem.mp4`, or `<track>/vocals.wav` and so on.
+    """MUSDB18 or MUSDB18-HQ: `root/train` and `root/test` with `<track>.stem.mp4`, or `<track>/vocals.wav` and so on.
 
     Args:
         sources: of vocals, drums, bass, other and accompaniment (all but vocals); `train` takes them from the model.
         sample_rate: Hz, the files'; `train` takes it from the model.
         root: the folder.
-        split: "official": the 14 validation tracks that the field uses, 86 train; "random": of the folder `train`, in
-            an order drawn once, four fifths train and a fifth validates (the LTL paper's 80/20).
-        fraction: part of the training and of the validation tracks used, one each at least (the LTL paper: 0.1).
-        split_seed: of that order; not the run's seed, so that runs can be compared.
+        split: "official": the usual 14 validation tracks, 86 train; "random": of the folder `train`, in an order drawn
+            once, four fifths train and a fifth is for validation (the LTL paper's 80/20).
+        fraction: part of the training and of the validation tracks to use, at least one each (the LTL paper: 0.1).
+        split_seed: of that order; separate from the run's seed, so that runs can be compared.
         settings: `SegmentedData`'s others.
     """
 
     obtain = """\
-MUSDB18, 150 songs for research, is given out by Zenodo, as .stem.mp4 files (record MUSDB18) or wav files (MUSDB18-HQ).
-Unpack either to data/MUSDB18, so that data/MUSDB18/train and data/MUSDB18/test hold <track>.stem.mp4, or
-<track>/{mixture,vocals,drums,bass,other}.wav. Anywhere else: set data.init_args.root."""
+MUSDB18, 150 songs for research, is available from Zenodo, as .stem.mp4 files (record MUSDB18) or wav files
+(MUSDB18-HQ). Unpack either to data/MUSDB18, so that data/MUSDB18/train and data/MUSDB18/test contain <track>.stem.mp4,
+or
+<track>/{mixture,vocals,drums,bass,other}.wav. For another place set data.init_args.root."""
 
     def __init__(
         self,
@@ -109,10 +110,10 @@ Unpack either to data/MUSDB18, so that data/MUSDB18/train and data/MUSDB18/test 
         """The songs of a split by name."""
         folder = self.root / ("test" if split == "test" else "train")
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; set data.init_args.root to the one that holds train and test")
+            raise UserError(f"{folder}: no such folder; set data.init_args.root to the one with train and test")
         found = {path.name.removesuffix(SUFFIX): path for path in visible(folder) if _is_song(path)}
         if not found:
-            raise UserError(f"{folder}: neither <track>{SUFFIX} files nor <track>/mixture.wav folders there")
+            raise UserError(f"{folder}: neither <track>{SUFFIX} files nor <track>/mixture.wav folders in it")
         names = list(found) if split == "test" else self._choose(split, list(found))
         if not names:
             hint = "none of the official validation tracks" if split == "valid" else "no tracks left to train on"
@@ -120,7 +121,7 @@ Unpack either to data/MUSDB18, so that data/MUSDB18/train and data/MUSDB18/test 
         return {name: found[name] for name in names}
 
     def _choose(self, split: Split, names: list[str]) -> list[str]:
-        """The names of a split, of all in `train`."""
+        """The names of a split, among all in `train`."""
         order = [names[i] for i in np.random.default_rng(self.split_seed).permutation(len(names))]
         if self.split == "official":
             chosen = [name for name in order if (name in VALIDATION) == (split == "valid")]

@@ -1,4 +1,4 @@
-"""Recordings: any sound files, without stems; what is separated are mixtures of two of them (MixIT)."""
+"""Recordings: any sound files, without stems, mixed in pairs for training (MixIT)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tasnet_attn.data.track import BLOCK, Fault, Part, Split, Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import file_name
 
-MIXTURES = ("mixture1", "mixture2")  # that a mixture of mixtures is the sum of
-MARGIN = 0.1  # seconds beside an excerpt, which resampling needs to be right within it
+MIXTURES = ("mixture1", "mixture2")  # in a mixture of mixtures
+MARGIN = 0.1  # seconds around an excerpt that resampling needs
 
 
 class Excerpts(Track):
-    """Two recordings as the two sources, or the same one in both places, from which `remix` takes it into pairs.
+    """Two recordings as the two sources, or the same one twice, from which `remix` makes pairs.
 
-    What is read is mono, at the model's rate, and as long as the shorter one.
+    Samples are mono, at the model's rate, and as long as the shorter recording.
 
     Args:
         name: the track's.
@@ -64,7 +64,7 @@ class Excerpts(Track):
     def _compare(self, infos: dict[Path, AudioInfo]) -> Iterator[Fault]:
         for file, info in infos.items():
             if not info.length:
-                yield Fault("length", f"{file}: holds no samples", "leave it out")
+                yield Fault("length", f"{file}: has no samples", "remove it")
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:
         length = self.length - start if length is None else length
@@ -81,7 +81,7 @@ class Excerpts(Track):
         if info.sample_rate == self.sample_rate:
             return read_audio(file, start, length).mean(0, keepdim=True)
         step = gcd(info.sample_rate, self.sample_rate)
-        theirs, ours = info.sample_rate // step, self.sample_rate // step  # as many samples last equally long
+        theirs, ours = info.sample_rate // step, self.sample_rate // step  # equal durations
         margin = -(-round(MARGIN * self.sample_rate) // ours)
         first, last = max(0, start // ours - margin), -(-(start + length) // ours) + margin
         audio = read_audio(file, first * theirs, min(last * theirs, info.length) - first * theirs)
@@ -90,15 +90,15 @@ class Excerpts(Track):
         return torch.nn.functional.pad(audio, (0, length - audio.shape[-1]))
 
     def speaker(self, which: int) -> str:
-        return str(self.files[0])  # none is mixed with itself
+        return str(self.files[0])  # never mix a recording with itself
 
 
 class Recordings(SegmentedData):
-    """Any recordings in a folder: songs, talks, meetings; training hears excerpts of two of them at once (MixIT).
+    """Any recordings in a folder: songs, talks, meetings. Training uses sums of excerpts of two of them (MixIT).
 
-    The folder's subfolders `train`, `valid` and `test` are the splits. Without them a tenth of the files, two at least,
-    is for validation and as many for the test, chosen by their names. All that lies below is taken, whatever format,
-    rate and number of channels; it is read as mono. In validation and test each recording is paired with the next.
+    The folder's subfolders `train`, `valid` and `test` are the splits. Without them, a tenth of the files (at least
+    two) is for validation and as many for the test, chosen by their names. All files below are used, of any format,
+    rate and number of channels, and read as mono. In validation and test each recording is paired with the next.
 
     Args:
         sources: names of the model's outputs; `train` takes them from the model.
@@ -111,9 +111,9 @@ class Recordings(SegmentedData):
 
     fixed = ("channels", "swap", "remix")
     obtain = """\
-Recordings are yours: put songs, talks or whatever you have into data/recordings, in any format that `separate` reads.
-They lie in its subfolders train, valid and test, or all in one place: some are then kept for validation and test.
-Anywhere else: set data.init_args.root."""
+Put your own recordings, such as songs or talks, into data/recordings, in any format that `separate` reads.
+Use its subfolders train, valid and test, or one place for all: some are then kept for validation and test.
+For another place set data.init_args.root."""
 
     def __init__(
         self, sources: list[str], sample_rate: int, root: Path = Path("data/recordings"), **settings: Any
@@ -124,9 +124,7 @@ Anywhere else: set data.init_args.root."""
     def list_tracks(self, split: Split) -> list[Track]:
         files = self._find(split)
         if len(files) < 2:
-            raise UserError(
-                f"{self.root}: {split} has {len(files)} recording(s); two at least are mixed with each other"
-            )
+            raise UserError(f"{self.root}: {split} has {len(files)} recording(s); at least two are needed")
         if split == "train":
             return [Excerpts(file_name(name), file, file, self.sample_rate) for name, file in files.items()]
         names = list(files)

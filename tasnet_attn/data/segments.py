@@ -23,7 +23,7 @@ Channels = Literal["all", "mean", "random"]
 def played_at(track: Track, which: int, start: int, length: int, factor: float) -> Tensor:
     """Source number `which` of a track from about `start` on, played `factor` times as fast, [C, length].
 
-    A track that is too short for the factor is played at the nearest one that it suffices for.
+    A track that is too short for the factor is played at the nearest possible one.
     """
     taken = min(round(length * factor), track.length)
     audio = track.read_source(which, min(start, track.length - taken), taken)
@@ -37,11 +37,11 @@ class Segments(Dataset):
     """Segments of tracks.
 
     Args:
-        tracks: where segments come from; those shorter than a segment are passed over.
+        tracks: tracks to cut segments from; those shorter than a segment are skipped.
         length: samples in a segment.
-        size: how many segments make an epoch; None: cut the tracks into consecutive segments, for validation.
+        size: number of segments per epoch; None: cut the tracks into consecutive segments, for validation.
         seed: of the random starts.
-        channels: "all": keep them; "mean": their mean, [1, T]; "random": random segments take a randomly weighted mean.
+        channels: "all": keep them; "mean": their mean, [1, T]; "random": random segments have a randomly weighted mean.
         augmentation: of random segments.
     """
 
@@ -62,14 +62,14 @@ class Segments(Dataset):
         self.ends = list(accumulate(choices))
         if not self.ends:
             longest = max((track.length for track in tracks), default=0)
-            raise UserError(f"no track is as long as a segment of {length} samples (the longest has {longest})")
+            raise UserError(f"all tracks are shorter than a segment of {length} samples (the longest has {longest})")
         self.size = self.ends[-1] if size is None else size
 
     def __len__(self) -> int:
         return self.size
 
     def draw(self, epoch: int, index: int) -> tuple[Track, int]:
-        """Which track and which start segment `index` of `epoch` is: a pure function, whatever process asks."""
+        """Track and start of segment `index` of `epoch`: a pure function, equal in all processes."""
         if self.random:
             choice = int(np.random.default_rng([self.seed, epoch, index]).integers(self.ends[-1]))
         else:
@@ -82,9 +82,9 @@ class Segments(Dataset):
         return self.tracks[which], offset if self.random else offset * self.segment
 
     def draw_remix(self, epoch: int, index: int) -> list[tuple[Track, int]]:
-        """Where each source of segment `index` of `epoch` comes from, then, where tracks say so, the rest.
+        """Where each source of segment `index` of `epoch` comes from, and the rest if it is remixed too.
 
-        Empty if the segment is left as it is.
+        Empty if the segment is not changed.
         """
         rng = np.random.default_rng([self.seed, epoch, index, 1])
         if not self.random or rng.random() >= self.augmentation.remix:
@@ -95,15 +95,15 @@ class Segments(Dataset):
             drawn = [first, *(self._place(int(choice)) for choice in others)]
             sources = drawn[: len(first[0].sources)]
             speakers = [speaker for s, (track, _) in enumerate(sources) if (speaker := track.speaker(s)) is not None]
-            if len(set(speakers)) == len(speakers):  # nobody speaks twice
+            if len(set(speakers)) == len(speakers):  # no speaker twice
                 return drawn
         raise UserError(
-            f"{first[0]}: no other speaker or recording in 100 draws to mix it with; add some, cut long ones, or, if "
-            "the data have mixtures of their own, set data.init_args.remix to 0"
+            f"{first[0]}: no other speaker or recording in 100 draws to mix it with; add some, cut long ones, or if "
+            "the data have their own mixtures, set data.init_args.remix to 0"
         )
 
     def _read(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The segment (epoch, index) as the files have it, remixed or at other speeds."""
+        """The segment (epoch, index) from the files, remixed or at other speeds."""
         drawn, length = self.draw_remix(*key), self.segment
         if not drawn and not (self.random and self.augmentation.speed):
             track, start = self.draw(*key)
@@ -131,7 +131,7 @@ class Segments(Dataset):
             if self.augmentation.reverb:
                 rate = self.tracks[0].sample_rate
                 changed = self.augmentation.place(changed, rate, np.random.default_rng([self.seed, *key, 4]))
-            if changed is not references:  # the change alone is added: noise and other rests stay in the mixture
+            if changed is not references:  # add only the change: noise and other rests stay in the mixture
                 mixture, references = mixture + (changed - references).sum(0), changed
             if self.augmentation.noise:
                 mixture = self.augmentation.disturb(mixture, np.random.default_rng([self.seed, *key, 5]))
@@ -143,9 +143,10 @@ class Segments(Dataset):
         return (weights * mixture).sum(0, keepdim=True), (weights * references).sum(1, keepdim=True)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Any] | UserError:
-        """What a DataLoader asks for. A user's mistake is handed over, not raised.
+        """For the DataLoader. A user's mistake is returned, not raised.
 
-        torch would wrap what a worker process raises in that process's traceback; `ResumableLoader` raises this.
+        torch would wrap an exception of a worker process in that process's traceback; `ResumableLoader` raises this
+        one.
         """
         try:
             return [self[key] for key in keys]

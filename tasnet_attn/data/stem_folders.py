@@ -1,4 +1,4 @@
-"""StemFolders: one's own stems, `root/split/track/source.wav|flac|ogg`; the bundled songs have this layout too."""
+"""StemFolders: your own stems, `root/split/track/source.wav|flac|ogg`; the bundled songs have this layout too."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StemTrack(Track):
     """A folder with a file for each source; the mixture is their sum.
 
     Args:
-        folder: it; its name is the track's.
+        folder: the track's; its name is the track's name.
         sources: names of the files without suffix, or of sums.
-        sample_rate: Hz that the files must have.
+        sample_rate: required rate of the files, Hz.
         sums: {source: names of the files whose sum it is}.
     """
 
@@ -30,10 +30,7 @@ class StemTrack(Track):
         for stem in dict.fromkeys(stem for source in sources for stem in (sums or {}).get(source, [source])):
             found = [file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()]
             if not found:
-                problem = (
-                    problem
-                    or f"{folder / stem}.wav: no such file, nor .flac or .ogg; put it there: each source has one"
-                )
+                problem = problem or f"{folder / stem}.wav: no such file, nor .flac or .ogg; each source needs one"
             if len(found) > 1:
                 problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"
             parts.append(Part(found[0] if found else folder / f"{stem}.wav", stem))
@@ -53,8 +50,8 @@ class StemFolders(SegmentedData):
     """
 
     obtain = """\
-StemFolders reads recordings of your own: a folder for each track in root/train, root/valid and root/test, and in it one
-file for each source of the model (model.sources), named like it: root/train/<track>/<source>.wav, .flac or .ogg, all of
+StemFolders reads your own recordings: a folder for each track in root/train, root/valid and root/test, and in it one
+file for each source of the model (model.sources), with its name: root/train/<track>/<source>.wav, .flac or .ogg, all of
 one length, rate (model.sample_rate) and number of channels. The mixture is their sum. Set data.init_args.root."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a track is: a song or an utterance with its references, listed before anything of it is opened."""
+"""A track: a song or an utterance with its references, listed before any file is opened."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tasnet_attn.audio.stem_files import read_stem_file, stem_file_info
 from tasnet_attn.errors import UserError
 
 Split = Literal["train", "valid", "test"]
-MIXTURE, REST = "mixture", "rest"  # what a part may hold beside a source; the rest is noise, for example
+MIXTURE, REST = "mixture", "rest"  # other contents of a part than a source; the rest is noise, for example
 BLOCK = 1 << 19  # samples read at once
-SYSTEM = (".", "__MACOSX", "@eaDir")  # what names begin with that a system put among the user's own
+SYSTEM = (".", "__MACOSX", "@eaDir")  # beginnings of the names of files that the system adds to a folder
 
 
 class Part(NamedTuple):
     """One signal of a track.
 
     Attributes:
-        file: where it lies.
+        file: its path.
         holds: the name of a source or of a stem, MIXTURE or REST.
         stream: of a `.stem.mp4`.
-        channel: of a file whose channels are different signals; None: all of them are one signal.
+        channel: of a file whose channels are different signals; None: all channels are one signal.
     """
 
     file: Path
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Something wrong with a file: one word, what it is, and what to do."""
+    """A problem with a file: one word, what it is, and what to do."""
 
     kind: str
     what: str
@@ -46,29 +46,30 @@ class Fault(NamedTuple):
 
 
 class Track:
-    """One song or utterance with its references; its files are opened when length or sound are first asked for.
+    """One song or utterance with its references; its files are opened when length or sound are first needed.
 
-    A track that has no files (it makes its sound) overrides `read`, and needs neither this constructor nor parts: name,
-    sources and sample rate are enough; a length, if it sets one, saves a first reading. A long one overrides `blocks`.
+    A track without files (synthetic sound) overrides `read` and needs neither this constructor nor parts: name, sources
+    and sample rate are enough; setting a length saves a first reading. A long one overrides `blocks`.
 
     Args:
         name: unique in its split.
         sources: names, in the order of `read`.
-        sample_rate: Hz of what `read` gives, which its files must have unless they are `resampled`.
+        sample_rate: Hz of the samples that `read` returns, also required of its files unless they are `resampled`.
         parts: the signals; without a MIXTURE among them, the mixture is the sum of the sources.
-        stems: {source: what the parts hold whose sum it is}; others are held by a part of their own name.
-        length: samples that its files must have; None: equally many.
-        channels: that they must have; None: equally many.
-        problem: what is known to be wrong already, one line.
+        stems: {source: contents of the parts whose sum it is}; other sources have a part with their name.
+        length: required length of the files, samples; None: equal lengths.
+        channels: required number of channels; None: equal numbers.
+        problem: a problem that is known already, one line.
 
     Attributes:
-        resampled: its files have any rate; `read` changes it.
-        made: how the mixture is made, if no part holds it.
-        utterance: the sources are utterances: they may come in several mixtures of a split, at other levels and cut to
-            other lengths, but none in two splits.
-        again: a track of an earlier split that stands in, knowingly.
-        rest_remixed: in a remix the rest comes from a draw of its own, like a source; else it stays with the first.
-        variant: what beside files, sources and stems decides what `read` gives, so that decoded copies can tell.
+        resampled: its files have any rate; `read` resamples.
+        made: how the mixture is made, if no part contains it.
+        utterance: the sources are utterances: they may occur in several mixtures of a split, at other levels and cut to
+            other lengths, but not in two splits.
+        again: a track of an earlier split, used here on purpose.
+        rest_remixed: in a remix the rest comes from a separate draw, like a source; otherwise it stays with the first.
+        variant: what else, apart from files, sources and stems, determines the result of `read`, to identify decoded
+            copies.
     """
 
     name: str
@@ -103,11 +104,11 @@ class Track:
 
     @cached_property
     def files(self) -> list[Path]:
-        """Each file once; errors name the first."""
+        """Each file once; errors name the first one."""
         return list(dict.fromkeys(part.file for part in self.parts))
 
     def made_of(self, which: int) -> Sequence[str]:
-        """What the parts hold whose sum is source number `which`."""
+        """The contents of the parts whose sum is source number `which`."""
         source = self.sources[which]
         return (self.stems or {}).get(source, (source,))
 
@@ -115,10 +116,10 @@ class Track:
 
     @cached_property
     def header(self) -> AudioInfo:
-        """Of its files, once they have been compared; of a track without files: what reading it gives.
+        """Of its files, once they have been compared; of a track without files: from reading it.
 
         Raises:
-            UserError: a file is missing, unreadable, or of another rate, length or channel count than it must have.
+            UserError: a file is missing, unreadable, or not of the required rate, length or channel count.
         """
         if not self.parts:
             channels, length = self.read()[0].shape
@@ -139,28 +140,28 @@ class Track:
 
     @cached_property
     def length(self) -> int:
-        """Samples at `sample_rate`; known without a look at the files if they must have it."""
+        """Samples at `sample_rate`; known without opening the files if the length is required."""
         if self.file_length is not None and not self.resampled:
             return self.file_length
         return round(self.header.length * self.sample_rate / self.header.sample_rate)
 
     @cached_property
     def channels(self) -> int:
-        """How many `read` gives."""
+        """The number of channels that `read` returns."""
         if any(part.channel is not None for part in self.parts):
             return 1
         return self.file_channels or self.header.channels
 
     def headers(self) -> tuple[dict[Path, AudioInfo], list[Fault]]:
-        """The headers that can be read, and all that is wrong with the files as far as headers tell."""
+        """The readable headers, and all problems of the files that headers show."""
         infos: dict[Path, AudioInfo] = {}
         faults: list[Fault] = []
         for file in self.files:
             try:
                 infos[file] = self._info(file)
             except UserError as error:
-                fix = "make or copy this file anew" if file.is_file() else "put it there, or set data.init_args.root"
-                faults.append(Fault("file", str(error), f"{fix}; or leave its track out"))
+                fix = "make or copy this file again" if file.is_file() else "put it there, or set data.init_args.root"
+                faults.append(Fault("file", str(error), f"{fix}, or remove its track"))
         return infos, [*faults, *self._compare(infos)]
 
     def _compare(self, infos: dict[Path, AudioInfo]) -> Iterator[Fault]:
@@ -177,19 +178,19 @@ class Track:
                 what = f"{file}: has {info.channels} channel(s), not {channels}"
                 yield Fault("channels", what, f"convert it: ffmpeg -i {file.name} -ac {channels} NEW.wav")
             if file not in in_rate:
-                what = f"{file}: sampled at {info.sample_rate} Hz, but the model takes {self.sample_rate} Hz"
+                what = f"{file}: sampled at {info.sample_rate} Hz, but the model has {self.sample_rate} Hz"
                 fix = f"resample it: ffmpeg -i {file.name} -ar {self.sample_rate} NEW.wav"
                 yield Fault(
                     "rate", what, f"{fix}; or, if all are like that, set model.sample_rate to {info.sample_rate}"
                 )
             elif info.length != length and self.file_length:
                 what = f"{file}: has {info.length} samples, the metadata say {length}"
-                yield Fault("length", what, "make the set anew, or this track's files and its line")
+                yield Fault("length", what, "make the data set again, or this track's files and its line")
             elif info.length != length and model:
-                what = f"{file}: has {info.length} samples, {model.name} beside it {length}"
-                yield Fault("length", what, "export this track's files anew, all of one length")
+                what = f"{file}: has {info.length} samples, but {model.name} has {length}"
+                yield Fault("length", what, "export this track's files again, all with the same length")
             elif not info.length:
-                yield Fault("length", f"{file}: holds no samples", "leave this track out")
+                yield Fault("length", f"{file}: has no samples", "remove this track")
 
     # ---- samples
 
@@ -203,7 +204,7 @@ class Track:
         return signals[MIXTURE] if mixed else references.sum(0), references
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """`read` from the start to the end in blocks; all at once where `read` is a subclass's own."""
+        """`read` from the start to the end in blocks; all at once if a subclass overrides `read`."""
         if type(self).read is not Track.read:
             yield self.read()
             return
@@ -217,22 +218,22 @@ class Track:
         return sum_of(self._signals(self.made_of(which), start, length), self.made_of(which))
 
     def read_rest(self, start: int, length: int) -> Tensor:
-        """What a mixture holds beside the sources, noise for example, [C, length] or a scalar 0."""
+        """The part of the mixture that is not a source, for example noise, [C, length] or a scalar 0."""
         return self._signals([REST], start, length)[REST] if self._beside(REST) else torch.zeros(())
 
     def speaker(self, which: int) -> str | None:
-        """Whose voice source number `which` is; None: nobody that another source could be. Remixes ask for it."""
+        """The speaker of source number `which`, for remixes; None: unlike any other source."""
         return None
 
     def _beside(self, what: str) -> bool:
-        """Whether a part holds MIXTURE or REST (which a stem, too, may be called)."""
+        """Whether a part is MIXTURE or REST (which may also be a stem's name)."""
         stems = (self.made_of(which) for which in range(len(self.sources)))
         return any(part.holds == what for part in self.parts) and not any(what in names for names in stems)
 
     def _signals(self, holds: Sequence[str], start: int, length: int | None) -> dict[str, Tensor]:
-        """What some parts hold, each [C, length]; files are compared before the first samples are taken."""
+        """The samples of some parts, each [C, length]; files are compared before the first samples are read."""
         if not self.parts:
-            raise UserError(self.problem or f"{self.name}: has neither files (parts) nor a `read` of its own")
+            raise UserError(self.problem or f"{self.name}: has neither files (parts) nor its own `read`")
         header = self.header
         length = header.length - start if length is None else length
         signals: dict[str, Tensor] = {}
@@ -243,7 +244,7 @@ class Track:
 
 
 def read_parts(parts: Sequence[Part], start: int, length: int) -> dict[str, Tensor]:
-    """What the parts of one file hold, each [C, length], at the file's rate.
+    """The samples of the parts of one file, each [C, length], at the file's rate.
 
     Raises:
         UserError: the file is missing, damaged or shorter.
@@ -257,10 +258,10 @@ def read_parts(parts: Sequence[Part], start: int, length: int) -> dict[str, Tens
 
 
 def sum_of(signals: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """The sum of those of equal shapes that are named."""
+    """The sum of the named tensors, which have equal shapes."""
     return torch.stack([signals[name] for name in names]).sum(0)
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, without what systems put there (`.ipynb_checkpoints`, `__MACOSX`, `._x.wav`)."""
+    """The entries of a folder, by name, without those of the system (`.ipynb_checkpoints`, `__MACOSX`, `._x.wav`)."""
     return [path for path in sorted(folder.iterdir()) if not path.name.startswith(SYSTEM)]

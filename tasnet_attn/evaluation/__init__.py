@@ -1,4 +1,4 @@
-"""`tasnet-attn evaluate`: separate tracks, score them, keep everything in files."""
+"""`tasnet-attn evaluate`: separate tracks, score them, store the results in files."""
 
 from tasnet_attn.evaluation.command import evaluate
 

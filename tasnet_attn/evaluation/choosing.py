@@ -1,4 +1,4 @@
-"""Which system of a run is evaluated: its best or last checkpoint, with which masks, or what it could reach at best."""
+"""The system to evaluate: a run's best or last checkpoint, with which masks, or an oracle."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def choose(
 
     Args:
         model: a run folder, a checkpoint or a model file.
-        checkpoint: of a run folder: that of the lowest validation loss, or that of the last step.
-        mask: what masks are made of the magnitudes (`heads.Magnitude`), or several kinds, each evaluated by itself;
-            None: the model's own.
-        oracle: in the model's place: "masks", of the true magnitudes, by its encoder and in its segments;
-            "autoencoder", of what its one slot keeps of each clean source; "remix", of its outputs, each given to the
+        checkpoint: of a run folder: "best" (lowest validation loss) or "last" (last step).
+        mask: the kind of masks to make from the magnitudes (`heads.Magnitude`), or several kinds, each evaluated
+            separately; None: the model's own.
+        oracle: instead of the model: "masks", from the true magnitudes, by its encoder and in its segments;
+            "autoencoder", from its reconstruction of each clean source; "remix", the model's outputs, each added to the
             source that it fits best (MixIT).
         sources: names of the tracks' sources; None: the model's (an autoencoder has one, its tracks several).
 
@@ -42,11 +42,11 @@ def choose(
         {mask, "" for the model's own: system}, names of the tracks' sources, and the model's sample rate in Hz.
 
     Raises:
-        UserError: no such checkpoint, or a model that has no such masks or is none for this oracle.
+        UserError: no such checkpoint, or a model that has no such masks or does not fit this oracle.
     """
     file = model / "checkpoints" / f"{checkpoint}.ckpt"
     if checkpoint == "last" and model.is_dir() and not file.is_file():
-        raise UserError(f"{file}: no such file, but evaluation.checkpoint is 'last'; --checkpoint best takes another")
+        raise UserError(f"{file}: no such file, but evaluation.checkpoint is 'last'; use --checkpoint best")
     loaded = load(find(model, checkpoint))
     kinds: list[str] = [mask] if isinstance(mask, str) else [*mask] if mask else [""]
     names = list(loaded.sources if sources is None else sources)
@@ -58,11 +58,11 @@ def choose(
 
 
 def about(model: Any, file: Path | None, data: object, split: str) -> dict[str, str]:
-    """What a page says of an evaluation: "data", and what `trained` says.
+    """Facts about an evaluation for the page: "data", and those of `trained`.
 
     Args:
         model: a system, as `choose` returns it.
-        file: where it was read from, as `storage.finding.find` returns it; None: it is not known.
+        file: its file, as `storage.finding.find` returns it; None: unknown.
         data: the data set.
         split: its part.
     """
@@ -100,7 +100,7 @@ def _system(model: Any, kind: str, oracle: str | None) -> Any:
     if not kind:
         return model
     if not isinstance(head, Magnitude):
-        raise ValueError(f"--mask {kind}: its head is a {type(head).__name__}; only a Magnitude head chooses its masks")
-    changed = copy(model)  # weights are shared
+        raise ValueError(f"--mask {kind}: its head is a {type(head).__name__}; only a Magnitude head has several masks")
+    changed = copy(model)  # shares weights
     changed.head = Magnitude(kind, head.power)  # type: ignore[arg-type]
     return changed

@@ -1,4 +1,4 @@
-"""Evaluation: separate tracks, score them, keep everything in files; what is done already is not done again.
+"""Evaluation: separate tracks, score them, store the results in files; a second call does only what is missing.
 
 Shapes: S sources, C channels, T samples.
 """
@@ -49,11 +49,11 @@ from tasnet_attn.storage.finding import find
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
-LOWEST, HIGHEST = 1000, 1_000_000  # Hz at which anything is scored
+LOWEST, HIGHEST = 1000, 1_000_000  # Hz; limits of the rate for scoring
 RATES = f"{LOWEST} at least, {HIGHEST} at most"
-BUSY = "another process evaluates into this folder; wait for it, or give another --out"
-OWN = ("model", "tracks", "out", "facts")  # arguments that no configuration gives
-CHOICE = tuple(key for key in config.settings(choose) if key not in OWN)  # those of the section that `choose` takes
+BUSY = "another `evaluate` is using this folder; wait for it, or give another --out"
+OWN = ("model", "tracks", "out", "facts")  # arguments that are not in configurations
+CHOICE = tuple(key for key in config.settings(choose) if key not in OWN)  # arguments of `choose` in the section
 
 
 def evaluate(
@@ -84,39 +84,41 @@ def evaluate(
     """Score a system on tracks; all arguments but OWN are also the `evaluation` section of a configuration.
 
     Args:
-        model: what has `sources`, `sample_rate`, `interchangeable` and `forward`, or an oracle: called with mixture
-            [C, T] and references [S, C, T], whole in memory, it returns estimates [S, C, T] of the tracks' sources.
-        tracks: what to separate; their names differ.
-        out: the folder. Tracks that it holds already, of the same model, settings, audio and version of this library,
-            are not scored again.
-        backend: "fast", or "museval" itself for BSSEval.
+        model: an object with `sources`, `sample_rate`, `interchangeable` and `forward`, or an oracle: called with
+            mixture [C, T] and references [S, C, T], whole in memory, it returns estimates [S, C, T] of the tracks'
+            sources.
+        tracks: the tracks to separate, with unique names.
+        out: the folder. Tracks already there from the same model, settings, audio and version of this library are not
+            scored again.
+        backend: "fast", or "museval" to compute BSSEval with museval itself.
         device: where the model runs and, with one job, the scores are computed: "auto", "cpu", "cuda", ...
         window: seconds of BSSEval v4's windows; None: whole tracks. A shorter track is one window.
         hop: seconds between windows; None: the window.
         v3: also NSDR, SIR and SAR of BSSEval v3.
         metrics: the user's own, scored as well.
-        baselines: names in `oracles.BASELINES`, scored on the same tracks into `out/baselines/<name>`.
+        baselines: names in `oracles.BASELINES`, scored on the same tracks in `out/baselines/<name>`.
         audio: keep mixture, references and estimates in `out/audio/<track>`, for the report.
-        jobs: processes that score, while this one separates the next track.
-        segment: as for `inference.separate`.
-        overlap: as for `inference.separate`.
-        order_by_references: order interchangeable sources by the references, segment for segment: what a perfect
-            stitching would reach (AudioSlots' paper scores so); else by continuity, which is what a user gets.
-        rate: Hz at which the estimates are scored; None: the tracks'. A model of another rate gets the mixture
-            resampled, and its estimates are resampled back.
-        beside: more rates, in Hz: the scores of whole tracks there too, as "NSDR at 8 kHz"; tracks lie in memory then.
-        by_length: seconds; also excerpts of these lengths, each separated in one piece: `lengths.by_length`.
-        show: metrics in the table that is printed; none: all.
+        jobs: processes that score while this one separates the next track.
+        segment: see `inference.separate`.
+        overlap: see `inference.separate`.
+        order_by_references: order interchangeable sources by the references, segment by segment, as with perfect
+            stitching (AudioSlots' paper does this); otherwise by continuity, as for users.
+        rate: Hz at which the estimates are scored; None: the tracks' rate. The mixture is resampled for a model of
+            another rate, and its estimates are resampled back.
+        beside: more rates, in Hz, for additional scores of whole tracks ("NSDR at 8 kHz"); keeps whole tracks in
+            memory.
+        by_length: seconds; also score excerpts of these lengths, each separated in one piece: `lengths.by_length`.
+        show: metrics in the printed table; none: all.
         convention: the one in that table, see `summary.CONVENTIONS`.
         name: the system's, for the report; None: the folder's, or its parent's if it is called "evaluation".
-        facts: what else the summary shall say.
+        facts: more facts for the summary.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         UserError: no tracks, a track that lacks a source, NaN, estimates of another shape, a metric to show that is not
-            scored, or one whose scores are not one for each source.
+            scored, or one that does not give one score for each source.
     """
     out, tracks = Path(out), list(tracks)
     checked = {"backend": backend, "baselines": baselines, "audio": audio, "rate": rate, "beside": beside}
@@ -133,7 +135,7 @@ def evaluate(
         raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; choose from {', '.join(names)}")
     for key, seconds in (("window", window), ("hop", hop)):
         if seconds is not None and not (math.isfinite(seconds) and seconds * tracks[0].sample_rate >= 1):
-            raise UserError(f"evaluation.{key}: {seconds} is not a finite number of seconds, a sample's at least")
+            raise UserError(f"evaluation.{key}: {seconds} must be finite and at least one sample, in seconds")
     settings: dict[str, Any] = {"backend": backend, "window": window, "hop": hop, "v3": v3}
     settings |= {"rate": rate, "beside": list(beside)}
     shows: dict[str, Any] = {"show": list(show), "convention": convention}
@@ -167,7 +169,7 @@ def evaluate(
         with workspace(out) as work, _executor(jobs) as executor, terminal.bar(length, "s of audio", name) as bar:
             for number, track in enumerate(tracks, 1):
                 bar.set_postfix_str(f"track {number} of {len(tracks)}")
-                place = work / str(number)  # of signals: they need not fit into memory
+                place = work / str(number)  # for signals, which may not fit into memory
                 with touching(place):
                     place.mkdir()
                 spools = [Spool(place / what) for what in ("mixture", "references", "estimates")]
@@ -208,20 +210,20 @@ def evaluate(
             lengths.by_length(model, tracks, out, by_length, device)
         for track in tracks:
             with touching(out):
-                (out / f"{file_name(track.name)}.json").stat()  # else the folder was removed meanwhile
+                (out / f"{file_name(track.name)}.json").stat()  # otherwise the folder was removed meanwhile
         return summary
 
 
 def run(
     model: str, data: str, out: str | None = None, *, split: str = "test", overrides: Sequence[str] = (), **given: Any
 ) -> dict[str, Any]:
-    """The command `tasnet-attn evaluate`: a saved model on a split of a data set; prints the scores.
+    """The command `tasnet-attn evaluate`: score a saved model on a split of a data set; prints the scores.
 
     Args:
-        model: a run folder, a checkpoint or a model file. The `evaluation` section of a run's configuration holds
-            where `given` says nothing.
+        model: a run folder, a checkpoint or a model file. The `evaluation` section of a run's configuration applies
+            where `given` has nothing.
         data: a YAML file with a `data` section, or a run folder.
-        out: None: `evaluation` in the run's folder, or beside the model file.
+        out: None: `evaluation` in the run's folder, or next to the model file.
         split: "train", "valid" or "test".
         overrides: `--data.key value`, on top of `data`.
         given: arguments of `evaluate` as plain data.
@@ -250,7 +252,7 @@ def run(
 
 
 def named(path: Path) -> str:
-    """What a system is called: its run folder, of which `evaluation` is a part; a model file by its own name."""
+    """A system's name: of its run folder, which contains `evaluation`, or of the model file."""
     path = path.resolve()
     if path.name in ("evaluation", "model.evaluation", "model.safetensors"):
         return path.parent.name
@@ -258,7 +260,7 @@ def named(path: Path) -> str:
 
 
 def complete(section: dict[str, Any]) -> dict[str, Any]:
-    """Check the `evaluation` section of a configuration and fill in the defaults, those of `evaluate` and `choose`."""
+    """Check the `evaluation` section of a configuration and fill in the defaults of `evaluate` and `choose`."""
     if not isinstance(section, dict):
         return config.complete_arguments(section, evaluate, "evaluation", skip=OWN)
     chosen = {key: value for key, value in section.items() if key in CHOICE}
@@ -270,7 +272,7 @@ def complete(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options(model: Path, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of `evaluate` and of `choose`: what the run's configuration says, and on top what is given."""
+    """The arguments of `evaluate` and `choose`: the run's configuration, overridden by the given ones."""
     file = _run_folder(model) / "config.yml"
     section = config.read([f"--config={file}"]).ours.get("evaluation", {}) if file.is_file() else {}
     schema = {**config.settings(evaluate), **config.settings(choose)}
@@ -282,13 +284,13 @@ def _options(model: Path, given: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 
 
 def _run_folder(model: Path) -> Path:
-    """Where a model's run is: the folder itself, a checkpoint's; of a model file, which has none, its own folder's."""
+    """A model's run folder: the folder itself, or a checkpoint's; for a model file the folder that it is in."""
     return model if model.is_dir() else model.parent.parent if model.parent.name == "checkpoints" else model
 
 
 def default_out(model: Path) -> Path:
-    """`evaluation` in the run's folder (of a checkpoint too), or beside a model file or here, with its name."""
-    if str(model).startswith("hf:") or not (model.exists() or model.suffix):  # a name: of what ships, or on a hub
+    """`evaluation` in the run's folder (also of a checkpoint), or next to a model file or here, with its name."""
+    if str(model).startswith("hf:") or not (model.exists() or model.suffix):  # a name: of a shipped model, or on a hub
         return Path(f"{model.name}.evaluation")
     folder = _run_folder(model)
     return model.with_suffix(".evaluation") if folder == model and not model.is_dir() else folder / "evaluation"
@@ -303,7 +305,7 @@ class Scorer:
     def __call__(
         self, spools: list[Spool], sources: list[str], sample_rate: int, facts: dict[str, Any]
     ) -> dict[str, Any]:
-        """Score and describe a track, of which mixture, references and estimates lie aside."""
+        """Score and describe a track whose mixture, references and estimates are in files."""
         mixture, references, estimates = (spool.signals().map(lambda x: x.to(self.device)) for spool in spools)
         estimates = estimates.map(lambda x: x[facts["order"]])
         length = mixture.length
@@ -316,7 +318,7 @@ class Scorer:
 
 
 def _together(mixture: Signals, references: Signals, estimates: Signals, order: list[int]) -> Iterator[Tensor]:
-    """Blocks of all signals that are kept, in the order of `signal_names`."""
+    """Blocks of all signals to keep, in the order of `signal_names`."""
     for blocks in zip(mixture.pieces(), references.pieces(), estimates.pieces(), strict=True):
         yield torch.cat([blocks[0][None], blocks[1], blocks[2][order]])
 
@@ -333,7 +335,7 @@ def _check(model: Any, tracks: list[Track]) -> None:
 
 
 class _Here(Executor):
-    """Does the work at once, in this process."""
+    """Does the work immediately, in this process."""
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
@@ -352,7 +354,7 @@ def _executor(jobs: int) -> Executor:
 
 
 def _prepare(modules: list[str], log: Path | None) -> None:
-    """A new process that scores: one thread, and the modules that have the user's metrics."""
+    """Initialise a scoring process: one thread, and the modules with the user's metrics."""
     terminal.serve(log)
     torch.set_num_threads(1)
     config.import_modules(modules)

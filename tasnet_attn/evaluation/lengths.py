@@ -1,4 +1,4 @@
-"""How a model does on shorter and on longer excerpts: score, time and memory against their length.
+"""A model's results on shorter and longer excerpts: score, time and memory by length.
 
 Shapes: S sources, C channels, T samples.
 """
@@ -29,24 +29,25 @@ from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 
 FILE = "by_length.csv"
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux alone tells a process's peak
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # only Linux reports a process's peak
 
 
 def by_length(model: Any, tracks: Sequence[Track], out: Path, lengths: Sequence[float], device: str) -> pd.DataFrame:
-    """Separate excerpts of several lengths, each in one piece and by itself, and write `by_length.csv`.
+    """Separate excerpts of several lengths, each in one piece, and write `by_length.csv`.
 
-    Every length gets the same sound: the beginnings of the tracks that are as long as the longest, cut into pieces.
+    Every length gets the same sound: the beginnings of the tracks that are at least as long as the longest length, cut
+    into pieces.
 
     Args:
         model: of any length; stays on its device and in its mode.
-        tracks: tracks shorter than the longest length are passed over.
+        tracks: tracks shorter than the longest length are skipped.
         out: the folder.
         lengths: seconds.
         device: where it runs, as for `evaluate`.
 
     Returns:
-        A row a length: "length" (s), "excerpts", "SI-SNR", "SI-SNRi" and its 95 % interval over the tracks, "low" and
-        "high" (dB), "seconds" of computation for a second of sound, "memory" (MB at most; NaN where nobody tells).
+        A row per length: "length" (s), "excerpts", "SI-SNR", "SI-SNRi" and its 95 % interval over the tracks, "low" and
+        "high" (dB), "seconds" of computation per second of sound, "memory" (peak in MB; NaN if unknown).
 
     Raises:
         UserError: a model of fixed length, an oracle, a bad length, or no track that is long enough.
@@ -64,13 +65,13 @@ def by_length(model: Any, tracks: Sequence[Track], out: Path, lengths: Sequence[
 
 
 def checked(model: Any, tracks: Sequence[Track], lengths: Sequence[float]) -> tuple[list[float], list[Track]]:
-    """The lengths in order and the tracks that are long enough; raises as `by_length`."""
+    """The lengths in order and the tracks that are long enough; raises like `by_length`."""
     if getattr(model, "segment", None) is not None or not isinstance(model, torch.nn.Module):
         raise UserError(f"evaluation.by_length: {type(model).__name__} does not separate excerpts of any length")
     lengths = sorted(set(lengths))
     rate: int = model.sample_rate  # type: ignore[assignment]
     if not all(1 <= length * rate < math.inf for length in lengths):
-        raise UserError(f"evaluation.by_length: {lengths} must be finite numbers of seconds, a sample's at least")
+        raise UserError(f"evaluation.by_length: {lengths} must be finite and at least one sample, in seconds")
     chosen = [track for track in tracks if track.length >= lengths[-1] * track.sample_rate]
     if not chosen:
         raise UserError(f"evaluation.by_length: no track is {lengths[-1]:g} s long; give shorter lengths")
@@ -90,7 +91,7 @@ def shown(table: pd.DataFrame) -> str:
 
 
 def _row(model: Any, tracks: Sequence[Track], length: float, longest: float) -> dict[str, Any]:
-    """The excerpts of one length; the first is separated before, so that nothing is measured cold."""
+    """The excerpts of one length; the first one is separated once before, as a warm-up."""
     size, count = round(length * model.sample_rate), int(longest / length + 1e-9)
     scores, took, memory = [], 0.0, math.nan
     for number, track in enumerate(tracks):
@@ -138,7 +139,7 @@ def _estimates(model: Any, mixture: Tensor) -> Tensor:
 
 
 def _scored(model: Any, mixture: Tensor, references: Tensor, estimates: Tensor) -> tuple[float, float]:
-    """SI-SNR and SI-SNRi, dB: the mean over the sources that are heard."""
+    """SI-SNR and SI-SNRi, dB: the mean over the sources that are not silent."""
     references, estimates, mixture = references.double(), estimates.double(), mixture.double()
     pairs = si_snr(references[:, None], estimates[None]).mean(-1)  # [reference, estimate]
     order = best_permutation(pairs.nan_to_num()) if model.interchangeable else range(len(references))
@@ -151,7 +152,7 @@ def _scored(model: Any, mixture: Tensor, references: Tensor, estimates: Tensor) 
 
 
 def _peak(model: Any, mixture: Tensor) -> float:
-    """MB that separating takes at most, on top of what is there before; NaN: this system does not tell."""
+    """Peak memory of separating, in MB, above the memory before; NaN: this system does not report it."""
     device = next(model.parameters()).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -161,10 +162,10 @@ def _peak(model: Any, mixture: Tensor) -> float:
     if not sys.platform.startswith("linux"):
         return math.nan
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed counts as used until it is given back
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory counts as used until it is returned
     except AttributeError:  # another C library
         return math.nan
-    RESET.write_text("5")  # the peak begins anew
+    RESET.write_text("5")  # reset the peak
     resident = _status("VmRSS")
     _estimates(model, mixture)
     return (_status("VmHWM") - resident) / 1e3

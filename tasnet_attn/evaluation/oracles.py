@@ -1,4 +1,4 @@
-"""What a system could reach, and what doing nothing reaches: called with the references, scored like a model.
+"""Upper and lower bounds: oracles and the unprocessed mixture, called with the references and scored like a model.
 
 Shapes: S sources, C channels, T samples.
 """
@@ -33,7 +33,7 @@ class Mixture:
         return mixture.expand(len(references), -1, -1).clone()
 
     def blocks(self, mixture: Signals, references: Signals) -> Iterator[Tensor]:
-        """As the call, in blocks."""
+        """Like the call, in blocks."""
         return (self(piece, references.read(0, 1)) for piece in mixture.pieces())
 
     def __repr__(self) -> str:
@@ -41,13 +41,13 @@ class Mixture:
 
 
 class MaskOracle:
-    """Separates a mixture by masks that are made of the references' spectrograms.
+    """Separates a mixture with masks made from the references' spectrograms.
 
     Args:
         encoder: an STFT.
         decoder: its inverse.
         mask: "binary", "ratio" or "wiener", see `heads.Magnitude`.
-        size: samples of the chunks that it goes through on its own, the end filled up with zeros; None: in one piece.
+        size: samples of chunks to process independently, the last one zero-padded; None: in one piece.
 
     Raises:
         ValueError: another encoder or mask.
@@ -80,7 +80,7 @@ class MaskOracle:
         return self.decoder(self.head.apply(stage, encoded), mixture.shape[-1]).transpose(0, 1)
 
     def spectrograms(self, clean: Encoded) -> Tensor:
-        """What the masks are made of: [N, F, L] for N clean signals."""
+        """The magnitudes that masks are made from: [N, F, L] for N clean signals."""
         if self.encoder.parts == 1:
             return clean.features
         return torch.linalg.vector_norm(paired(clean.features, 1), dim=1)
@@ -90,7 +90,7 @@ class MaskOracle:
 
 
 class OracleMask(MaskOracle):
-    """The best that a mask of the short-time spectrum of the mixture can do.
+    """The best possible result of a mask on the mixture's short-time spectrum.
 
     Args:
         mask: "binary", one where a source is loudest; "ratio", |s_i| / sum |s_j|; "wiener", |s_i|**2 / sum |s_j|**2.
@@ -105,8 +105,8 @@ class OracleMask(MaskOracle):
 
     @torch.inference_mode()
     def blocks(self, mixture: Signals, references: Signals) -> Iterator[Tensor]:
-        """As the call, in blocks: a sample asks for the frames around it, no others."""
-        if type(self).__call__ is not MaskOracle.__call__:  # a subclass's own may ask for more
+        """Like the call, in blocks: a sample depends only on the frames around it."""
+        if type(self).__call__ is not MaskOracle.__call__:  # a subclass may need more
             yield self(mixture.read(), references.read())
             return
         hop = self.encoder.hop
@@ -118,7 +118,7 @@ class OracleMask(MaskOracle):
 
 
 class ModelOracle(MaskOracle):
-    """The best that a spectrogram model could reach: masks by its own encoder and decoder, in its own segments.
+    """The best possible result of a spectrogram model: masks by its own encoder and decoder, in its own segments.
 
     Args:
         model: its encoder is an STFT.
@@ -131,9 +131,9 @@ class ModelOracle(MaskOracle):
 
 
 class Autoencoder(ModelOracle):
-    """AudioSlots' autoencoder as an oracle: each clean source goes alone through one slot.
+    """AudioSlots' autoencoder as an oracle: each clean source goes through one slot separately.
 
-    What it loses against `ModelOracle`, slot and decoder lose; what the separator loses against it, slot finding does.
+    Its gap to `ModelOracle` is the loss in slot and decoder; the separator's gap to it is the loss in finding slots.
 
     Args:
         model: trained on clean sources, with one source.
@@ -156,12 +156,12 @@ class Autoencoder(ModelOracle):
 
 
 class Remix:
-    """What a model's outputs hold of the references, whatever their number: each is given to one of them, as in MixIT.
+    """A model's outputs added up to the references, in any numbers: each output goes to one reference, as in MixIT.
 
-    An upper bound: a listener would have to find out which outputs belong together. No reference goes without one.
+    An upper bound, because a listener does not know which outputs belong together. Every reference gets at least one.
 
     Args:
-        model: of more outputs than there are references, say.
+        model: typically with more outputs than references.
 
     Source: Wisdom et al. 2020, arXiv 2006.12701, section 3.
     """
@@ -179,7 +179,7 @@ class Remix:
 
 
 def _weights(model: SourceSeparator) -> str:
-    """What tells a model from another one."""
+    """Identifies a model's weights."""
     return f"weights {sum(weight.double().sum().item() for weight in model.state_dict().values())!r}"
 
 

@@ -1,7 +1,7 @@
 """The files of an evaluation: `<track>.json` in museval's format, and the tables made from them.
 
-A track's file holds what museval's would, and under "tasnet_attn" the scores of the whole track, how many windows are
-silent, and the stamp of model, settings and audio that says whether the scores still hold.
+A track's file has museval's contents, and under "tasnet_attn" the scores of the whole track, the number of silent
+windows, and a stamp of model, settings and audio, which shows whether the scores are still valid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tasnet_attn.version import __version__
 
 OURS = "tasnet_attn"
 FIGURE = dict[str, float | None]  # "value", "low", "high", "tracks"
-SUMMARY: dict[str, Any] = {  # what a report reads of summary.json
+SUMMARY: dict[str, Any] = {  # read by a report from summary.json
     "name": str,
     "tracks": list[str],
     "seconds": float,
@@ -43,12 +43,12 @@ COLUMNS = ("track", "source", "metric", "score", "mean", "windows", "unscored", 
 
 
 def file_name(track: str) -> str:
-    """A track's name as a file name; names of ours get a % in front."""
+    """A track's name as a file name; our reserved names get a leading %."""
     return f"%{track}" if track in ("summary", "baselines", "audio") else files.file_name(track)
 
 
 def signal_names(sources: Sequence[str]) -> list[str]:
-    """The files that keep a track's audio: mixture, references, estimates; each has its own, whatever sources say."""
+    """The files of a track's audio: mixture, references, estimates; unique for any names of sources."""
     names = ["mixture", *(f"{source}.reference" for source in sources), *sources]
     return distinct([files.file_name(name) for name in names])
 
@@ -56,7 +56,7 @@ def signal_names(sources: Sequence[str]) -> list[str]:
 def document(
     sources: list[str], scores: TrackScores, sample_rate: int, length: int, window: int, hop: int, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """A track's file: museval's `targets`, and ours beside them.
+    """A track's file: museval's `targets`, and our scores.
 
     Args:
         sources: names.
@@ -65,7 +65,7 @@ def document(
         length: samples of the track.
         window: samples.
         hop: samples.
-        facts: what else to keep.
+        facts: more facts to store.
     """
     targets = []
     for index, source in enumerate(sources):
@@ -74,7 +74,7 @@ def document(
             {
                 "time": number * hop / sample_rate,
                 "duration": window / sample_rate,
-                # museval too writes NaN for infinite scores; a file of its format has nothing else for them
+                # like museval, write NaN for infinite scores; the format has nothing else
                 "metrics": {
                     metric: x if math.isfinite(x) else math.nan for metric, x in zip(FRAMES, values, strict=True)
                 },
@@ -104,7 +104,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
     """A track's file, or None if it does not exist or is not ours.
 
     Raises:
-        UserError: it is there, but damaged.
+        UserError: it exists but is damaged.
     """
     if not path.is_file():
         return None
@@ -112,7 +112,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
         with files.touching(path):
             found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); remove it, and its track is scored again") from error
+        raise UserError(f"{path}: damaged ({error}); remove it to score its track again") from error
     return found if isinstance(found, dict) and OURS in found else None
 
 
@@ -126,7 +126,7 @@ def write_tables(out: Path, documents: dict[str, dict[str, Any]], **facts: Any) 
 
 
 def _table(documents: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row for each track, source and metric: COLUMNS. NaN (silence) and infinite windows (nothing left) count not."""
+    """A row for each track, source and metric: COLUMNS. NaN (silence) and infinite windows do not count."""
     windows = []
     for track, found in documents.items():
         seconds = found[OURS]["length"] / found[OURS]["sample_rate"]
@@ -183,7 +183,7 @@ def _mean_over_sources(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str,
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """A folder's `scores.csv`: COLUMNS; "score" and "mean" are NaN where nothing was scored.
+    """A folder's `scores.csv`: COLUMNS; "score" and "mean" are NaN where there is no score.
 
     Raises:
         UserError: no such file, or not such a file.
@@ -202,15 +202,15 @@ def read_table(folder: Path) -> pd.DataFrame:
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError(f"{refused}: {first_line(error)}") from error
     if np.isinf(table[["score", "mean", "seconds"]].to_numpy()).any():
-        raise UserError(f"{refused}: it holds an infinite number")
+        raise UserError(f"{refused}: it contains an infinite number")
     metrics = table.groupby(["track", "source"])["metric"]
     if table.empty or metrics.agg(lambda names: names.duplicated().any() or "SDR" not in set(names)).any():
-        raise UserError(f"{refused}: each track and source needs one row for each metric, SDR among them")
+        raise UserError(f"{refused}: each track and source needs one row for each metric, including SDR")
     return table
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """A folder's `summary.json`, perhaps from elsewhere: its kinds of values are checked; its texts may say anything.
+    """A folder's `summary.json`, possibly foreign: types of values are checked; texts may be anything.
 
     Raises:
         UserError: one line: no such file, damaged, or not such a file.
@@ -238,13 +238,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def shown(out: Path, summary: dict[str, Any]) -> str:
-    """For the terminal: the table, as wide as that, and where the files are."""
+    """For the terminal: the table, in its width, and the files."""
     files = f"{out}: scores.csv, summary.json, <track>.json; a page: tasnet-attn report {out}"
     return f"{table_of(summary, terminal.columns())}\n{files}"
 
 
 def table_of(summary: dict[str, Any], width: int = 1000) -> str:
-    """The metrics to show by source, with their intervals, and how they were made."""
+    """The metrics to show by source, with their intervals and convention."""
     convention, tracks = summary["convention"], len(summary["tracks"])
     metrics = list(dict.fromkeys(metric for by in summary["scores"].values() for metric in by))
     if missing := [metric for metric in summary["show"] if metric not in metrics]:

@@ -1,4 +1,4 @@
-"""The scores of one track, by either backend and under one policy for silence.
+"""The scores of one track, by either backend, with the same treatment of silence.
 
 Shapes: S sources, C channels, T samples.
 """
@@ -27,10 +27,10 @@ WHOLE = ("SI-SNR", "SI-SNRi", *V3)  # one score for the track; the user's own as
 
 
 class TrackScores(NamedTuple):
-    """What a track scored.
+    """The scores of a track.
 
     Attributes:
-        frames: {metric: [S, windows]}, BSSEval v4, dB; NaN where it is not scored.
+        frames: {metric: [S, windows]}, BSSEval v4, dB; NaN where there is no score.
         whole: {metric: [S]}, dB.
         silent: [2, S, windows], whether references and estimates are silent in the window.
     """
@@ -52,22 +52,22 @@ def score(
     sample_rate: int = 1,
     beside: Sequence[int] = (),
 ) -> TrackScores:
-    """Score one track, piece by piece; museval and the user's own metrics take it whole.
+    """Score one track, piece by piece; museval and the user's own metrics need it whole.
 
     Args:
-        mixture: [C, T]; improvements are measured against it.
+        mixture: [C, T]; improvements are relative to it.
         references: [S, C, T].
         estimates: [S, C, T], in the order of the references.
         window: samples; None: the whole track.
         hop: samples between windows.
-        v3: also NSDR, SIR and SAR of BSSEval v3, about as costly again.
-        backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is ours in any case.
+        v3: also NSDR, SIR and SAR of BSSEval v3; doubles the cost.
+        backend: "fast", ours, or "museval" itself (slow), for BSSEval; SI-SNR is always ours.
         metrics: the user's own, scored as well.
         sample_rate: Hz; for these metrics, and for `beside`.
-        beside: further rates, in Hz, at which the scores of whole tracks are taken too.
+        beside: more rates, in Hz, for additional scores of whole tracks.
 
     Raises:
-        UserError: one of the user's metrics gives other than {name: [S]}, or a name that is taken.
+        UserError: one of the user's metrics does not return {name: [S]}, or uses an existing name.
     """
     mixture, references, estimates = (Signals.of(x).map(Tensor.double) for x in (mixture, references, estimates))
     count = references.shape[0]
@@ -115,29 +115,29 @@ def at_rate(metric: str, rate: int) -> str:
 
 
 def offered(v3: bool, beside: Sequence[int] = ()) -> list[str]:
-    """The names of all scores that `score` gives; the user's own are added."""
+    """The names of all scores of `score`, without the user's metrics."""
     whole = WHOLE if v3 else WHOLE[:2]
     return [*FRAMES, *whole, *(at_rate(metric, rate) for rate in beside for metric in whole)]
 
 
 def _add(whole: dict[str, Tensor], metric: Metric, found: Any, count: int) -> None:
-    """Add the scores [S] of a metric of the user's own."""
+    """Add the scores [S] of a user's metric."""
     owner = type(metric).__name__
     if not isinstance(found, dict):
-        raise UserError(f"metric {owner}: gave a {type(found).__name__}, not {{name: scores of the sources}}")
+        raise UserError(f"metric {owner}: returned a {type(found).__name__}, not {{name: scores of the sources}}")
     for name, scores in found.items():
         if name in whole or name in FRAMES:
-            raise UserError(f"metric {owner}: {name!r} is the name of another metric; call it something else")
+            raise UserError(f"metric {owner}: {name!r} is the name of another metric; rename it")
         if not isinstance(scores, Tensor) or scores.shape != (count,):
             shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise UserError(
-                f"metric {owner}: {name!r} is {shape}; a tensor [{count}] is wanted, a score for each source"
+                f"metric {owner}: {name!r} is {shape}; it must be a tensor [{count}], a score for each source"
             )
         whole[name] = scores.detach().double()
 
 
 def best_order(estimates: Tensor | Signals, references: Tensor | Signals) -> list[int]:
-    """For each reference the estimate that belongs to it: the permutation of the highest mean SI-SNR.
+    """For each reference its estimate: the permutation with the highest mean SI-SNR.
 
     Silent channels count with the ratio's floor, so that the order is defined for silence too.
     """
@@ -147,7 +147,7 @@ def best_order(estimates: Tensor | Signals, references: Tensor | Signals) -> lis
 
 
 def _mean_si_snr(references: Signals, estimates: Signals) -> Tensor:
-    """[S]: the mean over the channels where the reference is not constant; NaN if it is in all, or the estimate is."""
+    """[S]: the mean over the channels where the reference is not constant; NaN if all references or estimates are."""
     ratios = si_snr_by_pieces(references, estimates, floor=0.0)
     first, heard = references.read(0, 1), torch.zeros_like(ratios, dtype=torch.bool)
     for piece in references.pieces():
@@ -158,20 +158,20 @@ def _mean_si_snr(references: Signals, estimates: Signals) -> Tensor:
 
 
 class MusEval:
-    """museval in the place of `BSSEval`, with its policy for silence; museval itself raises on silent sources."""
+    """museval in place of `BSSEval`, with the same treatment of silence; museval itself raises on silent sources."""
 
     def __init__(self, references: Signals) -> None:
         self.references, self.heard = references.read(), ~silent(references)
 
     def images(self, estimates: Signals, window: int | None = None, hop: int | None = None) -> dict[str, Tensor]:
-        """As `BSSEval.images`."""
+        """See `BSSEval.images`."""
         length = estimates.length
         size = min(window or length, length)
         hop = hop or size
         return self._scores(estimates, (length - size) // hop + 1, window=size, hop=hop)
 
     def sources(self, estimates: Signals) -> dict[str, Tensor]:
-        """As `BSSEval.sources`."""
+        """See `BSSEval.sources`."""
         inf = float("inf")
         scores = self._scores(estimates, 1, window=inf, hop=inf, framewise_filters=True, bsseval_sources_version=True)
         return {name: scores[name][:, 0] for name in ("SDR", "SIR", "SAR")}
@@ -183,7 +183,7 @@ class MusEval:
         scores = torch.full((4, len(estimates), count), torch.nan, dtype=torch.float64)
         if self.heard.any():
             mute = silent(estimates)
-            stand_in = torch.where(mute[:, None, None], self.references, estimates)  # its scores are thrown away
+            stand_in = torch.where(mute[:, None, None], self.references, estimates)  # its scores are discarded
             kept = [x[self.heard].transpose(1, 2).cpu().numpy() for x in (self.references, stand_in)]
             values = museval.metrics.bss_eval(*kept, **options)[:4]
             scores[:, self.heard.cpu()] = torch.from_numpy(np.stack(values))

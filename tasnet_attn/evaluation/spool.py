@@ -1,4 +1,4 @@
-"""Signals on the disk while they are scored: an hour of references and estimates need not lie in memory."""
+"""Signals on disk during scoring: an hour of references and estimates need not fit into memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasnet_attn.metrics.signals import Signals
 
 
 class Spool:
-    """Blocks [..., t] in a file, as they come; to another process it goes as the file's path.
+    """Blocks [..., t] in a file, appended one by one; pickled as the file's path.
 
     Args:
         path: the file; its owner removes it.
@@ -32,7 +32,7 @@ class Spool:
             file.write(samples.data)
 
     def signals(self) -> Signals:
-        """What was written."""
+        """The signal."""
         return Signals(self._piece, self.length)
 
     def _piece(self, start: int, stop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""From the scores of tracks to the figures that are published: every convention by its name, with its uncertainty."""
+"""From scores of tracks to published figures: every convention by name, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def summarise(tracks: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """A metric of a source by every convention, each with a 95 % bootstrap interval over the tracks.
 
     Args:
-        tracks: a row a track: "score" (median over its windows) and "mean", dB, NaN if none; "seconds", its length.
+        tracks: a row per track: "score" (median over its windows) and "mean", dB, NaN if none; "seconds", its length.
 
     Returns:
         {convention: {"value", "low", "high", "tracks"}}; None: no score, or fewer than two tracks.
@@ -69,7 +69,7 @@ def compare(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, Any]:
     p: float | None = None
     if len(differences) > 1:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy says that it switches from the exact to the normal p-value at ties
+            warnings.simplefilter("ignore")  # scipy warns that it switches from the exact to the normal p-value at ties
             p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
     return {
         "tracks": len(differences),

@@ -1,4 +1,4 @@
-"""What is evaluated, a model or an oracle: the estimates of a track, and what tells it from another.
+"""The system to evaluate, a model or an oracle: its estimates of a track, and its identity.
 
 Shapes: S sources, C channels, T samples.
 """
@@ -37,7 +37,7 @@ class System:
         self.model, self.options, self.order_by_references = model, (segment, overlap), order_by_references
         self.device = pick_device(device)
         offered = ("sources", "sample_rate", "interchangeable", "forward")
-        self.is_model = all(hasattr(model, name) for name in offered)  # else it is called with the references
+        self.is_model = all(hasattr(model, name) for name in offered)  # otherwise it is called with the references
         self.interchangeable = getattr(model, "interchangeable", False)
         self.stamp = repr(model)
         if self.is_model:
@@ -46,7 +46,7 @@ class System:
             self.stamp = fingerprint(what, weights, segment, overlap, order_by_references)
 
     def read(self, track: Track, mixture: Spool, references: Spool) -> tuple[list[str], int]:
-        """Take a track's mixture and its references in the model's order aside; their names, and the scored rate."""
+        """Store a track's mixture and its references in the model's order; returns their names and the scored rate."""
         sources = list(getattr(self.model, "sources", track.sources))
         which = [track.sources.index(source) for source in sources]
         rate = self.scored_rate or track.sample_rate
@@ -62,23 +62,23 @@ class System:
         for block in track.blocks():
             for what, signal in zip(("mixture", "references"), block, strict=True):
                 if not signal.isfinite().all():
-                    raise UserError(f"{track.name}: its {what} hold NaN or infinite samples; repair the data")
+                    raise UserError(f"{track.name}: its {what} contain NaN or infinite samples; repair the data")
             if block[1].shape[1:] != block[0].shape:
                 shapes = f"mixture {list(block[0].shape)}, references {list(block[1].shape)}"
                 raise UserError(f"{track.name}: mixture and references differ in length or channels: {shapes}")
             yield torch.cat([block[0][None], block[1][which]])
 
     def estimate(self, name: str, rate: int, mixture: Signals, references: Signals, estimates: Spool) -> None:
-        """Take the estimates [S, C, T] of a track aside, at the rate of mixture and references."""
+        """Store the estimates [S, C, T] of a track at the rate of mixture and references."""
         if self.rate in (None, rate) or self.is_model and not self.order_by_references:
             blocks = self._blocks(rate, mixture, references)
-        else:  # the references, too, are wanted at the model's rate
+        else:  # the references are needed at the model's rate too
             mixed, alone = (Signals.of(resample(x.read(), rate, self.rate)) for x in (mixture, references))
             blocks = resampled(self._blocks(self.rate, mixed, alone), self.rate, rate)
             blocks = exactly(blocks, mixture.length)
         for block in blocks:
             if not block.isfinite().all():
-                raise UserError(f"{name}: the system's estimates hold NaN or infinite samples; its training diverged")
+                raise UserError(f"{name}: the system's estimates have NaN or infinite samples; its training diverged")
             estimates.write(block)
         if estimates.signals().shape != references.shape:
             shapes = f"{list(estimates.signals().shape)}, not {list(references.shape)} like the references"
@@ -95,7 +95,7 @@ class System:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A digest of tensors, of signals, of mappings of them, and of what has a stable `repr`."""
+    """A digest of tensors, signals, mappings of them, and objects with a stable `repr`."""
     return digest(_pieces(parts), size=16)
 
 

@@ -1,4 +1,4 @@
-"""How a model leaves: its graph, one writer for each format, and the proof that what was written is the model."""
+"""Exporting models: the graph, one writer for each format, and the comparison of file and model."""
 
 from tasnet_attn.exporting.command import check, export
 

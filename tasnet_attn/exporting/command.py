@@ -1,4 +1,4 @@
-"""`tasnet-attn export`: a trained model leaves its run folder, with proof that what was written is the model."""
+"""`tasnet-attn export`: writes a trained model to a file and verifies the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasnet_attn.storage.hub import write_folder
 from tasnet_attn.storage.tensors import read_safetensors
 
 HUGGINGFACE = "huggingface"
-BUSY = "another `export` is writing here; wait for it, or give another --out"
+BUSY = "another `export` is writing to this file; wait for it, or give another --out"
 VARIANTS = {"safetensors": "safetensors-half", "onnx-step": "onnx-step-int8"}  # by --half and --int8
 
 
@@ -34,29 +34,28 @@ def export(
     int8: bool = False,
     about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a model to one file, run the file in a fresh process, and keep it only if it computes what the model does.
+    """Write a model to one file, run the file in a new process, and keep it only if its outputs match the model's.
 
     Args:
-        model: what `load` takes.
+        model: see `load`.
         to: "safetensors", "asteroid", "torchscript", "torch-export", "onnx", "onnx-step" (for streaming), or
             "huggingface" (a folder).
-        out: the file; None: `model` with the format's ending in the run folder, or beside the file. The proof is
-            written beside it, `<file>.parity.json`.
+        out: the file; None: `model` with the format's suffix in the run folder, or next to the file. The report is
+            `<file>.parity.json`.
         half: store the weights as float16 ("safetensors" and "huggingface").
         licence: of the weights, for the file's header and the model card.
         int8: multiply 8-bit integers ("onnx-step").
-        about: what else the file's header and the model card shall say.
+        about: more text for the file's header and the model card.
 
     Returns:
-        The proof, as `exporting.parity.prove` returns it, with "path".
+        The report of `exporting.parity.prove`, with "path".
 
     Raises:
-        UserError: the file would be its own source, the exporter refuses the model, or the file computes something
-            else.
+        UserError: the file would overwrite its source, the exporter rejects the model, or the file's outputs differ.
     """
     names = [name for name in (*FORMATS, HUGGINGFACE) if name not in VARIANTS.values()]
     if to not in names:
-        own = "for a format of your own add --import with its module"
+        own = "to use your own format, add --import with its module"
         raise UserError(f"--to {to!r} is not one of {', '.join(names)}; {own}")
     source = find(model)
     original = load(source)
@@ -76,10 +75,10 @@ def export(
     require(*FORMATS[kind].needs)
     file = out or home / f"model{FORMATS[kind].suffix}"
     if file.exists() and file.samefile(source):
-        raise UserError(f"{file}: is the model itself; give another --out")
+        raise UserError(f"{file}: is the model itself; choose another --out")
     if file.is_dir():
         raise UserError(f"{file}: is a folder; --out names the file")
-    with holding(file.parent, f".{digest([file.name])}.lock", f"{file}: {BUSY}"):  # the proof goes with the file
+    with holding(file.parent, f".{digest([file.name])}.lock", f"{file}: {BUSY}"):  # its report goes with the file
         with whole(file, FORMATS[kind].suffix) as part:
             FORMATS[kind].write(original, part, facts)
             report = _proven(original, part, kind, file)
@@ -91,7 +90,7 @@ def export(
 def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], half: bool) -> dict[str, Any]:
     with holding(folder, ".exporting", f"{folder}: {BUSY}"):
         if (folder / "config.json").exists():
-            raise UserError(f"{folder}: holds a model already; give another --out, or remove it")
+            raise UserError(f"{folder}: already contains a model; give another --out, or remove it")
         write_folder(model, folder, facts, torch.float16 if half else None)
         weights = folder / "model.safetensors"
         try:
@@ -108,7 +107,7 @@ def _proven(model: SourceSeparator, part: Path, kind: str, file: Path) -> dict[s
         report = parity(model, part, kind)
     except UserError:
         with touching(file):
-            part.stat()  # else the folder was removed meanwhile
+            part.stat()  # otherwise the folder was removed meanwhile
         raise
     if not report["passed"]:
         raise UserError(f"{file}: removed, because it {_differs(report)}")
@@ -119,9 +118,9 @@ def _differs(report: dict[str, Any]) -> str:
     worst = max((row for row in report["cases"] if not row["passed"]), key=lambda row: row["difference"])
     lowest = FORMATS[report["format"]].lowest_snr
     if lowest is not None and worst["SNR"] is not None:
-        return f"is {worst['SNR']:.1f} dB from what the model computes on {worst['case']!r}; {lowest:g} are the least"
+        return f"is {worst['SNR']:.1f} dB from the model's output on {worst['case']!r}; {lowest:g} are required"
     return (
-        f"does not compute what the model computes: {worst['difference']:.1e} apart on {worst['case']!r}, where "
+        f"differs from the model: {worst['difference']:.1e} apart on {worst['case']!r}, where "
         f"{report['format']} allows {report['tolerance']:g} of {worst['largest']:.2g}"
     )
 
@@ -132,15 +131,15 @@ def _keep(report: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def check(model: str, to: str, file: Path) -> dict[str, Any]:
-    """Prove an existing file anew. TorchScript and torch.export files may carry code: check only files you trust.
+    """Verify an existing file again. TorchScript and torch.export files can contain code: check only files you trust.
 
     Args:
-        model: what `load` takes.
+        model: see `load`.
         to: the file's format, as for `export`.
         file: the file.
 
     Raises:
-        UserError: no such file, it does not run, or it computes something else than the model.
+        UserError: no such file, it does not run, or its outputs differ from the model's.
     """
     if to == HUGGINGFACE:
         to, file = "safetensors", file / "model.safetensors"
@@ -156,5 +155,5 @@ def check(model: str, to: str, file: Path) -> dict[str, Any]:
 
 
 def shown(report: dict[str, Any]) -> str:
-    """What the command prints: the proof, then the file's path."""
+    """The printed output: the report, then the file's path."""
     return f"{table(report)}\n{report['path']}"

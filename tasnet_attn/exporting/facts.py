@@ -1,4 +1,4 @@
-"""What is known of a model's making: from its run folder, or from the file that it was exported to before."""
+"""Facts about a model's training: from its run folder, or from an earlier export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasnet_attn.config import read_yaml
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.tensors import read_safetensors
 
-CONVENTION = "mean of medians"  # of the scores that a file carries; summary.json has the others
+CONVENTION = "mean of medians"  # of the scores in a file; summary.json has the others
 SETTINGS = ("data", "task", "early_stopping", "ema", "seed_everything")  # of config.yml; of its trainer section:
 TRAINER = ("max_steps", "max_epochs", "max_time", "precision", "gradient_clip_val")
 METRICS = ("SDR", "SIR", "ISR", "SAR", "SI-SNR", "SI-SNRi")
@@ -21,11 +21,11 @@ def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
 
     Args:
         file: the model file, as `storage.finding.find` returns it.
-        licence: under which the weights are given away; None: what an earlier export says, else "not stated".
+        licence: of the weights; None: that of an earlier export, else "not stated".
 
     Returns:
         "licence"; "training": data set, its fingerprint, task, trainer and seed, epochs and steps; "scores" of
-        `evaluation/summary.json`. What is not known is left out. Paths of the machine stay behind.
+        `evaluation/summary.json`. Unknown facts are left out, and so are paths of this machine.
     """
     known: dict[str, Any] = {}
     if file.suffix == ".safetensors":
@@ -59,7 +59,7 @@ def _training(run: Path) -> dict[str, Any]:
 
 
 def _without_paths(value: Any) -> Any:
-    """Where a folder lay on the machine that trained is nobody's business: its last name stays."""
+    """Keep only the last part of a path: the training machine's folders are private."""
     if isinstance(value, dict):
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""The formats: what a file of each is called, how exact it is, and how it is written.
+"""The formats: file name, tolerance, and writer of each.
 
-What a graph file computes is the same in all of them: `mixture` [N, T] -> `estimates` [N, S, T], float32, N channels
-that do not see each other. N is free; T too, from `minimum` samples on, unless the model has a fixed segment.
+All graph files compute the same: `mixture` [N, T] -> `estimates` [N, S, T], float32, for N independent channels. N is
+free; T too, from `minimum` samples on, unless the model has a fixed segment.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from tasnet_attn.model import SourceSeparator, segment_samples
 from tasnet_attn.storage import asteroid, save
 from tasnet_attn.storage.tensors import HEADER, header
 
-OPSET = 18  # 23 has attention as one operation, but not with skip attention's masks: docs/deploy.md has both measured
+OPSET = 18  # 23 has attention as one operation, but not with skip attention's masks; measured in docs/deploy.md
 ONNX_LIMIT = 2 * 10**9  # bytes of weights: protobuf's
 
 
 class Format(NamedTuple):
-    """How a format is written: `write(model, file, facts)`. A module of the user's own may add one to `FORMATS`.
+    """A format, written by `write(model, file, facts)`. A user's module may add one to `FORMATS`.
 
-    `tolerance`: how far an output may be from the model's, as a part of the largest output of the same input.
-    `needs`: modules, of an extra, that write the file or run it for the proof.
-    `run`: of a user's format: from a file to a function, mixtures [N, T] -> estimates [N, S, T], of NumPy.
-    `side_car`: what is also written beside the file, as JSON: for runtimes that cannot read what is inside.
-    `lowest_snr`: of formats that are not exact: dB against the model that decide instead of `tolerance`.
+    `tolerance`: largest difference from the model's output, relative to its peak for the same input.
+    `needs`: modules of an extra that write the file or run it for the check.
+    `run`: for a user's format: from a file to a function of NumPy arrays, mixtures [N, T] -> estimates [N, S, T].
+    `side_car`: JSON file written in addition, for runtimes that cannot read metadata inside the file.
+    `lowest_snr`: for inexact formats: minimum SNR in dB relative to the model, instead of `tolerance`.
     """
 
     suffix: str
@@ -53,7 +53,7 @@ class Format(NamedTuple):
 def lengths(model: SourceSeparator) -> dict[str, int | None]:
     """The lengths T that a graph file takes: {"window": the only one, or None, "minimum": the shortest}, in samples.
 
-    Shorter inputs have fewer frames than poolings, strides or slices want; the model itself pads them.
+    Shorter inputs have fewer frames than poolings, strides or slices need; the model itself pads them.
     """
     window = segment_samples(model)
     if window is None and model.encoder.framed:
@@ -63,13 +63,13 @@ def lengths(model: SourceSeparator) -> dict[str, int | None]:
 
 
 def graph_header(model: SourceSeparator, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a graph file says of itself."""
+    """The metadata of a graph file."""
     about = {"input": "mixture [N, T] float32, N channels", "output": "estimates [N, S, T] float32", **lengths(model)}
     return {**header(model, facts), "config": model.config, "graph": about}
 
 
 def _example(model: SourceSeparator, more: int = 1013) -> Tensor:
-    """Three channels of odd length: no size is another's by accident."""
+    """Three channels of odd length: no two sizes are equal by accident."""
     known = lengths(model)
     length = known["window"] or 2 * (known["minimum"] or 0) + more
     return 0.1 * torch.randn(3, length, generator=torch.Generator().manual_seed(0))
@@ -85,9 +85,9 @@ def _write_half(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> No
 
 def _write_torchscript(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
     with explained("torchscript", model), torch.no_grad():
-        traced = torch.jit.trace(graph(model), (_example(model),), check_trace=False)  # the parity check is the check
+        traced = torch.jit.trace(graph(model), (_example(model),), check_trace=False)  # `prove` checks it
         traced(_example(model, 4099))
-    written = io.BytesIO()  # torch ends the process where the disk is full
+    written = io.BytesIO()  # torch ends the process if the disk is full
     torch.jit.save(traced, written, _extra_files={HEADER: json.dumps(graph_header(model, facts))})
     file.write_bytes(written.getvalue())
 
@@ -98,7 +98,7 @@ def _program(model: SourceSeparator) -> torch.export.ExportedProgram:
     program = torch.export.export(
         graph(model, one_lstm=True), (_example(model),), dynamic_shapes=(dynamic,), strict=False
     )
-    program.module()(_example(model, 4099))  # a size that was taken as given is refused here
+    program.module()(_example(model, 4099))  # a size fixed by the exporter is rejected here
     return program
 
 
@@ -131,7 +131,7 @@ def write_step(model: SourceSeparator, file: Path) -> None:
     """A model's step as an ONNX file, for `stream` to run at once.
 
     Raises:
-        UserError: no graph of this model can be had.
+        UserError: this model has no graph.
     """
     _write_onnx_step(model, file, {})
 
@@ -142,7 +142,7 @@ def _write_int8_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) 
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder) / "step.onnx"
         _write_onnx_step(model, exact, facts)
-        logging.disable(logging.WARNING)  # it advises to prepare a graph that is prepared
+        logging.disable(logging.WARNING)  # it advises to prepare a graph that is already prepared
         try:
             # signed weights saturate on AVX2 without VNNI; convolutions of one block are slower in integers
             quantize_dynamic(exact, file, weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul", "LSTM"])
@@ -151,7 +151,7 @@ def _write_int8_step(model: SourceSeparator, file: Path, facts: dict[str, Any]) 
 
 
 def step_header(model: SourceSeparator, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a step says of itself, in the file and in the side-car beside it."""
+    """A step's metadata, in the file and in its side-car."""
     return {**header(model, facts), "config": model.config, "step": about_step(model, State(model))}
 
 
@@ -168,7 +168,7 @@ def _onnx(
     written = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, custom_translation_table=to_onnx(),
         input_names=inputs, output_names=outputs, verbose=False,
-        optimize=False,  # it takes the epsilons of our divisions (1e-16, 1e-8) for zeros: NaN on silence
+        optimize=False,  # it treats the epsilons of our divisions (1e-16, 1e-8) as zeros: NaN on silence
     )  # fmt: skip
     assert written is not None
     optimizer.fold_constants(written.model, input_size_limit=ONNX_LIMIT, output_size_limit=ONNX_LIMIT)
@@ -180,8 +180,8 @@ def _onnx(
     return written
 
 
-# What no exporter can do, in its own words; the command says the same line. A combination that is not here is possible.
-IMPOSSIBLE = {"onnx": "its weights exceed 2 GB, and protobuf, ONNX's container, holds no more in one file"}
+# Combinations that no exporter supports, with the message. All others are possible.
+IMPOSSIBLE = {"onnx": "its weights exceed 2 GB, and protobuf, ONNX's container, allows no more in one file"}
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {

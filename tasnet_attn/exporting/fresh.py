@@ -1,7 +1,7 @@
-"""Runs exported files where nothing of them is in memory: `python -P fresh.py JOBS.json`.
+"""Runs exported files in a new process: `python -P fresh.py JOBS.json`.
 
 Each job names a file, its format, an .npz of mixtures [N, T] and the .npz of estimates [N, S, T] to write. A graph file
-is run by its own runtime, without this library's models.
+runs in its own runtime, without this library's models.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _onnx(file: str, threads: int) -> Run:
 
 
 def _onnx_step(file: str, threads: int) -> Run:
-    """As `stream` does it, in blocks of 1 to 5 strides and a ragged bit."""
+    """Like `stream`, in blocks of 1 to 5 strides plus some samples."""
     import torch
 
     from tasnet_attn.streaming import OnnxSteps, StreamingSeparator
@@ -99,7 +99,7 @@ RUNNERS: dict[str, Callable[[str], Run]] = {
 def _runner(to: str) -> Callable[[str], Run]:
     if to in RUNNERS:
         return RUNNERS[to]
-    from tasnet_attn.exporting.formats import FORMATS  # a format of the user's own
+    from tasnet_attn.exporting.formats import FORMATS  # a user's format
 
     run = FORMATS[to].run
     assert run is not None, f"{to}: the format has no `run`"
@@ -111,9 +111,9 @@ GRAPHS = ("torchscript", "torch-export", *ONNX)  # run without this library
 
 
 def main(jobs: list[dict[str, Any]], threads: int, imports: list[str]) -> None:
-    """Do the jobs, one after the other; the first file that cannot be run ends it with the traceback.
+    """Do the jobs one after the other; the first file that cannot be run ends it with the traceback.
 
-    `imports`: the user's modules; a graph needs none of them.
+    `imports`: the user's modules; graph files do not need them.
     """
     if any(job["format"] not in ONNX for job in jobs):
         import torch

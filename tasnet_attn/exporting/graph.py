@@ -1,4 +1,4 @@
-"""The model as one graph of real numbers, [N, T] -> [N, S, T], that every exporter can follow."""
+"""The model as one graph of real numbers, [N, T] -> [N, S, T], for every exporter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasnet_attn.model import SourceSeparator
 
 
 class Graph(nn.Module):
-    """What every exported file computes: [N, T] -> [N, S, T], N channels, each of which is separated on its own."""
+    """The computation of every exported file: [N, T] -> [N, S, T], N independent channels."""
 
     def __init__(self, model: SourceSeparator) -> None:
         super().__init__()

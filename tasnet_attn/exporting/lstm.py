@@ -1,7 +1,7 @@
-"""LSTM layers as one operation of the graph: the exporters would otherwise unroll them and freeze the time axis.
+"""LSTM layers as one operation of the graph: exporters would otherwise unroll them and fix the number of frames.
 
-`tasnet_attn::lstm` exists only while a graph is captured. torch.export's graph then gets torch's own LSTM in its place
-(`restore`), ONNX's gets ONNX's (`to_onnx`), so that no file depends on this library.
+`tasnet_attn::lstm` exists only while a graph is captured. Then torch.export's graph gets torch's own LSTM instead
+(`restore`) and ONNX's graph gets ONNX's (`to_onnx`), so that no file depends on this library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Result = tuple[Tensor, Tensor, Tensor]
 
 @torch.library.custom_op("tasnet_attn::lstm", mutates_args=())
 def lstm(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], layers: int, directions: int) -> Result:
-    """[N, L, D] and the state, twice [layers * directions, N, H] -> [N, L, directions * H] and the state after it."""
+    """[N, L, D] and the state, twice [layers * directions, N, H] -> [N, L, directions * H] and the next state."""
     with torch.autocast("cpu", enabled=False):
         y, h, c = torch.lstm(x, (h, c), weights, True, layers, 0.0, False, directions == 2, True)
         return y, h.clone(), c.clone()
@@ -37,10 +37,10 @@ class GraphLSTM(nn.Module):
         self.weights = nn.ParameterList(cast(list[Tensor], original._flat_weights))
 
     def flatten_parameters(self) -> None:
-        """Nothing: some modules call it before the layer."""
+        """Does nothing: some modules call it before the layer."""
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """[N, L, D] -> [N, L, directions * H], or with N and L exchanged; and the state carried out."""
+        """[N, L, D] -> [N, L, directions * H], or with N and L exchanged; and the final state."""
         x = x if self.batch_first else x.transpose(0, 1)
         zeros = x.new_zeros(self.layers * self.directions, x.shape[0], self.hidden)
         y, h, c = lstm(x, *(state or (zeros, zeros)), list(self.weights), self.layers, self.directions)
@@ -48,7 +48,7 @@ class GraphLSTM(nn.Module):
 
 
 def restore(program: torch.export.ExportedProgram) -> None:
-    """Put torch's own LSTM in the place of `tasnet_attn::lstm`: the file then loads without this library."""
+    """Replace `tasnet_attn::lstm` by torch's own LSTM, so that the file loads without this library."""
     graph = program.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.tasnet_attn.lstm.default:
@@ -79,7 +79,7 @@ def to_onnx() -> dict[Any, Any]:
 
     def translate(x, h, c, weights, layers: int, directions: int):
         way = "bidirectional" if directions == 2 else "forward"
-        x = op.Transpose(x, perm=[1, 0, 2])  # ONNX Runtime has time first only
+        x = op.Transpose(x, perm=[1, 0, 2])  # ONNX Runtime only supports time first
         after: list[Any] = []
         for layer in range(layers):
             first = 4 * directions * layer

@@ -1,4 +1,4 @@
-"""The proof: an exported file, run in a fresh process, computes what the model computes.
+"""Verification: an exported file, run in a new process, gives the same outputs as the model.
 
 Shapes: N channels, S sources, T samples.
 """
@@ -28,12 +28,12 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.exporting.formats import FORMATS, Format, lengths
 from tasnet_attn.model import SourceSeparator
 
-SONG = ("test", 44100)  # the split that the excerpt is from; Hz
+SONG = ("test", 44100)  # the split of the excerpt; Hz
 FLOOR = 1e-3  # outputs below -60 dB of full scale are compared with this
 
 
 def cases(model: SourceSeparator) -> dict[str, np.ndarray]:
-    """Mixtures [N, T] by name: music, noise and silence, in several lengths and batch sizes that a graph file takes."""
+    """Mixtures [N, T] by name: music, noise and silence, in several lengths and batch sizes."""
     window, minimum = (lengths(model)[key] for key in ("window", "minimum"))
     shortest = int(minimum or 1)
     sizes = (
@@ -54,7 +54,7 @@ def cases(model: SourceSeparator) -> dict[str, np.ndarray]:
 
 
 def _music(sample_rate: int, length: int) -> np.ndarray:
-    """A bundled song at the model's rate, [2, length], from its start and again as often as needed."""
+    """A bundled song at the model's rate, [2, length], repeated if necessary."""
     split, rate = SONG
     folder = Path(str(resources("tasnet_attn"))) / "songs" / split
     stems = [read_audio(file) for file in sorted(next(iter(sorted(folder.iterdir()))).glob("*.ogg"))]
@@ -66,15 +66,15 @@ def _music(sample_rate: int, length: int) -> np.ndarray:
 
 
 def prove(files: Sequence[tuple[SourceSeparator, Path, str]]) -> list[dict[str, Any]]:
-    """Run files in one fresh process and compare them with their models.
+    """Run files in one new process and compare them with their models.
 
     Args:
-        files: (model, file, format) each. The formats "torchscript" and "torch-export" can carry code: only files of
-            your own, or of somebody whom you trust.
+        files: (model, file, format) each. The formats "torchscript" and "torch-export" can contain code: use only your
+            own files, or files that you trust.
 
     Returns:
         A report each: {"file", "sha256", "format", "tolerance", "largest difference", "lowest SNR", "passed", "cases",
-        "versions"}; differences are absolute, SNR in dB against the model's own output, None where they are equal.
+        "versions"}; differences are absolute, SNR in dB relative to the model's output, None if equal.
 
     Raises:
         UserError: a file cannot be run at all.
@@ -90,14 +90,14 @@ def prove(files: Sequence[tuple[SourceSeparator, Path, str]]) -> list[dict[str, 
         todo.write_text(
             json.dumps({"jobs": jobs, "threads": torch.get_num_threads(), "imports": IMPORTED}), encoding="utf-8"
         )
-        # by its path, so that nothing of this library is imported where a format needs nothing of it
+        # by its path, so that this library is imported only for formats that need it
         command = [sys.executable, "-P", str(Path(__file__).with_name("fresh.py")), str(todo)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             undone = [job["file"] for job in jobs if not Path(job["outputs"]).is_file()]
-            raise UserError(f"{undone[0]}: cannot be run in a fresh process, which said: {said}")
+            raise UserError(f"{undone[0]}: cannot be run in a new process: {said}")
         reports = []
         for inputs, job, (model, file, to) in zip(mixtures, jobs, files, strict=True):
             with np.load(job["outputs"]) as outputs:
@@ -158,7 +158,7 @@ def _versions(to: str) -> dict[str, str]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """A report for the eye."""
+    """A report as text."""
     rows = [("case", "difference", "of largest", "SNR", "")]
     for row in report["cases"]:
         ratio = "equal" if row["SNR"] is None else f"{row['SNR']:.1f} dB"
@@ -167,7 +167,7 @@ def table(report: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     verdict, lowest = (
-        "the same within" if report["passed"] else "NOT the same within",
+        "equal within" if report["passed"] else "NOT equal within",
         FORMATS[report["format"]].lowest_snr,
     )
     bound = f"{report['tolerance']:g} of the largest output" + (f" or {lowest:g} dB" if lowest is not None else "")

@@ -1,4 +1,4 @@
-"""Where an exporter cannot follow a user's module: the line says what to change, and where in the user's file."""
+"""Errors of exporters on a user's module: the message says what to change, and where in the user's file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tasnet_attn.model import SourceSeparator
 OURS, TORCH, STDLIB = (
     str(path) for path in (Path(__file__).parents[1], Path(torch.__file__).parent, sysconfig.get_path("stdlib"))
 )
-GUARDS = "torch.fx.experimental.symbolic_shapes"  # says what torch.export takes a size to be
-ONNX_NOTES = "torch.onnx._internal.exporter._registration"  # that torchvision is not installed
+GUARDS = "torch.fx.experimental.symbolic_shapes"  # reports sizes that torch.export fixes
+ONNX_NOTES = "torch.onnx._internal.exporter._registration"  # reports that torchvision is not installed
 
 
 @contextmanager
 def explained(to: str, model: SourceSeparator) -> Iterator[None]:
-    """The exporters' notes of their own deprecations unsaid; their refusals as one line."""
+    """Silence the exporters' deprecation warnings; turn their errors into one line."""
     places, loggers = _Places(), [logging.getLogger(name) for name in (GUARDS, ONNX_NOTES)]
     before = [(logger.level, logger.propagate, logger.handlers) for logger in loggers]
     for logger, handler in zip(loggers, (places, logging.NullHandler()), strict=True):
@@ -34,15 +34,15 @@ def explained(to: str, model: SourceSeparator) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:  # whatever an exporter raises is its answer to this model
+    except Exception as error:  # any exception of an exporter concerns this model
         traced = [f"{note.filename}:{note.lineno}" for note in said if _is_users(note.filename)]
         found = [*_raised(error), *places.found, *traced]
-        reason = f"the exporter says: {first_line(error)}"
+        reason = f"the exporter failed: {first_line(error)}"
         if found and "data-dependent" in str(error):
-            reason = f"its course depends on values: {found[0]}; take torch.where, or compute it in another way"
+            reason = f"its control flow depends on values: {found[0]}; use torch.where or another computation"
         elif found:
             reason = (
-                f"computes sizes from the number of frames in Python: {found[0]}; leave sizes to tensor operations, "
+                f"computes sizes from the number of frames in Python: {found[0]}; use tensor operations for sizes, "
                 f"or give the model a segment ({reason})"
             )
         raise UserError(f"{to}: not possible for {model.separator.name}: {reason}") from error
@@ -57,7 +57,7 @@ def _set(logger: logging.Logger, level: int, propagate: bool, handlers: list[log
 
 
 class _Places(logging.Handler):
-    """Keeps where a user's code makes torch.export take a size as given."""
+    """Records where a user's code makes torch.export fix a size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def _raised(error: BaseException | None) -> list[str]:
 
 
 def _places(stack: traceback.StackSummary) -> list[str]:
-    """The innermost line of a user's that the model reaches."""
+    """The innermost line of the user's code that the model reaches."""
     inside = [i for i, frame in enumerate(stack) if frame.filename == str(Path(__file__).with_name("graph.py"))]
     users = [frame for frame in stack[inside[0] :] if _is_users(frame.filename)] if inside else []
     return [f"{users[-1].filename}:{users[-1].lineno}"] if users else []

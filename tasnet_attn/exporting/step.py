@@ -18,18 +18,18 @@ from tasnet_attn.model import SourceSeparator
 from tasnet_attn.nn import Ring
 from tasnet_attn.streaming import ModelSteps, cannot_stream
 
-EXAMPLE = 3  # channels that a graph is recorded with; what depends on their number is found with another
+EXAMPLE = 3  # channels for recording a graph; tensors that depend on them are found with another number
 OTHER = 5
 
 
 class State:
-    """The tensors of a model's state, flat: names, shapes, and which axis counts channels.
+    """The tensors of a model's state, flattened: names, shapes, and the axis of the channels.
 
     Attributes:
-        names: of the tensors that a graph takes; what has no elements is no input.
+        names: of the tensors that a graph takes; empty tensors are not inputs.
         shapes: of each, for `EXAMPLE` channels.
-        axes: of each, where its channels are; None: nowhere.
-        rings: of each, along which axis it is a ring, of which the graph hands out the new frames alone; None: none.
+        axes: of each, the axis of the channels; None: none.
+        rings: of each, the axis along which it is a ring buffer, whose new frames only the graph returns; None: none.
     """
 
     def __init__(self, model: SourceSeparator) -> None:
@@ -54,17 +54,17 @@ class State:
 
     def tensors(self) -> list[Tensor]:
         """The state of `EXAMPLE` channels before the first sample."""
-        return [self.leaves[i].clone() for i in self.places]  # one tensor in two places would become one input
+        return [self.leaves[i].clone() for i in self.places]  # a tensor in two places would become one input
 
     def tree_of(self, tensors: tuple[Tensor, ...]) -> Any:
-        """As the model takes it."""
+        """In the model's structure."""
         leaves = list(self.leaves)
         for place, tensor in zip(self.places, tensors, strict=True):
             leaves[place] = tensor
         return tree_unflatten(leaves, self.tree)
 
     def flat(self, tree: Any) -> list[Tensor]:
-        """A state of the model as the graph hands it out: of rings the new frames."""
+        """A state of the model as returned by the graph: only the new frames of ring buffers."""
         leaves = [leaf for _, leaf in tree_flatten_with_path(tree)[0]]
         return [leaves[i] for i in self.places]
 
@@ -75,12 +75,12 @@ def _name(path: str) -> str:
 
 
 class StepGraph(nn.Module):
-    """samples [N, t] and the state's tensors -> estimates [N, S, t] and the next state's (of rings: what is new)."""
+    """samples [N, t], the state -> estimates [N, S, t], the next state (for ring buffers: the new frames)."""
 
     def __init__(self, model: SourceSeparator, state: State) -> None:
         super().__init__()
         self.steps, self.state = ModelSteps(model), state
-        self.model = model  # a module of its own: its weights are the graph's
+        self.model = model  # as a submodule, so that its weights are in the graph
 
     def forward(self, samples: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """One step."""
@@ -114,7 +114,7 @@ def step_program(model: SourceSeparator) -> tuple[torch.export.ExportedProgram, 
 
 
 def about_step(model: SourceSeparator, state: State) -> dict[str, Any]:
-    """What the program that runs the step needs to know; see docs/streaming.md."""
+    """Facts for the program that runs the step; see docs/streaming.md."""
     states = []
     for name, shape, axis, ring in zip(state.names, state.shapes, state.axes, state.rings, strict=True):
         sizes = [size // EXAMPLE if i == axis else size for i, size in enumerate(shape)]
@@ -129,9 +129,9 @@ def about_step(model: SourceSeparator, state: State) -> dict[str, Any]:
         "lead": encoder.lead,
         "trail": encoder.trail,
         "delay": decoder.delay,
-        "rest": [name for name in state.names if name.startswith("decoder.")],  # a waveform, and what divides it
+        "rest": [name for name in state.names if name.startswith("decoder.")],  # a waveform and its divisor
         "floor": EPS,
-        "gain": model.gain.item(),  # of the rest; the estimates have it
+        "gain": model.gain.item(),  # the channels of the other part; the estimates have it
         "latency": model.latency,
         "states": states,
     }

@@ -1,4 +1,4 @@
-"""What every encoder and decoder is."""
+"""The base classes of encoders and decoders."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Encoded(NamedTuple):
     """A mixture in the feature domain.
 
     Attributes:
-        features: [N, F, L], real: what the separator sees.
-        carrier: [N, F, L], or [N, 2, F, L] for real and imaginary part: what is masked; it has the signal's level.
-        scale: [N, 1, L] or [N, 1, 1]: what the features were divided by; references are encoded with the mixture's.
+        features: [N, F, L], real: the separator's input.
+        carrier: [N, F, L], or [N, 2, F, L] for real and imaginary part: what the masks multiply; it has the signal's
+            level.
+        scale: [N, 1, L] or [N, 1, 1]: the divisor of the features; references are encoded with the mixture's.
     """
 
     features: Tensor
@@ -31,18 +32,18 @@ class Encoded(NamedTuple):
 class Encoder(Configurable, nn.Module):
     """From waveform [N, T] to `Encoded`.
 
-    To stream, an encoder states `stride`, `lead` and `trail`, and writes `initial_state` and `step`.
+    To stream, an encoder sets `stride`, `lead` and `trail`, and implements `initial_state` and `step`.
 
     Attributes:
         n_features: F.
-        parts: real numbers to a bin, one after the other in the features: 2 where bins are complex, which only heads
-            that say so take.
+        parts: real numbers per bin, adjacent in the features: 2 for complex bins, which need a head with the same
+            `parts`.
         latency: input samples after an output sample that its frames see; None: unbounded.
-        clip_scaled: the scale is one of a whole clip: code that cuts a clip measures it first by `clip_scale`.
+        clip_scaled: the scale belongs to a whole clip: code that cuts a clip measures it first by `clip_scale`.
         framed: the clip's frames are centred on multiples of a hop, so that windows of frames can be joined.
         stride: samples between frames.
-        lead: samples that the first step takes beside whole strides.
-        trail: zeros that are read behind the end: there are (T + trail) // stride frames, at least one.
+        lead: samples that the first step takes in addition to whole strides.
+        trail: zeros read after the end: there are (T + trail) // stride frames, at least one.
     """
 
     abstract = True
@@ -60,9 +61,9 @@ class Encoder(Configurable, nn.Module):
         raise NotImplementedError
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor:
-        """The scale of a clip of `length` samples that comes in blocks [C, t]: [C, 1, 1].
+        """The scale of a clip of `length` samples in blocks [C, t]: [C, 1, 1].
 
-        This one encodes the clip at once; an encoder that can measure it in bounded memory does so.
+        This implementation encodes the whole clip; override it if the scale can be measured in bounded memory.
         """
         return self(torch.cat(list(blocks), dim=-1)).scale
 
@@ -71,21 +72,21 @@ class Encoder(Configurable, nn.Module):
         return max(1, (length + self.trail) // self.stride)
 
     def initial_state(self, batch: int) -> Tensor:
-        """The samples before the first, zeros [N, t]."""
+        """The samples before the first one, zeros [N, t]."""
         raise NotImplementedError
 
     def step(self, samples: Tensor, state: Tensor) -> tuple[Encoded, Tensor]:
-        """The frames that the next samples complete, and the samples that later frames still need.
+        """The frames completed by the next samples, and the samples that later frames still need.
 
         Args:
             samples: [N, l * stride], in the first step [N, lead + l * stride]; l frames, at least one.
-            state: as the step before returned it, [N, t]; t is the same after every step.
+            state: as returned by the previous step, [N, t]; t is the same after every step.
         """
         raise NotImplementedError
 
     @property
     def cannot_stream(self) -> str:
-        """Why not, in words that follow its name; empty: it can."""
+        """The reason, worded to follow its name; empty: it can stream."""
         if self.clip_scaled:
             return "divides by the maximum of the whole clip"
         return "" if steps(type(self)) and self.latency is not None else "has no step of bounded latency"
@@ -95,7 +96,7 @@ class Decoder(Configurable, nn.Module):
     """From masked carriers [N, S, F, L] or [N, S, 2, F, L] to [N, S, length].
 
     Attributes:
-        delay: samples that the first steps put before the signal's beginning.
+        delay: samples before the signal's beginning that the first steps return.
     """
 
     abstract = True
@@ -110,7 +111,7 @@ class Decoder(Configurable, nn.Module):
         raise NotImplementedError
 
     def step(self, carriers: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The next l frames to the samples that later ones do not change, [N, S, l * stride]; and the next state."""
+        """From the next l frames to the samples that later ones do not change, [N, S, l * stride]; the next state."""
         raise NotImplementedError
 
     def rest(self, state: Any) -> Tensor:
@@ -119,16 +120,16 @@ class Decoder(Configurable, nn.Module):
 
     @property
     def cannot_stream(self) -> str:
-        """As the encoder's."""
+        """See `Encoder`."""
         return "" if steps(type(self)) else "has no step"
 
 
 def overlap_further(segments: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Go on with an overlap-add: the samples that no later segment changes, and the rest.
+    """Continue an overlap-add: returns the samples that no later segment changes, and the remainder.
 
     Args:
         segments: the next ones, overlap-added, [M, T'].
-        before: what the last ones left, [M, t].
+        before: the previous remainder, [M, t].
     """
     held = before.shape[-1]
     if held == 0:

@@ -25,10 +25,10 @@ def erb_frequency(number: float) -> float:
 class GammatoneBank(Filterbank):
     """The multi-phase gammatone filters: g(t) = t^(p-1) exp(-2 pi b t) cos(2 pi f t + phi), order p = 2.
 
-    Rows are ordered centre by centre: P phases phi_j = j pi / P, then the exact negatives of those P filters.
+    Rows are ordered by centre: P phases phi_j = j pi / P, then the exact negatives of those P filters.
 
     Raises:
-        ValueError: odd `n_filters`, fewer than two filters a centre, or centres above Nyquist.
+        ValueError: odd `n_filters`, fewer than two filters per centre, or centres above Nyquist.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class GammatoneBank(Filterbank):
     ) -> None:
         super().__init__(n_filters, kernel_size, stride=stride, sample_rate=sample_rate)
         if n_filters % 2:
-            raise ValueError(f"n_filters must be even, every filter comes with its negative; got {n_filters}")
+            raise ValueError(f"n_filters must be even, because every filter has its negative; got {n_filters}")
         if not 0 < f_min < sample_rate / 2:
             raise ValueError(f"f_min {f_min} Hz must lie between 0 and Nyquist, {sample_rate / 2} Hz")
         room = 1 + math.floor((erb_number(sample_rate / 2) - erb_number(f_min)) / erb_step)
         n_centres = room if n_centres is None else n_centres
         if n_centres > room:
-            raise ValueError(f"only {room} centres fit below {sample_rate / 2} Hz; {n_centres} were asked for")
+            raise ValueError(f"only {room} centres fit below {sample_rate / 2} Hz; {n_centres} were requested")
         if n_filters < 2 * n_centres:
             raise ValueError(f"{n_centres} centres need at least {2 * n_centres} filters; got {n_filters}")
         self.centres = [erb_frequency(erb_number(f_min) + k * erb_step) for k in range(n_centres)]
@@ -60,7 +60,7 @@ class GammatoneBank(Filterbank):
         pairs, extra = divmod(self.n_filters // 2, len(self.centres))
         rows = []
         for k, centre in enumerate(self.centres):
-            n_phases = pairs + (k < extra)  # the lowest centres take what is left over
+            n_phases = pairs + (k < extra)  # the lowest centres get the remaining filters
             bandwidth = (24.7 + 0.108 * centre) / (math.pi / 2)  # b = ERB / (pi/2) for order 2
             envelope = times * torch.exp(-2 * math.pi * bandwidth * times)
             phases = torch.arange(n_phases, dtype=torch.float64)[:, None] * math.pi / n_phases
@@ -78,8 +78,8 @@ class GammatoneBank(Filterbank):
 class GammatoneEncoder(FrameEncoder):
     """Multi-phase gammatone encoder, relu(filterbank * x), without trainable parameters.
 
-    The separator sees the code of L2-normalised segments over filters of unit energy, so that the level of the input
-    and of the published filters (about 1e-3) does not matter to it; the paper leaves this open.
+    The separator sees the code of L2-normalised segments over filters of unit energy, so that the levels of the input
+    and of the published filters (about 1e-3) do not matter; the paper leaves this open.
 
     Args:
         n_filters: F, even, at least 2 * n_centres.

@@ -20,14 +20,14 @@ from tasnet_attn.nn import cut
 def pad_to_frames(waveform: Tensor, kernel_size: int, stride: int) -> Tensor:
     """Zero-pad [..., T] so that frames cover every sample equally often: kernel - stride on the left, the rest right.
 
-    With stride = kernel (TasNet's default) nothing is added on the left and the last segment is filled up. What is
-    added does not depend on T (exporters want it so): its last frame leaves up to stride - 1 samples over.
+    With stride = kernel (TasNet's default) nothing is added on the left and the last segment is padded. The padding
+    does not depend on T, as exporters need, so up to stride - 1 samples remain after the last frame.
     """
     return F.pad(waveform, (kernel_size - stride, kernel_size - 1))
 
 
 def _stride(kernel_size: int, stride: int | None) -> int:
-    """The stride that None stands for: the kernel size."""
+    """The stride; None means the kernel size."""
     stride = kernel_size if stride is None else stride
     if not 0 < stride <= kernel_size:
         raise ValueError(f"stride {stride} must lie between 1 and the kernel size {kernel_size}")
@@ -35,7 +35,7 @@ def _stride(kernel_size: int, stride: int | None) -> int:
 
 
 class FrameEncoder(Encoder):
-    """What learned and gammatone encoders share: framing, and the L2 norm of each segment (TasNet, section 2.1)."""
+    """Base of learned and gammatone encoders: framing, and the L2 norm of each segment (TasNet, section 2.1)."""
 
     def __init__(self, n_filters: int, kernel_size: int, stride: int | None) -> None:
         super().__init__()
@@ -81,11 +81,11 @@ class GatedEncoder(FrameEncoder):
         n_filters: F, rows of U and of V (bias-free).
         kernel_size: samples in a segment.
         stride: samples between segments; None: the kernel size, no overlap.
-        init: how U and V start. "glorot": Glorot normal of the linear maps that they are (500 filters of 220 samples: a
-            standard deviation of 0.053), so that a code has about the level of a gammatone code; "filterbank": as
-            `FreeFB` does, which counts every shift of a filter as an output (0.0043; version 0.1.0).
+        init: initialisation of U and V. "glorot": Glorot normal of the linear maps (500 filters of 220 samples: a
+            standard deviation of 0.053), so that a code has about the level of a gammatone code; "filterbank": like
+            `FreeFB`, which counts every shift of a filter as an output (0.0043; version 0.1.0).
 
-    Source: Luo & Mesgarani 2018, equations 4-5. How they start is not stated.
+    Source: Luo & Mesgarani 2018, equations 4-5. The paper does not state the initialisation.
     """
 
     former: ClassVar[dict[str, Any]] = {"init": "filterbank"}
@@ -108,7 +108,7 @@ class GatedEncoder(FrameEncoder):
                     nn.init.xavier_normal_(weight.squeeze(1))
 
     def code(self, padded: Tensor, scale: Tensor) -> Tensor:
-        # the maps are linear: dividing after them equals dividing the segments, and needs no copy of the segments
+        # the maps are linear: dividing their output equals dividing the segments, without a copy of them
         return torch.relu(self.content(padded) / scale) * torch.sigmoid(self.gate(padded) / scale)
 
 

@@ -27,17 +27,17 @@ def _window(name: Window, n_fft: int) -> Tensor:
 class STFTEncoder(Encoder):
     """Centred STFT: features |X|**power of the scaled mixture, carrier the complex spectrogram, real and imaginary.
 
-    Complex features are X |X|**(power - 1), real and imaginary part of a bin one after the other: F is twice as many.
+    Complex features are X |X|**(power - 1), with the real and imaginary part of each bin interleaved: F doubles.
 
     Args:
         n_fft: window length in samples.
         hop: samples between frames; there are 1 + T // hop of them.
         window: "hann" or "hamming" (periodic).
         power: exponent of the magnitude; below 1 the magnitude is kept away from zero, where its gradient is infinite.
-        normalise: "max": divide the clip by its largest magnitude (of one channel); None: leave its level.
-        drop: leave the "nyquist" or the "dc" bin out (a power of two is easier to pool); the decoder puts a zero back.
-        last_frame: False: leave out the last of the 1 + T // hop frames, unless it is the only one (AudioSlots: 64
-            frames in 0.5 s). The frame before it still covers the end, if a window is four hops or longer.
+        normalise: "max": divide the clip by its largest magnitude (of one channel); None: keep its level.
+        drop: drop the "nyquist" or the "dc" bin (a power of two is easier to pool); the decoder inserts a zero.
+        last_frame: False: drop the last of the 1 + T // hop frames, unless it is the only one (AudioSlots: 64
+            frames in 0.5 s). The frame before it still covers the end if a window is four hops or longer.
         features: "magnitude", or "complex" (for `Mask(kind="complex")`).
     """
 
@@ -109,7 +109,7 @@ class STFTEncoder(Encoder):
         return Encoded(features, carrier, scale)
 
     def _compressed(self, spectrum: Tensor, magnitude: Tensor) -> Tensor:
-        """[N, 2, F, L] -> X |X|**(power - 1), the parts of a bin one after the other, [N, 2 F, L]."""
+        """[N, 2, F, L] -> X |X|**(power - 1), parts interleaved, [N, 2 F, L]."""
         if self.power != 1.0:
             spectrum = spectrum * magnitude.clamp_min(EPS).pow(self.power - 1).unsqueeze(1)
         return spectrum.transpose(1, 2).flatten(1, 2)
@@ -124,7 +124,7 @@ class STFTEncoder(Encoder):
         return torch.stft(padded, self.n_fft, self.hop, window=self.window, center=False, return_complex=True)
 
     def kept(self, spectrum: Tensor) -> Tensor:
-        """All bins and frames [..., n_fft / 2 + 1, 1 + T // hop] -> those that the settings keep, [..., F, L]."""
+        """All bins and frames [..., n_fft / 2 + 1, 1 + T // hop] -> the selected ones, [..., F, L]."""
         if not self.last_frame and spectrum.shape[-1] > 1:
             spectrum = spectrum[..., :-1]
         return spectrum[..., self._bins, :]
@@ -137,7 +137,7 @@ class STFTEncoder(Encoder):
 class STFTDecoder(Decoder):
     """Inverse of `STFTEncoder`: windowed overlap-add divided by the summed squared windows (least squares).
 
-    Args: as the encoder's.
+    Args: see the encoder.
     """
 
     def __init__(self, n_fft: int, hop: int, window: Window = "hann", drop: Drop | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Work beside the model, so that a GPU is fed: in a thread, in order, a bounded number of steps ahead."""
+"""Work in a thread next to the model, to keep a GPU busy: in order, a bounded number of steps ahead."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ END = object()
 
 
 def worth_it(device: torch.device) -> bool:
-    """Whether threads beside the model gain.
+    """Whether such threads bring a gain.
 
-    A model on the CPU takes all cores itself: 20 s through the demo's LTL took 26.6 s of CPU with them, 23.2 without.
+    A model on the CPU uses all cores itself: 20 s through the demo's LTL took 26.6 s of CPU with threads, 23.2 without.
     """
     return device.type != "cpu"
 
 
 def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """The same items, at most `depth` of them made ahead by a thread; what is raised there is raised here, in its turn.
+    """The same items, up to `depth` of them made ahead by a thread; its exceptions are raised here, in order.
 
-    Whoever ends early waits for the one that is being made; `items` is closed then, in its thread.
+    If the caller stops early, it waits for the item in progress; then `items` is closed, in its thread.
     """
     made = iter(items)
-    threads = torch.get_num_threads()  # a setting of each thread's own
+    threads = torch.get_num_threads()  # a setting per thread
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         waiting = deque(pool.submit(next, made, END) for _ in range(depth))
         try:

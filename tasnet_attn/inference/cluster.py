@@ -1,4 +1,4 @@
-"""A Ray cluster in the place of processes: its machines share the folders and have this package, and the models too."""
+"""A Ray cluster instead of processes: its machines share the folders and have this package and the models."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tasnet_attn.config import IMPORTED, import_modules
 from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.storage import load
 
-PATIENCE = 5.0  # seconds in which a cluster answers
+PATIENCE = 5.0  # seconds to wait for a cluster's answer
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # RFC 9113, 3.4: preface, empty settings
-SETTINGS = 4  # the type of the frame that a server begins with
+SETTINGS = 4  # the type of a server's first frame
 
 
 def connect(address: str, threads: int) -> Any:
@@ -27,10 +27,10 @@ def connect(address: str, threads: int) -> Any:
 
     Args:
         address: HOST:PORT, ray://HOST:PORT, or "auto".
-        threads: of OpenMP in its processes.
+        threads: OpenMP threads in its processes.
 
     Raises:
-        UserError: no cluster answers; within seconds, where Ray itself waits for a minute.
+        UserError: no cluster answers within seconds (Ray itself waits for a minute).
         ModuleNotFoundError: Ray is not installed.
     """
     where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
@@ -47,32 +47,32 @@ def connect(address: str, threads: int) -> Any:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Of a worker: busy waiting of OpenMP's threads would take time from the others."""
+    """Settings of a worker: busy waiting of OpenMP's threads would slow down the others."""
     return {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0"}
 
 
 def _no_answer(address: str, reason: str) -> UserError:
-    return UserError(f"--ray {address}: no cluster answers ({reason}); if it asks for a token, set RAY_AUTH_MODE=token")
+    return UserError(f"--ray {address}: no cluster answers ({reason}); if it needs a token, set RAY_AUTH_MODE=token")
 
 
 def _probe(address: str, where: str) -> None:
-    """Say hello in the cluster's protocol, gRPC's, and wait for an answer."""
+    """Send a greeting in the cluster's protocol, gRPC, and wait for an answer."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"--ray {address}: expected HOST:PORT, ray://HOST:PORT or auto")
     answers: list[Any] = []
     waiting = threading.Thread(target=lambda: answers.append(_answer(host.strip("[]"), int(port))), daemon=True)
     waiting.start()
-    waiting.join(PATIENCE + 2)  # a name server may take its time
+    waiting.join(PATIENCE + 2)  # a name server may be slow
     if not answers or isinstance(answers[0], OSError):
         reason = answers[0].strerror or first_line(answers[0]) if answers else "no answer in time"
         raise _no_answer(address, reason)
     if not answers[0]:
-        raise _no_answer(address, "what answers there is no Ray")
+        raise _no_answer(address, "the server there is not Ray")
 
 
 def _answer(host: str, port: int) -> bool | OSError:
-    """Whether a server of that protocol answers."""
+    """Whether a gRPC server answers."""
     try:
         with socket.create_connection((host, port), PATIENCE) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "1":
@@ -87,13 +87,13 @@ def _answer(host: str, port: int) -> bool | OSError:
 def on_cluster(
     attempt: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], model: str, ray: Any, gpu: bool
 ) -> Generator[tuple[str, Any]]:
-    """As `workers.in_processes`, as many tasks at a time as the cluster has CPUs, or GPUs, and as many that wait there.
+    """Like `workers.in_processes`, with as many tasks at a time as the cluster has CPUs or GPUs, and as many waiting.
 
     Args:
         attempt: a function of a module.
-        tasks: {name: arguments}; the first is the file, which is named where its process ended.
-        model: what `load` takes, there too.
-        ray: what `connect` returns; the end of the tasks is the end of the connection.
+        tasks: {name: arguments}; the first argument is the file, named in errors about its process.
+        model: see `load`; the cluster's machines load it too.
+        ray: returned by `connect`; disconnects after the last task.
         gpu: each task takes one.
     """
     try:
@@ -116,7 +116,7 @@ def on_cluster(
                     result = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     if isinstance(error, ray.exceptions.RayTaskError):
-                        raise error.as_instanceof_cause() from error  # a bug of ours, with its traceback
+                        raise error.as_instanceof_cause() from error  # our bug, with its traceback
                     lack = f"its process on the cluster ended unexpectedly: {first_line(error)}"
                     result = UserError(f"{tasks[name][0]}: {lack}", status=1)
                 yield name, result
@@ -126,7 +126,7 @@ def on_cluster(
 
 @lru_cache(maxsize=1)
 def _held(model: str, modules: tuple[str, ...]) -> Any:
-    """The model of this process, which is one of the cluster's."""
+    """The model of this process of the cluster."""
     terminal.serve(None)
     torch.set_num_threads(1)
     import_modules(list(modules))

@@ -1,4 +1,4 @@
-"""`tasnet-attn separate`: files, folders and pipes through one model, on one machine; a bad file stops nothing else."""
+"""`tasnet-attn separate`: separates files, folders and pipes with one model; a bad file does not stop the others."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def separate_files(
     shard: str | None = None,
     ray: str | None = None,
 ) -> int:
-    """Separate every sound of the inputs, and say what became of it.
+    """Separate every sound of the inputs and report the results.
 
     Args:
         inputs: files, folders, or "-" for standard input.
-        model: what `load` takes.
+        model: see `load`.
         out: the folder; "-": one stem to standard output.
-        options: how.
-        skip_existing: pass over files whose stems are all there, and not known to be another file's.
+        options: see `Options`.
+        skip_existing: skip files whose stems all exist, unless they are known to belong to another file.
         jobs: processes.
-        shard: "K/N": the K-th of N equal parts of the inputs, for arrays of jobs.
-        ray: address of a Ray cluster that does the work instead, a GPU for each file if `options.device` is "cuda".
+        shard: "K/N": the K-th of N equal parts of the inputs, for job arrays.
+        ray: address of a Ray cluster to use instead, with a GPU per file if `options.device` is "cuda".
 
     Returns:
         The exit status: 0; 1: some of several inputs failed, as listed.
@@ -47,7 +47,7 @@ def separate_files(
         raise UserError(f"--jobs {jobs} must be at least 1")
     if PIPE in inputs or out == PIPE:
         if ray is not None:
-            raise UserError("--ray: takes files and folders; a pipe's sound is separated here")
+            raise UserError("--ray: takes only files and folders, not a pipe")
         from tasnet_attn.inference.pipes import piped
 
         return piped(inputs, model, out, options)
@@ -60,19 +60,19 @@ def separate_files(
     tracks = _sharded(found.sounds, shard)
     record, asked = Record(out), request(model, options)
     if skip_existing and record.all_made(tracks, asked):
-        terminal.result(f"{len(tracks)} of {len(tracks)} files are separated already")
+        terminal.result(f"{len(tracks)} of {len(tracks)} files are already separated")
         return _told([], found)
     from tasnet_attn.inference.running import attempts
     from tasnet_attn.storage import load
 
     network = load(model)
-    planned = {track: options.files(network, out, track) for track in tracks}  # refuses what concerns all
+    planned = {track: options.files(network, out, track) for track in tracks}  # rejects mistakes that concern all
     if len({file for files in planned.values() for file in files}) < sum(map(len, planned.values())):
         raise UserError(f"--name {options.name!r}: several inputs would share a file; put {{track}} in it")
     if skip_existing:
         tracks = {track: path for track, path in tracks.items() if not record.made_of(path, planned[track])}
         if done := len(planned) - len(tracks):
-            terminal.result(f"{done} of {len(planned)} files are separated already")
+            terminal.result(f"{done} of {len(planned)} files are already separated")
     failed: list[UserError] = []
     single = len(found.sounds) == 1 and not found.failed and shard is None and not inputs[0].is_dir()
     results = attempts(network, model, out, tracks, options, jobs, cluster)
@@ -89,7 +89,7 @@ def separate_files(
                 continue
             try:
                 record.add(result.input, result.files, track, asked)
-            except UserError as lacking:  # the stems are whole
+            except UserError as lacking:  # the stems are complete
                 failed.append(lacking)
             names = ", ".join(file.name for file in result.files)
             line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
@@ -98,7 +98,7 @@ def separate_files(
 
 
 def _told(failed: list[UserError], found: Found) -> int:
-    """Say at the end what could not be separated, and what was no sound; the exit status."""
+    """Report at the end what failed and which files are not sound; returns the exit status."""
     failed = [*found.failed, *failed]
     for error in failed:
         print(f"tasnet-attn: failed: {one_line(error)}", file=sys.stderr)
@@ -120,7 +120,7 @@ def _sharded(sounds: dict[str, Path], shard: str | None) -> dict[str, Path]:
 
 @contextmanager
 def _cleared(out: Path, elsewhere: bool) -> Iterator[None]:
-    """Remove what processes that were ended left unfinished."""
+    """Remove unfinished files of processes that were ended."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Separating files: sound in, stems out, each song's stems whole or none of them."""
+"""Separating files: all stems of a song or none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True)
 class Separated:
-    """What became of a file: its stems, what is to be said about them, and the identity of the file."""
+    """The result for a file: its stems, messages about them, and the identity of the file."""
 
     files: list[Path]
     said: str
@@ -39,32 +39,32 @@ class Separated:
 def separate_file(
     model: Separates, path: str | os.PathLike, out: str | os.PathLike, track: str | None = None, **settings: Any
 ) -> list[Path]:
-    """Separate a file into `out/<track>/<source>.<format>`; the stems appear whole or not at all.
+    """Separate a file into `out/<track>/<source>.<format>`; the stems are written all together or not at all.
 
     Args:
         model: see `separate`.
         path: any sound file or video that `tasnet_attn.audio` reads.
-        out: the folder, made if need be.
+        out: the folder, created if necessary.
         track: the track's name below it; None: the file's stem.
-        settings: `Options`.
+        settings: see `Options`.
 
     Returns:
         The files, in the order of the sources.
 
     Raises:
-        UserError: as `separate`; a file that is no sound, damaged or cut; a level that the format cannot hold.
+        UserError: see `separate`; a file that is not sound, damaged or cut; a level that the format cannot represent.
     """
     track = Path(path).stem if track is None else track
     return at_once(in_parts(model, Path(path), Path(out), track, Options(**settings))).files
 
 
 def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) -> Iterator[Tensor]:
-    """The stems of a file as they come, blocks [S, C, t], as long as the file in all; S is the chosen sources' number.
+    """The stems of a file in blocks [S, C, t], in total as long as the file; S is the number of chosen sources.
 
     Args:
         model: see `separate`.
-        path: as for `separate_file`.
-        settings: `Options` that concern reading and separating.
+        path: see `separate_file`.
+        settings: the `Options` that concern reading and separating.
     """
     options = Options(**settings)
     sound, choice = Sound(Path(path), options.track, options.partial), options.choice(model)
@@ -74,7 +74,7 @@ def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) 
 
 
 def _length(sound: Sound, check: Callable[[], None] = lambda: None) -> int:
-    """Samples, by a pass without the model: the true length is known, and damage found, before any work is done."""
+    """Number of samples, by a pass without the model that finds the true length and damage before any work."""
     length = 0
     for block in sound.blocks():
         check()
@@ -93,18 +93,18 @@ def in_parts(
     progress: AbstractContextManager[Progress] = UNSEEN,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[None, None, Separated]:
-    """`separate_file` for the command, in three parts, each in any thread: the second has the model.
+    """`separate_file` for the command, in three parts that may run in any thread; only the second needs the model.
 
-    The first looks at the file, the third encodes the stems.
+    The first checks the file, the third encodes the stems.
 
     Args:
-        model: as for `separate_file`, as the next ones.
+        model: see `separate_file`.
         path: the file.
         out: the folder.
         track: the track's name below it.
-        options: how.
-        progress: opened for the second part; told samples done, of how many.
-        check: called before every block of the first and the third part; what it raises ends them.
+        options: see `Options`.
+        progress: opened for the second part; called with the samples done and their total.
+        check: called before every block of the first and the third part; may raise to stop.
     """
     files = options.files(model, out, track)
     sound = Sound(path, options.track, options.partial)
@@ -133,8 +133,8 @@ def in_parts(
             level = stems.finish()
         finally:
             stems.close()
-    lacks = "ends before its header says" if sound.kind.cut else ""
-    lacks = f"{sound.missing} samples short of what the header says" if sound.missing else lacks
+    lacks = "shorter than its header states" if sound.kind.cut else ""
+    lacks = f"{sound.missing} samples shorter than its header states" if sound.missing else lacks
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
     before = f"{replaced} files of the same names were replaced" if replaced else ""
     return Separated(
@@ -143,7 +143,7 @@ def in_parts(
 
 
 def at_once(parts: Generator[None, None, Done]) -> Done:
-    """All parts one after the other, here."""
+    """All parts one after the other."""
     while True:
         try:
             next(parts)
@@ -152,7 +152,7 @@ def at_once(parts: Generator[None, None, Done]) -> Done:
 
 
 def _beside(estimates: Iterable[Tensor], mixture: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks [S, C, t] of estimates with the samples [C, t] of the mixture that they were made from."""
+    """Blocks [S, C, t] of estimates with the samples [C, t] of the mixture."""
     blocks, rest = iter(mixture), torch.empty(0, 0)
     for block in estimates:
         size = block.shape[-1]

@@ -1,4 +1,4 @@
-"""What a user can choose about separating files; torch is imported where a model is at hand, not before."""
+"""Options for separating files; does not import torch until it is needed."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Options:
     Args:
         format: "wav", "flac", "ogg", "opus", "mp3" or "m4a".
         bits: "16", "24" or "32f"; None: 32-bit float in wav, 24 bits in flac.
-        clip: what happens where the format cannot hold the level, see `audio.writing.Encoding`.
-        sources: which to write, in this order; None: all.
+        clip: what to do if the format cannot represent the level, see `audio.writing.Encoding`.
+        sources: the sources to write, in this order; None: all.
         remainder: the name of one more stem, the mixture minus the stems that are written; None: none.
-        mixture_consistent: what the stems lack of the mixture is dealt out to them in equal parts.
-        segment: as for `separate`.
-        overlap: as for `separate`.
-        device: as for `separate`.
-        track: which audio track of a file with several, from 1.
-        partial: take what is there of a file that ends before its header says.
-        verify_seams: also compare stretches with one whole pass over them, and say how well they agree.
-        name: the files' names below the output folder.
+        mixture_consistent: the difference between mixture and stems is added to them in equal parts.
+        segment: see `separate`.
+        overlap: see `separate`.
+        device: see `separate`.
+        track: the audio track to read from a file with several, from 1.
+        partial: accept a file that is shorter than its header states.
+        verify_seams: also compare stretches with one whole pass over them, and print how well they agree.
+        name: pattern of the file names below the output folder.
     """
 
     format: str = "wav"
@@ -53,17 +53,17 @@ class Options:
 
     @property
     def encoding(self) -> Encoding:
-        """How the stems are written."""
+        """The encoding of the stems."""
         from tasnet_attn.audio.writing import Encoding
 
         return Encoding(self.format, self.bits, self.clip)
 
     def choice(self, model: Separates) -> Choice:
-        """The stems that are written."""
+        """The stems to write."""
         from tasnet_attn.inference.segments import Choice
 
         return Choice(model, self.sources, self.remainder, self.mixture_consistent)
 
     def files(self, model: Separates, out: Path, track: str) -> list[Path]:
-        """Where a track's stems go."""
+        """The files of a track's stems."""
         return stem_files(out, track, self.choice(model).names, self.format, self.name)

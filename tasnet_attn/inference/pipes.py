@@ -1,4 +1,4 @@
-"""`tasnet-attn separate -`: standard input, kept aside until it ends, and one stem to standard output."""
+"""`tasnet-attn separate -`: standard input, stored in a file until it ends; one stem to standard output."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def _send(file: Path) -> None:
             shutil.copyfileobj(opened, sys.stdout.buffer)
             sys.stdout.buffer.flush()
     except UserError:
-        with suppress(OSError, ValueError):  # else Python tries the rest again when it ends, and complains
+        with suppress(OSError, ValueError):  # otherwise Python tries the rest again at its end and reports an error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 def piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> int:
-    """Standard input, kept aside until it ends, or one stem to standard output."""
+    """Standard input, stored until it ends, or one stem to standard output."""
     if len(inputs) != 1:
-        raise UserError("-: takes the place of all other inputs")
+        raise UserError("-: cannot be combined with other inputs")
     network = load(model)
     if out == PIPE and len(options.choice(network).names) != 1:
         raise UserError(f"--out -: takes one stem; choose it with --sources ({', '.join(network.sources)})")

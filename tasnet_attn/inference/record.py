@@ -1,4 +1,4 @@
-"""Which inputs stems were made of: so that another song of the same name is not passed over."""
+"""Records the inputs of stems, so that another song with the same name is not skipped."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from tasnet_attn.files import digest, touching
 from tasnet_attn.inference.options import Options
 
-RECORD = ".separated"  # a line a song: {"input": identity, "files": [...], "track": its name, "request": which stems}
-SAMPLES, SAMPLE = 16, 4096  # pieces of a file, and their bytes
+RECORD = ".separated"  # a line per song: {"input": identity, "files": [...], "track": its name, "request": which stems}
+SAMPLES, SAMPLE = 16, 4096  # number of pieces of a file, and their bytes
 
 
 def identity(path: Path) -> str:
-    """What tells a file from others wherever it lies: its size, and pieces of its content."""
+    """The identity of a file in any place: its size, and pieces of its content."""
     with touching(path), path.open("rb") as file:
         size = file.seek(0, 2)
         places = [i * max(0, size - SAMPLE) // (SAMPLES - 1) for i in range(SAMPLES)]
@@ -23,7 +23,7 @@ def identity(path: Path) -> str:
 
 
 def request(model: str, options: Options) -> str | None:
-    """What decides which stems a track gets, told without loading the model; None: no such file or folder."""
+    """What determines a track's stems, without loading the model; None: no such file or folder."""
     place = Path(model)
     described = (
         [place / name for name in ("config.yml", "config.json", "model.safetensors")] if place.is_dir() else [place]
@@ -36,7 +36,7 @@ def request(model: str, options: Options) -> str | None:
 
 
 class Record:
-    """The record of an output folder; runs beside each other add to it line by line.
+    """The record of an output folder; parallel runs append to it line by line.
 
     Args:
         out: the folder.
@@ -58,14 +58,14 @@ class Record:
                     continue
 
     def made_of(self, path: Path, files: Sequence[Path]) -> bool:
-        """Whether all files are there, and none is known to be another input's."""
+        """Whether all files exist and none is known to belong to another input."""
         if not all(file.is_file() for file in files):
             return False
         known = {self.inputs[name] for name in self._names(files) if name in self.inputs}
         return not known or known == {identity(path)}
 
     def all_made(self, sounds: Mapping[str, Path], request: str | None) -> bool:
-        """Whether every track has the stems that this request gave it before: then no model is needed to say so."""
+        """Whether every track has its stems from an equal request; this needs no model."""
         if request is None or not sounds or not all(self.stems.get((track, request)) for track in sounds):
             return False
         return all(
@@ -74,12 +74,12 @@ class Record:
         )
 
     def forget(self, files: Sequence[Path]) -> None:
-        """From now on nobody knows whose files these are, of which there is a record: they are about to be replaced."""
+        """Forget the recorded inputs of these files, which are about to be replaced."""
         if names := [name for name in self._names(files) if self.inputs.get(name)]:
             self._append(input="", files=names)
 
     def add(self, input: str, files: Sequence[Path], track: str, request: str | None) -> None:
-        """The files are made of the input of this identity, as the track's answer to this request."""
+        """Record the files as made from the input of this identity, for this track and request."""
         self._append(input=input, files=self._names(files), track=track, request=request)
 
     def _append(self, **line: object) -> None:

@@ -1,4 +1,4 @@
-"""Tracks through one model: here, in processes, or on a cluster."""
+"""Separating tracks with one model: in this process, in several, or on a cluster."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Tasks = dict[str, tuple[Any, ...]]  # (file, folder, track, options)
 def attempts(
     network: Separates, model: str, out: Path, tracks: Mapping[str, Path], options: Options, jobs: int, cluster: Any
 ) -> Generator[tuple[str, Result]]:
-    """Each track with what became of it, in the order in which they end.
+    """Each track with its result, in the order in which they finish.
 
     Args:
         network: the model, for tracks that are separated in this process.
-        model: what other processes load.
+        model: for other processes to load.
         out: the folder.
         tracks: files by their names below it.
-        options: how.
+        options: see `Options`.
         jobs: processes.
-        cluster: a Ray cluster that does it instead; None: this machine.
+        cluster: a Ray cluster to use instead; None: this machine.
     """
     tasks: Tasks = {track: (path, out, track, options) for track, path in tracks.items()}
     if cluster is not None:
@@ -57,7 +57,7 @@ def _in_turn(tasks: Tasks, network: Any) -> Generator[tuple[str, Result]]:
 
 
 def _overlapped(tasks: Tasks, network: Any) -> Generator[tuple[str, Result]]:
-    """Three tracks at a time: while one has the model, the next is looked at and the one before is encoded."""
+    """Three tracks at a time: one is in the model, the next is checked, the previous one is encoded."""
     stopped, todo = Event(), iter(tasks.items())
     started: deque[Parts] = deque(maxlen=3)
 
@@ -89,11 +89,11 @@ def _overlapped(tasks: Tasks, network: Any) -> Generator[tuple[str, Result]]:
                 stopped.set()
     finally:
         for parts in started:
-            parts.close()  # removes what it left unfinished
+            parts.close()  # removes its unfinished files
 
 
 def _step(parts: Parts) -> Result | None:
-    """The next part; what became of the track if it is over."""
+    """Do the next part; returns the track's result after the last."""
     try:
         next(parts)
     except StopIteration as end:
@@ -110,7 +110,7 @@ def _attempt(network: Any, path: Path, out: Path, track: str, options: Options) 
 
 
 def _attempted(check: Callable[[], None], network: Any, path: Path, out: Path, track: str, options: Options) -> Parts:
-    """`in_parts`; a mistake is a result too."""
+    """Like `in_parts`, but a mistake is a result."""
     began = time.perf_counter()
     try:
         with touching(path):
@@ -123,7 +123,7 @@ def _attempted(check: Callable[[], None], network: Any, path: Path, out: Path, t
 
 @contextmanager
 def _progress(path: Path) -> Iterator[Callable[[float, float], None]]:
-    """A bar over one file; processes that work for another one draw none."""
+    """A bar over one file; subprocesses draw none."""
     if multiprocessing.parent_process() is not None:
         yield lambda done, length: None
         return

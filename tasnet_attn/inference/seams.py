@@ -1,4 +1,4 @@
-"""What joining segments costs: stretches of a file against one whole pass over them."""
+"""The effect of joining segments: stretches of a file compared with one whole pass over them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LONG = 2.5  # segments in a stretch: two seams
 def verify_seams(
     model: Separates, sound: Sound, segment: float | None, overlap: float | None, device: str = "auto"
 ) -> str:
-    """One line: the SNR in dB of the joined estimates, over all sources, against one pass, for stretches of a file.
+    """One line: SNR in dB, over all sources, of the joined estimates relative to one pass, for stretches of a file.
 
-    A network of fixed length knows no longer pass: for it a second cutting, half a segment later, takes its place.
+    A network of fixed length allows no longer pass; it is compared with segments that start half a segment later.
 
     Args:
         model: see `separate`.
         sound: the file.
-        segment: as for `separate`.
-        overlap: as for `separate`.
-        device: as for `separate`.
+        segment: see `separate`.
+        overlap: see `separate`.
+        device: see `separate`.
     """
     seconds = model.segment or segment or SEGMENT
     length = sum(block.shape[-1] for block in sound.blocks())
@@ -42,11 +42,11 @@ def verify_seams(
     for start in starts:
         stretch = _read(sound, start, size)
         ratios.append(_snr(_separated(whole, stretch[:, later:]), _separated(cut, stretch)[..., later:]))
-    against = "one whole pass" if model.segment is None else "a cutting half a segment later"
+    against = "one whole pass" if model.segment is None else "segments half a segment later"
     shown = ", ".join(
         f"{ratio:.1f} dB at {start / sound.sample_rate:.0f} s" for ratio, start in zip(ratios, starts, strict=True)
     )
-    return f"seams: {shown} (SNR of {size / sound.sample_rate:.1f} s against {against})"
+    return f"seams: {shown} (SNR of {size / sound.sample_rate:.1f} s compared with {against})"
 
 
 def _read(sound: Sound, start: int, size: int) -> Tensor:
@@ -64,6 +64,6 @@ def _separated(stream: Stream, mixture: Tensor) -> Tensor:
 
 
 def _snr(expected: Tensor, found: Tensor) -> float:
-    """10 log10 of signal over difference, at most 200 dB."""
+    """SNR in dB, at most 200."""
     energy, difference = (x.double().square().sum() for x in (expected, expected - found))
     return 10 * torch.log10(energy / difference.clamp_min(1e-20 * energy)).nan_to_num(nan=200).item()  # nan: silence

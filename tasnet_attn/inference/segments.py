@@ -1,7 +1,7 @@
 """Separating audio of any length, rate and channel count, in bounded memory.
 
-A stream of blocks is resampled to the model's rate, separated and resampled back; files and tensors take the same way.
-A model that can stream takes block after block and leaves no seams; for all others the stream is cut into overlapping
+A stream of blocks is resampled to the model's rate, separated and resampled back; files and tensors use the same code.
+A model that can stream processes block after block without seams. For all others the stream is cut into overlapping
 segments, whose estimates are cross-faded.
 """
 
@@ -28,9 +28,9 @@ from tasnet_attn.streaming import StreamingSeparator, cannot_stream
 
 SEGMENT = 20.0  # seconds, for models of any length
 OVERLAP = 0.25
-BATCH = 4  # segments at once; on a CPU one, as one fills it
+BATCH = 4  # segments at once; one on a CPU, because one uses all of it
 SHORTEST = 0.01  # seconds of a segment
-READ, DONE = 64, 4  # blocks that are read ahead of the model, and that wait behind it: a batch of segments or more
+READ, DONE = 64, 4  # blocks read ahead of the model, and waiting after it: a batch of segments or more
 
 
 def pick_device(name: str) -> torch.device:
@@ -46,7 +46,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def on_device(model: Separates, device: torch.device) -> Separates:
-    """The model itself if it lies there, else a copy: the caller's stays where it is."""
+    """The model itself if it is on the device, else a copy: the caller's stays where it is."""
     assert isinstance(model, nn.Module)
     weight = next(itertools.chain(model.parameters(), model.buffers()), None)
     here = weight is None or weight.device.type == device.type and device.index in (None, weight.device.index)
@@ -55,7 +55,7 @@ def on_device(model: Separates, device: torch.device) -> Separates:
 
 @contextmanager
 def evaluating(model: Separates) -> Iterator[None]:
-    """The model in evaluation mode inside the block; afterwards every part is in the mode that it was in."""
+    """The model in evaluation mode inside the block; afterwards every part has its previous mode."""
     assert isinstance(model, nn.Module)
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -83,23 +83,23 @@ def separate(
     Args:
         model: the model; it stays on its device and in its mode.
         mixture: [C, T].
-        sample_rate: Hz of the mixture; another than the model's is resampled in and back.
-        segment: seconds that go through the model at once; None: the model's own, else 20. A model that can stream
-            gives the same whatever they are.
+        sample_rate: Hz of the mixture; if it is not the model's, the mixture is resampled, and the estimates back.
+        segment: seconds to process at once; None: the model's own, else 20. Does not change the output of a model that
+            can stream.
         overlap: part of a segment that is cross-faded with the next one, 0 to below 1; None: 0.25.
         device: "auto", "cpu", "cuda", ...
-        references: [S, C, T], for scores only: they order interchangeable sources, segment for segment, instead of
-            continuity; without overlap the end is then filled up with zeros, as in AudioSlots' paper.
-        sources: which, in this order; None: all.
+        references: [S, C, T], for scores only: they determine the order of interchangeable sources in each segment,
+            instead of continuity; without overlap the end is then zero-padded, as in AudioSlots' paper.
+        sources: the sources to return, in this order; None: all.
         remainder: the name of one more signal, the mixture minus the others; None: none.
-        mixture_consistent: what all estimates together lack of the mixture is dealt out to them in equal parts.
+        mixture_consistent: the difference between the mixture and all estimates is added to them in equal parts.
 
     Returns:
         {source: [C, T]}, on the CPU.
 
     Raises:
         UserError: a source that the model does not separate, NaN samples, an empty mixture, a bad segment or overlap,
-            or references that fit neither model nor mixture.
+            or references that do not match model and mixture.
     """
     check_finite(mixture, "mixture")
     choice = Choice(model, sources, remainder, mixture_consistent)
@@ -113,13 +113,13 @@ def separate(
 
 
 class Choice:
-    """Which signals are wanted of a model; arguments as in `separate`.
+    """The signals wanted from a model; arguments as in `separate`.
 
     Attributes:
         names: the signals', the remainder last.
 
     Raises:
-        UserError: a source that the model does not separate, or a name that stands twice.
+        UserError: a source that the model does not separate, or a repeated name.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class Choice:
                 raise UserError(f"this model has no source {name!r}; it separates {', '.join(model.sources)}")
         self.names = chosen + ([] if remainder is None else [remainder])
         if twice := next((name for name in self.names if self.names.count(name) > 1), None):
-            raise UserError(f"{twice!r} is named twice; every stem is a file of its own")
+            raise UserError(f"{twice!r} is named twice; every stem needs its own file")
         if not chosen:
             raise UserError(f"no source is chosen; this model separates {', '.join(model.sources)}")
         self.which, self.rest, self.consistent = [model.sources.index(n) for n in chosen], remainder, mixture_consistent
 
     def of(self, estimates: Tensor, mixture: Tensor) -> Tensor:
-        """All estimates [S, C, t] of a mixture [C, t] to the wanted signals [len(names), C, t]."""
+        """From all estimates [S, C, t] of a mixture [C, t] to the wanted signals [len(names), C, t]."""
         if self.consistent:
             estimates = estimates + (mixture - estimates.sum(0)) / len(estimates)
         chosen = estimates[self.which]
@@ -145,7 +145,7 @@ class Choice:
 
 
 class Stream:
-    """One way for blocks of audio through a model; arguments as in `separate`."""
+    """Processes blocks of audio with a model; arguments as in `separate`."""
 
     def __init__(
         self, model: Separates, sample_rate: int, segment: float | None, overlap: float | None, device: str
@@ -157,11 +157,11 @@ class Stream:
         if not 0 <= overlap < 1:
             raise UserError(f"overlap {overlap} must be at least 0 and below 1")
         if segment is not None and not (math.isfinite(segment) and segment >= SHORTEST):
-            raise UserError(f"segment {segment} s must be a finite number, {SHORTEST} at least")
+            raise UserError(f"segment {segment} s must be a finite number, at least {SHORTEST}")
         self.size = fixed or round((segment or SEGMENT) * model.sample_rate)
         self.hop = max(1, self.size - int(overlap * self.size))
         self.fixed, self.rate, self.streams = fixed is not None, sample_rate, not cannot_stream(model)
-        about = ("--segment is the size of its blocks", "--overlap changes nothing")
+        about = ("--segment is the size of its blocks", "--overlap has no effect")
         told = " and ".join(text for text, told in zip(about, given, strict=True) if told and self.streams)
         self.said = f"this model streams, without seams: {told}" if told else ""
         self.device = pick_device(device)
@@ -172,9 +172,9 @@ class Stream:
     def run(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None = None
     ) -> Iterator[Tensor]:
-        """Blocks [C, t] of a mixture of `length` samples in, blocks [S, C, t'] of the estimates out.
+        """From blocks [C, t] of a mixture of `length` samples to blocks [S, C, t'] of the estimates.
 
-        `read` starts the blocks anew: a model that divides by the clip's maximum takes them twice.
+        `read` restarts the blocks: a model that divides by the clip's maximum reads them twice.
         """
         if length < 1:
             raise UserError("the mixture has no samples")
@@ -196,11 +196,11 @@ class Stream:
     def _separated(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None = None
     ) -> Iterator[Tensor]:
-        """At the model's rate, by the model's way of joining segments."""
+        """At the model's rate, with the model's method of joining segments."""
         return self.beside(self._run(lambda: self.beside(read()), length, references), DONE)
 
     def beside(self, blocks: Iterable[Tensor], depth: int = READ) -> Iterator[Tensor]:
-        """The blocks, made ahead in a thread where that gains."""
+        """The blocks, read ahead in a thread if that helps."""
         return ahead(blocks, depth) if self.threads else iter(blocks)
 
     def _run(self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None) -> Iterator[Tensor]:
@@ -214,13 +214,13 @@ class Stream:
         if self.streams and references is None:
             yield from self._streamed(read())
         elif self.model.stitch == "middle":
-            assert isinstance(self.model, SourceSeparator)  # no other model says so
+            assert isinstance(self.model, SourceSeparator)  # other models lack the attribute
             yield from stitched(self.model, read(), length, scale, self.device)
         else:
             yield from self._faded(read(), scale, references)
 
     def _streamed(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Block after block, with the state carried on."""
+        """Block by block, carrying the state."""
         assert isinstance(self.model, SourceSeparator)
         stream: StreamingSeparator | None = None
         for _, block in segments(blocks, self.size, self.size, whole=False):
@@ -251,11 +251,11 @@ class Stream:
             yield total / weights
 
     def _estimates(self, chunks: Iterable[tuple[int, Tensor]], scale: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """(start, [C, t]) -> (start, [S, C, t]), several at once; for models of fixed length zeros fill a short one."""
+        """(start, [C, t]) -> (start, [S, C, t]), several at once; zero-padded for models of fixed length."""
         chunks = iter(chunks)
         while taken := list(itertools.islice(chunks, self.batch)):
             lengths = [chunk.shape[-1] for _, chunk in taken]
-            size = self.size if self.fixed else max(lengths)  # only a stream's one segment may be short
+            size = self.size if self.fixed else max(lengths)  # only a stream's single segment may be short
             padded = [torch.nn.functional.pad(chunk, (0, size - chunk.shape[-1])) for _, chunk in taken]
             of_clip = None if scale is None else scale.flatten().repeat(len(taken), 1)  # [B, C]
             found = self.model(torch.stack(padded).to(self.device), of_clip).float().cpu()
@@ -266,8 +266,8 @@ class Stream:
 def segments(blocks: Iterable[Tensor], size: int, hop: int, whole: bool = True) -> Iterator[tuple[int, Tensor]]:
     """Cut a stream of [C, t] into (start, [C, size]), `hop` apart.
 
-    The last segment is moved back so that it too is whole, unless `whole` is False; a stream shorter than `size` comes
-    as it is.
+    The last segment is moved back to have the full size, unless `whole` is False; a stream shorter than `size` is
+    returned unchanged.
     """
     start, last = 0, torch.empty(0)
     buffer: Tensor | None = None

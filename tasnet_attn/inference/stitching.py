@@ -1,6 +1,6 @@
-"""Joining half-overlapping windows of frames: every window keeps its middle, where it sees context on both sides.
+"""Joining half-overlapping windows of frames: every window keeps its middle, where it has context on both sides.
 
-The rule of Park et al. 2018 for networks of fixed length, on a stream of audio blocks, so that memory stays bounded.
+The rule of Park et al. 2018 for networks of fixed length, on a stream of audio blocks, in bounded memory.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Window(NamedTuple):
 def windows(frames: int, size: int, stride: int) -> list[Window]:
     """Windows that write every frame exactly once.
 
-    The first window starts at 0, each further one `stride` later, the last one is moved back to end with the frames. A
-    window hands over to the next in the middle of what both see, so that all but the outer ones keep their middle
-    `stride` frames. (Park's evaluation leaves the head of a clip of exactly one window silent; this does not.)
+    The first window starts at 0 and each further one `stride` later; the last one is moved back to end with the frames.
+    Adjacent windows meet in the middle of their overlap, so that all but the outer ones keep their middle `stride`
+    frames. (Park's evaluation leaves the beginning of a clip of exactly one window silent; this does not.)
 
     Args:
-        frames: in all, at least 1; fewer than `size` make one window, to be filled up.
+        frames: in total, at least 1; fewer than `size` make one window, to be padded.
         size: frames of a window.
         stride: frames between windows, at most `size`.
 
@@ -47,12 +47,12 @@ def windows(frames: int, size: int, stride: int) -> list[Window]:
 
 
 def stitch(network: Callable[[Tensor], Tensor], features: Tensor, plan: list[Window], size: int) -> Tensor:
-    """Run a network on windows of frames, all in one batch, and join what they keep.
+    """Run a network on windows of frames, all in one batch, and join the frames that they keep.
 
     Args:
         network: [B, F, size] -> [B, S, F, size].
-        features: [N, F, L], from frame `plan[0].start` on; zeros fill a window that they do not.
-        plan: some consecutive `windows`.
+        features: [N, F, L], from frame `plan[0].start` on; zero-padded to the last window.
+        plan: consecutive `windows`.
         size: frames of a window.
 
     Returns:
@@ -66,24 +66,24 @@ def stitch(network: Callable[[Tensor], Tensor], features: Tensor, plan: list[Win
 
 
 class SpectrogramReader:
-    """Frames of a stream's spectrogram, equal to those of the whole signal's; asked for in rising order.
+    """Frames of a stream's spectrogram, equal to those of the whole signal's; requested in rising order.
 
     Args:
         encoder: the STFT.
         blocks: the signal, [C, t] each.
-        length: samples in all.
+        length: samples in total.
         device: where to compute.
     """
 
     def __init__(self, encoder: STFTEncoder, blocks: Iterable[Tensor], length: int, device: torch.device) -> None:
         self.encoder, self.blocks, self.length, self.device = encoder, iter(blocks), length, device
         self.frames = encoder.n_frames(length)
-        self.margin = math.ceil(encoder.n_fft / 2 / encoder.hop)  # frames beside a cut that the cut falsifies
+        self.margin = math.ceil(encoder.n_fft / 2 / encoder.hop)  # frames next to a cut that are wrong because of it
         self.buffer: Tensor | None = None
         self.position = 0  # of the buffer's first sample
 
     def read(self, first: int, stop: int, scale: Tensor | None) -> Encoded:
-        """Frames first .. stop; `scale` as in the encoder's `forward`, None: 1."""
+        """Frames first .. stop; `scale` as in the encoder's `forward`; None: 1."""
         start = max(0, first - self.margin) * self.encoder.hop
         samples = self._samples(start, min(self.length, (stop - 1) * self.encoder.hop + self.encoder.n_fft // 2))
         scale = samples.new_ones(len(samples), 1, 1) if scale is None else scale
@@ -113,10 +113,10 @@ def stitched(
     Args:
         model: its encoder is an STFT.
         blocks: the mixture, [C, t] each.
-        length: samples in all.
+        length: samples in total.
         scale: the clip's, see `Encoder.clip_scale`; None: 1.
         device: where the model is.
-        batch: windows that go through the network at once; None: 1 on a CPU, where more were slower, else 8.
+        batch: windows to process at once; None: 1 on a CPU, where more were slower, else 8.
 
     Returns:
         Blocks [S, C, t], on the CPU.
@@ -127,7 +127,7 @@ def stitched(
     hop, size = model.encoder.hop, model.encoder.n_frames(samples)
     reader = SpectrogramReader(model.encoder, blocks, length, device)
     plan = windows(reader.frames, size, max(1, size // 2))
-    held, done = None, 0  # masked frames that later samples still need; samples handed out
+    held, done = None, 0  # masked frames that later samples still need; samples returned so far
     batch = batch or (1 if device.type == "cpu" else 8)
     for i in range(0, len(plan), batch):
         group = plan[i : i + batch]

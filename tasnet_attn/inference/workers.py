@@ -1,4 +1,4 @@
-"""Several processes that hold the model: one that ends takes no more with it than the file it worked on."""
+"""Several processes with the model: if one dies, only the file that it was processing fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasnet_attn.config import IMPORTED, import_modules
 from tasnet_attn.errors import UserError
 from tasnet_attn.storage import load
 
-_network: Any = None  # of a worker process
+_network: Any = None  # in a worker process
 
 
 def _end_with(parent: Any) -> None:
@@ -28,7 +28,7 @@ def _end_with(parent: Any) -> None:
 
 def _begin(model: str, modules: list[str], threads: int) -> None:
     global _network
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent], daemon=True).start()  # no orphans
@@ -45,12 +45,12 @@ def _work(attempt: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 def in_processes(
     attempt: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], model: str, jobs: int
 ) -> Generator[tuple[str, Any]]:
-    """What `attempt(network, *arguments)` returns for each task, `jobs` at a time, in the order in which they are done.
+    """What `attempt(network, *arguments)` returns for each task, `jobs` at a time, in the order of completion.
 
     Args:
         attempt: a function of a module.
-        tasks: {name: arguments}; the first is the file, which is named where its process ended.
-        model: what `load` takes.
+        tasks: {name: arguments}; the first argument is the file, named in errors about its process.
+        model: see `load`.
         jobs: processes.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -60,7 +60,7 @@ def in_processes(
     running: dict[Future[Any], tuple[str, ProcessPoolExecutor]] = {}
 
     def go_on(pool: ProcessPoolExecutor | None) -> None:
-        """The next task to a process that is free, or to a new one."""
+        """Give the next task to a free process, or to a new one."""
         for name, arguments in todo:
             pool = pool or ProcessPoolExecutor(1, spawn, _begin, given)
             running[pool.submit(_work, attempt, arguments)] = name, pool
@@ -76,7 +76,7 @@ def in_processes(
                     result = future.result()
                     go_on(pool)
                 except BrokenProcessPool:
-                    lack = "its process ended unexpectedly, perhaps for want of memory; fewer --jobs"
+                    lack = "its process ended unexpectedly, perhaps for lack of memory; fewer --jobs"
                     result = UserError(f"{tasks[name][0]}: {lack}", status=1)
                     go_on(None)
                 yield name, result

@@ -1,4 +1,4 @@
-"""What a metric of the user's own is."""
+"""The base class of a user's metric."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from tasnet_attn.config import Configurable
 
 
 class Metric(Configurable):
-    """Scores of a track beside BSSEval and SI-SNR; its class is known by `--import` and named in `--metrics`.
+    """Scores of a track in addition to BSSEval and SI-SNR; imported by `--import` and named in `--metrics`.
 
-    Its scores are in the track's file, in scores.csv, in the summary and in the report, under the names that it gives.
+    Its scores are in the track's file, in scores.csv, in the summary and in the report, under the names that it
+    returns.
 
     Examples:
         >>> class Level(Metric):

@@ -1,9 +1,9 @@
-"""BSSEval: how much of an estimate is its source, other sources, and artefacts, where filters of 512 taps are forgiven.
+"""BSSEval: splits an estimate into its source, other sources and artefacts, allowing filters of 512 taps.
 
-An estimate is projected on the references delayed by 0 .. 511 samples: on its own source alone, and on all of them.
-Energy ratios of what the projections explain are the scores. Version 4 (music campaigns since 2018) finds the filters
-once, on the whole signals, and scores windows; `bss_eval_sources` of version 3 (NSDR, SIR, SAR) scores whole signals
-and forgives a filtered source. The numbers are museval's; `Projection` says what is done where it has none.
+An estimate is projected on the references delayed by 0 .. 511 samples: on its own source only, and on all of them. The
+scores are energy ratios of the projections. Version 4 (music campaigns since 2018) computes the filters once, on the
+whole signals, and scores windows; `bss_eval_sources` of version 3 (NSDR, SIR, SAR) scores whole signals and allows a
+filtered source. The numbers equal museval's; `Projection` describes the cases where museval's are not unique.
 
 Sources: Vincent, Gribonval & Fevotte 2006; Stoeter, Liutkus & Ito 2018.
 
@@ -29,18 +29,18 @@ def bss_eval(
     """BSSEval v4 (images, global filters): the scores of windows in dB.
 
     Args:
-        references: [S, C, T], any real type; computed in float64, on the device where they are.
+        references: [S, C, T], any real type; computed in float64, on their device.
         estimates: [S, C, T].
         sample_rate: Hz.
-        window: seconds; None, or more than there is: the whole signal. As in museval, samples after the last whole
+        window: seconds; None, or longer than the signal: the whole signal. As in museval, samples after the last whole
             window are not scored.
         hop: seconds between windows; None: the window.
 
     Returns:
         SDR, ISR, SIR and SAR, each [S, windows], float64, on the CPU. NaN for all sources in a window where one
-        reference or estimate is silent (its channels sum to zero throughout), as in museval. Where museval raises, on a
-        reference or estimate that is silent from beginning to end, that source alone is NaN. Infinite where nothing is
-        left to divide by.
+        reference or estimate is silent (its channels sum to zero throughout), as in museval. If a reference or estimate
+        is silent from beginning to end, where museval raises, only that source is NaN. Infinite if the denominator is
+        zero.
 
     Raises:
         ValueError: shapes that differ, no samples, NaN or infinite samples, a window or hop below one sample.
@@ -62,7 +62,7 @@ SOURCES = ("target", "rest"), ("target", "interference"), ("explained", "artefac
 
 
 class BSSEval:
-    """Scores for any number of estimates of the same references; what is costly is done once.
+    """Scores for any number of estimates of the same references; shared computations are done once.
 
     Args:
         references: [S, C, T].
@@ -72,7 +72,7 @@ class BSSEval:
         references = _checked(references, "references")
         self.shape, self.heard = references.shape, ~silent(references)
         self.references = self._heard(references)
-        self.projection: Projection | None = None  # made for the first estimates; there is none if no source is heard
+        self.projection: Projection | None = None  # made for the first estimates; None if all sources are silent
 
     def images(
         self, estimates: Tensor | Signals, window: int | None = None, hop: int | None = None
@@ -103,16 +103,16 @@ class BSSEval:
         return self._named(("SDR", "SIR", "SAR"), scores, scored)
 
     def _filters(self, lags: Tensor) -> Filters:
-        """The filters for estimates, of their correlations over the whole signals."""
+        """The filters for estimates, from their correlations over the whole signals."""
         own, cross = lags[:, : len(lags)], lags[:, len(lags) :]
         if self.projection is None:
             self.projection = Projection(own, self.references.shape[0])
         together, alone = self.projection.filters(cross)
-        # a single source: both projections are one, and the interference is exactly zero
+        # a single source: both projections are equal, and the interference is exactly zero
         return Filters(together if self.references.shape[0] > 1 else alone, alone)
 
     def _prepare(self, estimates: Tensor | Signals) -> tuple[Signals, Tensor]:
-        """The estimates of the sources that are heard, and which of these are not silent."""
+        """The estimates of the sources that are not silent, and which of these estimates are not silent."""
         estimates = _checked(estimates, "estimates").map(lambda piece: piece.to(self.references.device))
         if estimates.shape != self.shape:
             shapes = f"estimates are {list(estimates.shape)}, references {list(self.shape)}"
@@ -124,7 +124,7 @@ class BSSEval:
         return signals if self.heard.all() else signals.map(lambda piece: piece[self.heard])
 
     def _named(self, names: tuple[str, ...], scores: Tensor, scored: Tensor) -> dict[str, Tensor]:
-        """Scores [metrics, sources that are heard, ...] by name, for all sources; NaN for those that are not scored."""
+        """Scores [metrics, sources that are not silent, ...] by name, for all sources; NaN for those without one."""
         every = torch.full((len(names), self.shape[0], *scores.shape[2:]), torch.nan, dtype=torch.float64)
         scores[:, ~scored] = torch.nan
         every[:, self.heard.cpu()] = scores.cpu()
@@ -132,7 +132,7 @@ class BSSEval:
 
 
 def _ratios(which: Sequence[tuple[str, str]], s: Signals, e: Signals, lags: Tensor, filters: Filters) -> Tensor:
-    """Ratios of energies in a window, [ratios, S], dB; from the signals if an energy would lack digits."""
+    """Ratios of energies in a window, [ratios, S], dB; from the signals if an energy would be too inaccurate."""
     found, lost = filters.energies(lags, direct(s, e))
     if not all((getattr(lost, n) <= DIGITS * getattr(found, n)).all() for ratio in which for n in ratio):
         found = resynthesised(s, e, filters.together, filters.alone)
@@ -144,7 +144,7 @@ def silent(signals: Tensor | Signals) -> Tensor:
     signals = Signals.of(signals)
     heard = torch.zeros(signals.shape[:-2], dtype=torch.bool, device=signals.device)
     for piece in signals.pieces():
-        heard |= piece[..., ::997].sum(-2).any(-1)  # a few samples tell most of the time
+        heard |= piece[..., ::997].sum(-2).any(-1)  # a few samples suffice most of the time
         if not heard.all():
             heard |= piece.sum(-2).any(-1)
         if heard.all():
@@ -153,7 +153,7 @@ def silent(signals: Tensor | Signals) -> Tensor:
 
 
 def _db(part: Tensor, other: Tensor) -> Tensor:
-    """The ratio in dB; infinite if nothing is in the denominator, as in museval."""
+    """The ratio in dB; infinite if the denominator is zero, as in museval."""
     return torch.where(other == 0, torch.inf, 10 * torch.log10(part / other))
 
 
@@ -162,5 +162,5 @@ def _checked(signals: Tensor | Signals, name: str) -> Signals:
         raise ValueError(f"{name} must be [sources, channels, samples], none of them zero; got {list(signals.shape)}")
     signals = Signals.of(signals)
     if not all(torch.stack(torch.aminmax(piece)).isfinite().all() for piece in signals.pieces()):
-        raise ValueError(f"{name} hold NaN or infinite samples")
+        raise ValueError(f"{name} contain NaN or infinite samples")
     return signals.map(lambda piece: piece if piece.is_floating_point() else piece.double())

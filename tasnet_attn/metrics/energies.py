@@ -1,4 +1,4 @@
-"""Energies of an estimate's parts in a window: from correlations, and where these lose digits from the signals.
+"""Energies of an estimate's parts in a window: from correlations or, where these lose digits, from the signals.
 
 Shapes: S sources, C channels, T samples, K = S * C reference channels, L = 512 taps.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from tasnet_attn.metrics.projection import convolve
 from tasnet_attn.metrics.signals import Signals
 
-DIGITS = 1e-10  # relative error of an energy that is not accepted: 4e-10 dB
+DIGITS = 1e-10  # largest accepted relative error of an energy: 4e-10 dB
 ROUNDING = 4 * torch.finfo(torch.float64).eps  # of correlations and of filters' products, relative to their largest
 
 
@@ -33,9 +33,9 @@ class Energies(NamedTuple):
 class Filters:
     """The filters' part of every window's energies, computed once.
 
-    The energy of a sum of filtered references is a quadratic form of the filters and, written the other way, a linear
-    one of the references' correlations: the sum over channels i, j and lags of r[i, j] times the filters' own
-    correlation at that lag.
+    The energy of a sum of filtered references is a quadratic form of the filters and, equivalently, a linear form of
+    the references' correlations: the sum over channels i, j and lags of r[i, j] times the filters' own correlation at
+    that lag.
 
     Args:
         together: [S, C, K, L], see `Projection.filters`.
@@ -54,15 +54,16 @@ class Filters:
         norms = parts.square().sum(-1)  # [4, S, C, K]
         self.sizes = products.square().sum(-1).sqrt().flatten(0, 1).flatten(1)  # [4 * S, K * K]
         self.gains = torch.einsum("pscik,pscjk->psij", *[norms.sqrt().unsqueeze(-1)] * 2).flatten(0, 1).flatten(1)
-        products[..., 1:] *= 2  # lags of j against i too, which are those of i against j turned round
+        products[..., 1:] *= 2  # also lags of j against i, which are those of i against j reversed
         self.products = products.flatten(0, 1).flatten(1)  # [4 * S, K * K * L]
 
     def energies(self, lags: Tensor, direct: Tensor) -> tuple[Energies, Energies]:
-        """The energies in a window, and by how much each may be wrong.
+        """The energies in a window, and bounds of their errors.
 
         Args:
-            lags: [K, K + S * C, L], correlations of the references there with themselves and with the estimates.
-            direct: [3, S], the energies of s, e - s and e there.
+            lags: [K, K + S * C, L], correlations of the references in the window with themselves and with the
+                estimates.
+            direct: [3, S], the energies of s, e - s and e in the window.
         """
         true, distortion, energy = direct
         own, cross = lags[:, : len(lags)], lags[:, len(lags) :]
@@ -88,7 +89,7 @@ def resynthesised(s: Signals, e: Signals, together: Tensor, alone: Tensor) -> En
     filters = torch.stack([together, alone]).flatten(0, 2)
     for start, pieces in convolve(s.map(lambda piece: piece.flatten(0, 1)), filters):
         b, a = pieces.unflatten(0, (2, *s.shape[:2]))
-        if start == s.length:  # only the projections' tail is left
+        if start == s.length:  # only the projections' tail remains
             parts = {2: a, 3: a, 4: a, 5: b - a, 6: b, 7: b}
         else:
             x, y = (signal.read(start, start + pieces.shape[-1]).double() for signal in (s, e))

@@ -1,4 +1,4 @@
-"""Which estimate belongs to which source."""
+"""Matching of estimates and sources."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def best_permutation(gains: Tensor) -> list[int]:
-    """The one-to-one matching of the highest sum, by the Hungarian algorithm; of equal ones the same every time.
+    """The one-to-one matching with the highest sum, by the Hungarian algorithm; ties are always resolved equally.
 
     Args:
-        gains: [S, S], what source i (row) gains from estimate j (column); finite.
+        gains: [S, S], gain of source i (row) with estimate j (column); finite.
 
     Returns:
-        For each source its estimate: `estimates[best_permutation(gains)]` stands in the order of the sources.
+        For each source its estimate: `estimates[best_permutation(gains)]` is in the order of the sources.
 
     Raises:
         ValueError: not square, or not finite.

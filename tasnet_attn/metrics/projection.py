@@ -1,4 +1,4 @@
-"""Least-squares projection of signals on delayed references: the heart of BSSEval.
+"""Least-squares projection of signals on delayed references, the core of BSSEval.
 
 Shapes: S sources, C channels, T samples, K <= S * C reference channels that are not silent, L = 512 taps.
 """
@@ -19,16 +19,16 @@ TAPS = 512
 FFT = 4096  # length of the blocks' FFT, and how many at once: both fit the processor's cache
 BLOCK = FFT - TAPS + 1
 CHUNK = 16 * BLOCK
-RIDGE = torch.finfo(torch.float64).eps  # museval adds it to the diagonal of the Gram matrix, so it belongs to the score
+RIDGE = torch.finfo(torch.float64).eps  # museval adds it to the diagonal of the Gram matrix, so it is part of the score
 
 
 class Projection:
-    """Filters of 512 taps that make estimates, as nearly as they can, of the references.
+    """Filters of 512 taps that approximate estimates by the references.
 
-    The normal equations hold correlations of references (the Gram matrix, block Toeplitz), and of references with
-    estimates. Every reference channel is scaled to unit energy, so that quiet sources count like loud ones. Where the
-    Gram matrix is singular then, in band-limited signals or when a source is a filtered copy of another one, many
-    filters are equally good, and those of (nearly) minimum norm are taken: see `Solver`. A silent channel has none.
+    The normal equations contain correlations of references (the Gram matrix, block Toeplitz), and of references with
+    estimates. Every reference channel is scaled to unit energy, so that quiet sources count as much as loud ones. If
+    the Gram matrix is still singular, for band-limited signals or if a source is a filtered copy of another one, many
+    filters are equally good, and those of (nearly) minimum norm are used: see `Solver`. A silent channel has no filter.
 
     Args:
         lags: [S * C, S * C, L], the references' correlations, see `correlate`.
@@ -44,11 +44,11 @@ class Projection:
         ridge = RIDGE / self.level.square()
         groups = [self._rows(source) for source in range(sources)]
         self.alone = [Solver(lags[group, group], ridge[group]) for group in groups]
-        # no matrix is conditioned better than a diagonal block of it
+        # a matrix's condition is never better than that of its diagonal blocks
         self.together = Solver(lags, ridge, singular=any(solver.shift for solver in self.alone))
 
     def filters(self, lags: Tensor) -> tuple[Tensor, Tensor]:
-        """The filters for estimates whose correlations with the references are given, [S * C, S * C, L].
+        """The filters for estimates with these correlations with the references, [S * C, S * C, L].
 
         Returns:
             [S, C, S * C, L] from all references to each estimate, and the same from its own source only, else zero.
@@ -64,7 +64,7 @@ class Projection:
         return tuple(found.unflatten(1, (-1, channels)))
 
     def _rows(self, source: int) -> slice:
-        """The rows of the Gram matrix, for each tap, that belong to a source."""
+        """The rows of the Gram matrix of a source, for each tap."""
         first, count = int((self.sources < source).sum()), int((self.sources == source).sum())
         return slice(first, first + count)
 
@@ -72,11 +72,11 @@ class Projection:
 def correlate(signals: Tensor | Signals, count: int) -> Tensor:
     """Correlations r[i, j, lag] = sum over t of x[i, t] * x[j, t + lag], for lags 0 .. 511.
 
-    By FFT of blocks: the one without, the other with the 511 samples that follow its block.
+    By FFT of blocks: one without, the other with the 511 samples that follow the block.
 
     Args:
         signals: [J, T].
-        count: I, how many of them, from the first one on, are correlated with all.
+        count: I, the number of first signals that are correlated with all.
 
     Returns:
         [I, J, L].
@@ -96,7 +96,7 @@ def correlate(signals: Tensor | Signals, count: int) -> Tensor:
 
 
 def _blocks(samples: int) -> int:
-    """How many blocks are taken at once when so many samples are left."""
+    """The number of blocks to process at once, given the remaining samples."""
     return math.ceil(min(CHUNK, samples) / BLOCK)
 
 

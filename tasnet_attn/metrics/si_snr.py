@@ -9,23 +9,23 @@ from torch import Tensor
 
 from tasnet_attn.metrics.signals import Signals
 
-FLOOR = 1e-8  # of the estimate's energy: ratios stay within +-80 dB, whatever the level
+FLOOR = 1e-8  # of the estimate's energy: ratios stay within +-80 dB at any level
 TINY = 1e-30
 
 
 def si_snr(references: Tensor, estimates: Tensor, cap: float | None = None, floor: float = FLOOR) -> Tensor:
-    """Zero-mean scale-invariant signal-to-noise ratio in dB; finite, with finite gradients, on silence too.
+    """Zero-mean scale-invariant signal-to-noise ratio in dB; finite, with finite gradients, also on silence.
 
     A silent reference or estimate gives the constant floor, about -80 dB, without gradient (0 dB if both are silent):
-    mask silent references in a loss, as `tasnet_attn.losses` does, and report them apart in an evaluation.
+    mask silent references in a loss, as `tasnet_attn.losses` does, and report them separately in an evaluation.
 
     Args:
         references: [..., T].
         estimates: [..., T]; leading dimensions broadcast against the references'.
-        cap: dB that the ratio approaches but never exceeds: a source that is nearly solved then stops drawing
-            the gradient away from the others. None: no cap.
+        cap: dB that the ratio approaches but never exceeds, so that a nearly solved source does not dominate the
+            gradient. None: no cap.
         floor: part of the estimate's energy that is added to both sides of the ratio. 0 gives the exact ratio, for
-            evaluation: infinite for a perfect estimate, NaN where reference or estimate is silent.
+            evaluation: infinite for a perfect estimate, NaN if reference or estimate is silent.
 
     Returns:
         [...], dB.
@@ -51,7 +51,7 @@ def si_snr(references: Tensor, estimates: Tensor, cap: float | None = None, floo
 
 
 def si_snr_by_pieces(references: Signals, estimates: Signals, floor: float = FLOOR) -> Tensor:
-    """`si_snr` of signals that do not fit into memory, in float64: three passes, as its means, scales and ratios ask.
+    """`si_snr` of signals that do not fit into memory, in float64: three passes, for means, scales and ratios.
 
     Args:
         references: [..., T].
@@ -59,7 +59,7 @@ def si_snr_by_pieces(references: Signals, estimates: Signals, floor: float = FLO
         floor: see `si_snr`.
     """
     tiny, count = TINY if floor else 0.0, references.length
-    # sums in place: small tensors that are kept between large ones that are freed make the heap grow with the length
+    # sums in place: small tensors kept between freed large ones would make the heap grow with the length
     means = [torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device) for x in (references, estimates)]
     for x, mean in zip((references, estimates), means, strict=True):
         for piece in x.pieces():

@@ -1,4 +1,4 @@
-"""Normal equations of delayed references: their matrix is block Toeplitz, and so costs little to factorise.
+"""Normal equations of delayed references: their matrix is block Toeplitz and therefore cheap to factorise.
 
 Shapes: K channels, L taps, n = L * K. The matrix's rows and columns run over the taps, then over the channels.
 """
@@ -10,21 +10,22 @@ import math
 import torch
 from torch import Tensor
 
-SINGULAR = 1e-10  # reciprocal of the condition number from which on least squares are regularised
-ROWS = 32  # of the factor, found in one step: fewer, and the calls cost more than their arithmetic
+SINGULAR = 1e-10  # reciprocal of the condition number above which least squares are regularised
+ROWS = 32  # of the factor per step: with fewer, the calls would cost more than their arithmetic
 
 
 class Solver:
     """Solves the normal equations by Cholesky and a step of refinement.
 
-    If the matrix's condition number is above 1 / SINGULAR, the solution is found by iterated Tikhonov regularisation
-    (two steps), close to the minimum norm: a direction of eigenvalue v counts 1 - (d / (v + d))**2 of what it would,
-    with d = SINGULAR times the largest eigenvalue.
+    If the matrix's condition number is above 1 / SINGULAR, iterated Tikhonov regularisation (two steps) gives a
+    solution
+    close to the minimum norm: the component of eigenvalue v is scaled by 1 - (d / (v + d))**2, with d = SINGULAR times
+    the largest eigenvalue.
 
     Args:
         lags: [K, K, L], the references' correlations, see `correlate`.
         ridge: [K], added to the diagonal.
-        singular: the matrix is known to be.
+        singular: the matrix is known to be singular.
     """
 
     def __init__(self, lags: Tensor, ridge: Tensor, singular: bool = False) -> None:
@@ -52,7 +53,7 @@ class Solver:
         return x + self._substitute(right - self._times(x))
 
     def _substitute(self, right: Tensor) -> Tensor:
-        # as torch.cholesky_solve, which copies the factor each time
+        # like torch.cholesky_solve, which copies the factor each time
         rows = right.transpose(0, 1).flatten(0, 1)
         half = torch.linalg.solve_triangular(self.factor.mT, rows, upper=False)
         rows = torch.linalg.solve_triangular(self.factor, half, upper=True)
@@ -89,20 +90,20 @@ class Solver:
 
 
 def cholesky(lags: Tensor) -> Tensor | None:
-    """The Cholesky factor of the matrix that holds lags[i, j, a - b] at (a, i), (b, j): n**2 K steps instead of n**3.
+    """The Cholesky factor of the matrix with lags[i, j, a - b] at (a, i), (b, j), in n**2 K steps instead of n**3.
 
-    The matrix and itself, moved down and right by a block, differ by P' P - N' N, with P and N of as many rows as the
-    block. Block after block the two are turned until N's first block is zero: then P is the factor's next block row.
+    The matrix minus itself, shifted down and right by a block, equals P' P - N' N, where P and N have as many rows as
+    the block. Block by block the two are rotated until N's first block is zero: then P is the factor's next block row.
 
     Args:
         lags: [K, K, L]; at negative lags lags[j, i, -lag].
 
     Returns:
-        [n, n], upper triangle (below it is anything), the transposed factor times which is the matrix; None if that is
-        not positive definite.
+        [n, n], the upper triangular factor (below the diagonal is anything), whose transpose times itself is the
+        matrix; None if the matrix is not positive definite.
 
-    Source: Kailath & Sayed 1995, section 4 (Schur's algorithm); the order of the two products after Chandrasekaran &
-    Sayed 1996, which keeps it stable.
+    Source: Kailath & Sayed 1995, section 4 (Schur's algorithm); the order of the two products, which keeps it stable,
+    after Chandrasekaran & Sayed 1996.
     """
     channels, _, taps = lags.shape
     many = math.gcd(taps, max(1, ROWS // channels))
@@ -117,7 +118,7 @@ def cholesky(lags: Tensor) -> Tensor | None:
     negative = positive[:, size:]
     one = torch.eye(size, dtype=lags.dtype, device=lags.device)
     for start in range(size, total, size):
-        positive = positive[:, :-size]  # the block moved right
+        positive = positive[:, :-size]  # the block shifted right
         turn = torch.linalg.solve_triangular(positive[:, :size], negative[:, :size], upper=True, left=False)
         c, failed = torch.linalg.cholesky_ex(torch.stack([one - turn.mT @ turn, one - turn @ turn.mT]))
         if failed.any():

@@ -1,4 +1,4 @@
-"""Correlations of references and estimates in windows and over all, in one pass where the windows cover the signals.
+"""Correlations of references and estimates in windows and over all samples, in one pass if the windows cover them.
 
 Shapes: S sources, C channels, T samples, K = S * C, L = 512 taps.
 """
@@ -14,11 +14,11 @@ from torch.nn.functional import pad
 from tasnet_attn.metrics.projection import TAPS, correlate
 from tasnet_attn.metrics.signals import Signals
 
-KEPT = 1 << 27  # bytes of the windows' correlations that are kept; those of further windows are found a second time
+KEPT = 1 << 27  # bytes of windows' correlations to keep; further ones are computed twice
 
 
 class Windows:
-    """Windows of `size` samples, `hop` apart, as many as are whole.
+    """Windows of `size` samples, `hop` apart, as far as they are complete.
 
     Args:
         references: [S, C, T].
@@ -55,7 +55,7 @@ class Windows:
         return references, estimates
 
     def _seam(self, place: int) -> Tensor:
-        """What windows that end and begin there lack: products of samples on both sides."""
+        """The products of samples on both sides of a window's border, which the windows lack."""
         before = self._signals[0].read(max(0, place - TAPS + 1), place).double().flatten(0, 1)
         after = torch.cat([signals.read(place, place + TAPS - 1).double() for signals in self._signals]).flatten(0, 1)
         first = torch.fft.rfft(before, n=2 * TAPS)

@@ -1,6 +1,6 @@
 """The report: one self-contained HTML page from the saved scores of one or more evaluations.
 
-It opens from disk and asks no network for anything: styles, scripts, spectrograms and audio are in the page.
+It opens from disk and never uses the network: styles, scripts, spectrograms and audio are in the page.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def report(
     """Write the page.
 
     Args:
-        folders: of `tasnet-attn evaluate`, or run folders that hold one; their baselines come along.
+        folders: of `tasnet-attn evaluate`, or run folders that contain one; includes their baselines.
         out: the file; None: `report.html` in the first folder.
         seconds: of audio for each track.
-        players: tracks to listen to, at most: from the worst to the best, evenly.
+        players: number of tracks with players, at most: evenly from the worst to the best.
         audio: of the page: "mp3", which every browser plays; "flac": 16 bits, exact, about eight times as large.
 
     Returns:
@@ -102,12 +102,12 @@ def _write(out: Path, listening: Listening, **parts: Any) -> Path:
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
     )
-    page = page.encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of letters
+    page = page.encode("utf-8", "backslashreplace").decode()  # JSON may contain lone surrogates
     return write_text(out, page)
 
 
 def _by_length(systems: Sequence[System], out: Path) -> str:
-    """The figure of those that were evaluated by length, beside the page, as base64 for it; "": there are none."""
+    """The figure of systems evaluated by length, saved next to the page, as base64; "": there are none."""
     tables_ = {system.name: system.folder / FILE for system in systems if (system.folder / FILE).is_file()}
     if not tables_:
         return ""
@@ -125,7 +125,7 @@ def _systems(folders: Sequence[Path]) -> list[System]:
         for each in (folder, *below):
             scores, summary = read_table(each), read_summary(each)
             name = f"{summary['name']} (baseline)" if each.parent.name == "baselines" else summary["name"]
-            if name == "evaluation":  # as earlier versions called every run
+            if name == "evaluation":  # the name of every run in earlier versions
                 name = named(each)
             taken = {system.name for system in found}
             if name in taken:

@@ -35,7 +35,7 @@ def by_length(tables: dict[str, pd.DataFrame], path: Path) -> Path:
         seconds.plot(table["length"], table["seconds"], **style)
     score.set(ylabel="SI-SNRi (dB)")
     memory.set(ylabel="memory (MB)", yscale="log")
-    seconds.set(ylabel="computation for a second (s)", yscale="log")
+    seconds.set(ylabel="computation per second (s)", yscale="log")
     lengths = sorted({length for table in tables.values() for length in table["length"]})
     for axis in (score, memory, seconds):
         axis.set_xscale("log")
@@ -55,7 +55,7 @@ def spectrograms(signals: dict[str, Tensor], sample_rate: int, path: Path, secon
         signals: title -> [C, T]; the mixture first.
         sample_rate: Hz.
         path: the PNG file.
-        seconds: how much of the beginning to draw.
+        seconds: length to draw, from the beginning.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What one listens to in a report: excerpts, and players that switch between signals."""
+"""The players of a report: excerpts, and switching between signals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.results import file_name, signal_names
 from tasnet_attn.reporting.pictures import kilohertz, picture, times, waveform
 
-REFERENCE = ": reference"  # ends the label of what a source is known to sound like
+REFERENCE = ": reference"  # ends the label of a reference
 
 
 class Listening:
     """Collects the players of a page and the audio that they share.
 
     Args:
-        seconds: of an excerpt; the part where the quietest source is loudest is taken.
+        seconds: of an excerpt, the part where the quietest source is loudest.
         format: "mp3" or "flac".
 
     Attributes:
@@ -62,12 +62,12 @@ class Listening:
             shown.append({"key": key, "label": label, "wave": wave, "picture": picture(part, rate)})
         seconds = (stop - start) / rate
         about = f"{start / rate:.1f} to {stop / rate:.1f} s; all waveforms to {_decibels(loudest)} full scale"
-        about += f"; turned down by {_decibels(peak)}, so that nothing clips" if peak > 1 else ""
+        about += f"; turned down by {_decibels(peak)}, to avoid clipping" if peak > 1 else ""
         axes = {"kilohertz": kilohertz(rate), "times": times(seconds)}
         return {"title": title, "seconds": seconds, "signals": shown, "about": about, **axes}
 
     def _excerpt(self, sources: Sequence[np.ndarray], rate: int) -> tuple[int, int]:
-        """Start and end, samples: where the quietest source is loudest."""
+        """Start and end in samples of the part where the quietest source is loudest."""
         length = len(sources[0])
         if length <= self.seconds * rate:
             return 0, length
@@ -108,7 +108,7 @@ def files_of(track: str, folders: dict[str, Path], sources: Sequence[str]) -> di
 def _file(folder: Path, track: str, name: str) -> Path:
     found = [file for file in (folder / "audio" / file_name(track)).iterdir() if file.stem == name]
     if len(found) != 1:
-        raise UserError(f"{folder / 'audio' / file_name(track)}: holds {len(found)} files for {name!r}; evaluate again")
+        raise UserError(f"{folder / 'audio' / file_name(track)}: has {len(found)} files for {name!r}; evaluate again")
     return found[0]
 
 

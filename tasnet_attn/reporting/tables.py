@@ -16,7 +16,7 @@ from markupsafe import Markup
 from tasnet_attn.evaluation.summary import compare
 
 COLOURS = 6
-ESSENTIAL = ("SDR", "SI-SNRi")  # metrics that are unfolded at first
+ESSENTIAL = ("SDR", "SI-SNRi")  # metrics that are open at first
 
 
 class System(NamedTuple):
@@ -30,7 +30,7 @@ class System(NamedTuple):
 
     @property
     def label(self) -> Markup:
-        """Its name behind its colour."""
+        """Its colour and name."""
         return Markup('<span class="dot {}"></span>{}').format(self.colour, self.name)
 
     def tracks(self, source: str, metric: str) -> dict[str, float]:
@@ -40,7 +40,7 @@ class System(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Texts by rows; columns in `numbers` are set to the right; with an `id` it can be sorted."""
+    """Texts by rows; columns in `numbers` are right-aligned; with an `id` it can be sorted."""
 
     heads: Sequence[str]
     rows: list[list[Any]]
@@ -50,14 +50,14 @@ class Table(NamedTuple):
 
 
 class Sortable(NamedTuple):
-    """A cell that is sorted by a number, "" last."""
+    """A cell sorted by a number, "" last."""
 
     text: str
     value: float | str
 
 
 def about(systems: Sequence[System]) -> Table:
-    """What was evaluated, and when its summary was written."""
+    """The evaluated system, and the date of its summary."""
     rows = []
     for system in systems:
         facts = system.summary
@@ -90,7 +90,7 @@ def conventions(systems: Sequence[System]) -> list[tuple[str, Table]]:
 
 
 def published(systems: Sequence[System], figures: Iterable[dict[str, Any]]) -> Table:
-    """Others' figures for the sources at hand."""
+    """Published figures for these sources."""
     sources = _sources(systems)
     if any(system.summary.get("interchangeable") for system in systems):
         sources.append("speakers")
@@ -106,7 +106,7 @@ def published(systems: Sequence[System], figures: Iterable[dict[str, Any]]) -> T
 
 
 def comparison(systems: Sequence[System]) -> Table:
-    """Every two systems on their common tracks."""
+    """Every pair of systems on their common tracks."""
     rows = []
     metrics = [metric for metric in ESSENTIAL if metric in set(systems[0].scores["metric"])]
     for one, other in itertools.combinations(systems, 2):
@@ -122,7 +122,7 @@ def comparison(systems: Sequence[System]) -> Table:
 
 
 def distributions(systems: Sequence[System]) -> list[tuple[str, dict[str, Any]]]:
-    """Box plots by metric: the axis' ends, and lines with positions between 0 and 1000; where 0 dB is, if within."""
+    """Box plots by metric: the axis' ends, lines with positions from 0 to 1000, the position of 0 dB if within."""
     found = []
     for metric in _metrics(systems):
         lines = [
@@ -167,7 +167,7 @@ def tracks(systems: Sequence[System]) -> Table:
 
 
 def silence(systems: Sequence[System]) -> Table:
-    """What has no score, and why."""
+    """Missing scores and their reasons."""
     keys = {
         "windows": "windows",
         "unscored": "without score",
@@ -201,7 +201,7 @@ def _number(value: float | None) -> str:
 
 
 def _with_interval(found: dict[str, Any] | None) -> str | Markup:
-    if found is None:  # a convention that the other system's version did not know
+    if found is None:  # a convention unknown to the other system's version
         return ""
     number = _number(found["value"])
     if found["low"] is None or found["high"] is None:

@@ -1,4 +1,4 @@
-"""Asteroid's mask networks as separators, on our encoders, data, losses, sweeps and exports.
+"""Asteroid's mask networks as separators, with our encoders, data, losses, sweeps and exports.
 
 Needs the `asteroid` extra and `--import tasnet_attn.separators.asteroid`: nothing else imports this file.
 """
@@ -17,12 +17,12 @@ from tasnet_attn.separators.base import Separator
 __all__ = ["DPRNN", "DPTransformer", "LSTMMasker", "Masker", "SuDORMRF", "TDConvNet"]
 
 masknn = compat.asteroid.masknn
-# Asteroid annotates nothing: a setting's default tells its kind, but for these
+# Asteroid has no annotations: a setting's default gives its type, except for these
 KINDS = {"dropout": float, "hop_size": int | None, "rnn_type": Literal["RNN", "LSTM", "GRU"]}
 
 
 class GlobLN(masknn.norms.GlobLN):  # type: ignore[name-defined]
-    """Asteroid's "gLN", in operations that exporters follow."""
+    """Asteroid's "gLN", in operations that exporters support."""
 
     def forward(self, x: Tensor, eps: float = 1e-8) -> Tensor:
         dims = tuple(range(1, x.dim()))
@@ -33,13 +33,13 @@ class GlobLN(masknn.norms.GlobLN):  # type: ignore[name-defined]
 class Masker(Separator):
     """One of Asteroid's mask networks. Its settings and their defaults are the network's own.
 
-    Not among them: `in_chan`, `n_src` and `out_chan`, which the encoder and the sources decide, and `mask_act`: the
-    head decides the activation. None of them streams, so `causal` of the model stays false, whatever they look at.
+    Exceptions: `in_chan`, `n_src` and `out_chan`, which follow from the encoder and the sources, and `mask_act`: the
+    head determines the activation. None of them streams, so the model's `causal` is always false.
 
     Attributes:
         network: the class, `network(in_chan, n_src, *, mask_act, ...)`, [N, F, L] -> [N, S, F, L]. A subclass that
-            names another one of that form makes a separator of it.
-        unused: settings of the network that it does not look at.
+            names another network with this signature makes a separator of it.
+        unused: settings that the network ignores.
     """
 
     abstract = True
@@ -57,7 +57,7 @@ class Masker(Separator):
 
 
 def _constructor(network: Callable[..., nn.Module], unused: tuple[str, ...]) -> Callable[..., None]:
-    """A separator's constructor with the network's settings: what it takes, and what it says that it takes."""
+    """A separator's constructor with the network's settings and their signature."""
 
     def __init__(self: Masker, n_features: int, n_sources: int, **settings: Any) -> None:
         super(Masker, self).__init__()
@@ -87,13 +87,13 @@ class TDConvNet(Masker):
 
 
 class DPRNN(Masker):
-    """Recurrent layers along chunks of frames and across them. Source: Luo et al. 2020, arXiv 1910.06379."""
+    """Recurrent layers within and across chunks of frames. Source: Luo et al. 2020, arXiv 1910.06379."""
 
     network = masknn.DPRNN
 
 
 class DPTransformer(Masker):
-    """Attention and recurrence along chunks of frames and across them. Source: Chen et al. 2020, arXiv 2007.13975."""
+    """Attention and recurrence within and across chunks of frames. Source: Chen et al. 2020, arXiv 2007.13975."""
 
     network = masknn.DPTransformer
 
@@ -104,11 +104,11 @@ class SuDORMRF(Masker):
     network = masknn.SuDORMRF
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return [self.masker(features)[:, :, : features.shape[1]]]  # of an odd number it makes one too many
+        return [self.masker(features)[:, :, : features.shape[1]]]  # for an odd number it makes one too many
 
 
 class LSTMMasker(Masker):
     """TasNet's LSTM without skip connections. Source: Luo & Mesgarani 2018, arXiv 1711.00541."""
 
     network = masknn.LSTMMasker
-    unused = ("rnn_type",)  # it is an LSTM, whatever this says
+    unused = ("rnn_type",)  # it is always an LSTM

@@ -1,4 +1,4 @@
-"""AudioSlots: a spectrogram becomes one embedding for each source, and each embedding becomes a spectrogram."""
+"""AudioSlots: from a spectrogram to one embedding for each source, and from each embedding to a spectrogram."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tasnet_attn.separators.slots import QueryTransformer, Slots
 class AudioSlots(Separator):
     """ResNet encoder, slots, spatial broadcast decoder; the stages are magnitudes in the encoder's domain, |X|**0.3.
 
-    One source and clean speech in make the autoencoder of the paper (`evaluation.oracles.Autoencoder`). Any F and
-    L go through; the paper's are 256 x 64 (0.5 s) and 256 x 128 (1 s).
+    With one source and clean speech it is the paper's autoencoder (`evaluation.oracles.Autoencoder`). F and L may have
+    any size; the paper's are 256 x 64 (0.5 s) and 256 x 128 (1 s).
 
     Args:
         n_features: F.
@@ -30,9 +30,10 @@ class AudioSlots(Separator):
         decoder_layers: its linear layers, at least 2.
         bands: octaves of the Fourier position code, sine and cosine of 2**k pi x for each axis.
         token_positions: the grid's tokens get the position code too.
-        chunk: frames; longer inputs are cut into chunks of so many, and a chunk's slots start as the queries of the
-            next one, so that the sources keep their order (the paper's future work); None: all frames make one chunk.
-        output: "linear", or "softplus" to exclude negative magnitudes (heads read those as zero).
+        chunk: frames; longer inputs are cut into chunks of this length, and the slots of a chunk are the initial
+            queries of the next, so that the sources keep their order (the paper's future work); None: all frames are
+            one chunk.
+        output: "linear", or "softplus" to exclude negative magnitudes (heads treat those as zero).
 
     `encoder` and `slots` become parts of the separator: give each separator its own.
 
@@ -79,7 +80,7 @@ class AudioSlots(Separator):
         return [torch.cat(magnitudes, dim=-1)[..., : features.shape[-1]]]
 
     def embed(self, features: Tensor, before: Tensor | None = None) -> Tensor:
-        """The slots, embeddings of the sources: [N, F, L] -> [N, S, D]; `before`: those of the chunk before."""
+        """The slots, embeddings of the sources: [N, F, L] -> [N, S, D]; `before`: those of the previous chunk."""
         grid = self.encoder(features.unsqueeze(1))
         tokens = self.to_tokens(grid.flatten(2).transpose(1, 2))  # [N, M, D]
         if self.token_code is not None:
@@ -95,7 +96,7 @@ class AudioSlots(Separator):
 
 
 class SpatialBroadcast(nn.Module):
-    """A slot copied to every position, the position's code appended, one MLP for all positions and slots.
+    """Every pair of slot and position code goes through one MLP.
 
     The first layer is linear, so it splits exactly: W [s; p] = W_s s + W_p p. The copies [.., F, L, D + E] are never
     built; the largest tensor is [N, S, F, L, hidden].
@@ -107,7 +108,7 @@ class SpatialBroadcast(nn.Module):
         super().__init__()
         self.from_slot = nn.Linear(width, hidden)
         self.from_code = nn.Linear(code, hidden, bias=False)
-        fan_in = width + code  # both are parts of one layer: they start as it would
+        fan_in = width + code  # both are parts of one layer and are initialised like it
         for weight in (self.from_slot.weight, self.from_code.weight):
             nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)
         layers: list[nn.Module] = [nn.ReLU()]

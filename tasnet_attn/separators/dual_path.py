@@ -1,4 +1,4 @@
-"""DualPath: features folded into a plane, whose short and long axis are read in turn."""
+"""DualPath: features folded into a plane, with paths along its short and long axes in alternation."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ BLSTM = partial(LTL, lstm_before=1, transformer_layers=0, hidden=48, bidirection
 class DualPath(Separator):
     """Blocks of two paths: `within` along the short axis of a plane, `across` along the long one.
 
-    A path is any separator with one source, of D features: an LTL by its name X_trans_Y, with settings of its own.
+    A path is any separator with one source and D features: an LTL by its name X_trans_Y, with its own settings.
 
-    Bands of bins, by frames, are the plane of a spectrogram. `across` runs along time then: where it is causal, and
-    each frame is standardised by itself, the model is causal and streams. Chunks of frames are the plane of a learned
-    encoder's code: with paths of one bidirectional LSTM and the norm "global" that is DPRNN. Memory is linear in the
-    length where the paths' is.
+    For spectrograms, the plane is bands of bins by frames, and `across` runs along time: if it is causal and each frame
+    is standardised by itself, the model is causal and streams. For the code of a learned encoder, the plane is chunks
+    of
+    frames: with paths of one bidirectional LSTM and the norm "global" this is DPRNN. Memory is linear in the length if
+    that of the paths is.
 
     Args:
         n_features: F.
         n_sources: S.
-        fold: what makes the plane and, of it, the masks: `Bands` or `Chunks`.
-        width: D, channels of a place in the plane.
+        fold: makes the plane from features, and masks from the plane: `Bands` or `Chunks`.
+        width: D, channels at each place in the plane.
         n_blocks: pairs of paths.
-        within: the path along the short axis, of all blocks.
+        within: the path along the short axis, in all blocks.
         across: the path along the long axis.
-        norm: of a path's output, which is added to its input then: "layer", of each place by itself, or "global", over
-            the whole plane; None: neither norm nor sum, for paths that have their own, as DPTNet's.
-        gradient_checkpointing: of each block keep what goes in alone, see `nn.recomputed`.
+        norm: of a path's output before it is added to its input: "layer", of each place separately, or "global", over
+            the whole plane; None: neither norm nor sum, for paths that have their own, like DPTNet's.
+        gradient_checkpointing: keep only the input of each block, see `nn.recomputed`.
 
     Source: Luo et al. 2020, arXiv 1910.06379; over bands and frames: ours (recipes/debian2mix/dual_path).
     """
@@ -107,7 +108,7 @@ class Block(nn.Module):
         self.norm_within, self.norm_across = (kind and kind(width) for _ in range(2))
 
     def forward(self, plane: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """[N, J, K, D], and the state of the path across (None: none is carried) -> the same after both paths."""
+        """[N, J, K, D], and the state of the path across (None: not carried) -> the same after both paths."""
         lines = plane.flatten(0, 1).transpose(1, 2)  # [N * J, D, K]
         plane = self._joined(plane, self.within(lines)[-1], self.norm_within)
         turned = plane.transpose(1, 2)  # [N, K, J, D]
@@ -117,6 +118,6 @@ class Block(nn.Module):
 
     @staticmethod
     def _joined(plane: Tensor, stage: Tensor, norm: nn.Module | None) -> Tensor:
-        """A path's output [N * J, 1, D, K], as [N, J, K, D], normalised and added to its input."""
+        """A path's output [N * J, 1, D, K] as [N, J, K, D], normalised and added to its input."""
         change = stage[:, 0].transpose(1, 2).unflatten(0, plane.shape[:2])
         return change if norm is None else plane + norm(change)

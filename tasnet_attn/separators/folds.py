@@ -1,4 +1,4 @@
-"""How features become a plane of two axes, a short and a long one, and how masks come out of it.
+"""Folds: features to a plane with a short and a long axis, and the plane to masks.
 
 Shapes: N batch x channels, F features, L frames, S sources, D width; J places along the long axis, K along the short.
 """
@@ -18,13 +18,13 @@ EPS = 1e-8
 
 
 def standardised(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Mean 0 and variance 1 over some axes; what is constant there becomes 0."""
+    """Mean 0 and variance 1 over some axes; constants become 0."""
     centred = x - x.mean(dims, keepdim=True)
     return centred / (centred.square().mean(dims, keepdim=True) + EPS).sqrt()
 
 
 class GlobalNorm(nn.Module):
-    """LayerNorm over all axes of an item, with a gain and an offset for each channel, the last axis ("gLN").
+    """LayerNorm over all axes of an item, with gain and offset per channel, the last axis ("gLN").
 
     Source: Luo & Mesgarani 2019, arXiv 1809.07454, section II.B.
     """
@@ -56,24 +56,24 @@ class Fold(Configurable, nn.Module):
         raise NotImplementedError
 
     def unfolded(self, plane: Tensor, features: Tensor) -> Tensor:
-        """[N, J, K, D], and the features that it was made of -> masks [N, S, F, L]."""
+        """[N, J, K, D], and the features that it was made from -> masks [N, S, F, L]."""
         raise NotImplementedError
 
 
 class Bands(Fold):
-    """Every frame in bands of neighbouring bins, narrow ones at the bottom: K bands, J = L frames.
+    """Every frame in bands of neighbouring bins, narrow at low frequencies: K bands, J = L frames.
 
-    A band is mapped to D channels by weights of its own, and its channels to its bins' masks. No norm follows the first
-    map: it would take a band's level away. The maps' offsets start at random (standard deviation 0.5), so that bands
-    differ where all is silent.
+    Each band has its own map to D channels, and from its channels to its bins' masks. No norm follows the first map,
+    which would remove a band's level. The maps' offsets are initialised at random (standard deviation 0.5), so that
+    bands differ in silence.
 
     Args:
-        n_features: F. An even number of them is taken as pairs, the two parts of complex bins: none is cut.
+        n_features: F. An even number is taken as pairs, the two parts of complex bins, which are never split.
         n_sources: S.
         width: D.
         n_bands: K.
         warp: how fast bands widen; the mel scale's is Nyquist / 700 Hz: 5.7 at 8 kHz, 31.5 at 44.1 kHz.
-        standardise: features over the whole "clip", or each "frame" by itself, which is causal.
+        standardise: features over the whole "clip", or each "frame" separately, which is causal.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Bands(Fold):
 
 
 def band_sizes(n_features: int, n_bands: int, warp: float) -> list[int]:
-    """Features in each band, pairs of them if their number is even; edges at ((1 + warp)^(k / K) - 1) / warp.
+    """Number of features in each band, in pairs if even; edges at ((1 + warp)^(k / K) - 1) / warp.
 
     Examples:
         >>> band_sizes(129, 8, 5.7)
@@ -129,7 +129,7 @@ def band_sizes(n_features: int, n_bands: int, warp: float) -> list[int]:
 
 
 class Chunks(Fold):
-    """Chunks of frames: K frames in each, J chunks. What comes back is overlap-added and gated.
+    """Chunks of frames: K frames in each, J chunks. Masks are overlap-added and gated.
 
     Args:
         n_features: F.
@@ -169,7 +169,7 @@ class Chunks(Fold):
 
 
 def _hop(size: int, hop: int | None) -> int:
-    """The hop that None stands for: half a chunk."""
+    """The hop; None means half a chunk."""
     hop = max(1, size // 2) if hop is None else hop
     if hop > size:
         raise ValueError(f"hop {hop} is longer than a chunk of {size}: frames between them would be lost")

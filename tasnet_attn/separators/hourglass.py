@@ -1,4 +1,4 @@
-"""Stacked hourglass: convolutional encoder-decoders on the spectrogram in a row, each with its own masks."""
+"""Stacked hourglass: a sequence of convolutional encoder-decoders on the spectrogram, each with its own masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasnet_attn.separators.base import Separator
 
 
 def conv(n_in: int, n_out: int, kernel_size: int, batch_norm: bool, relu: bool = True) -> nn.Sequential:
-    """A same-size convolution with bias, then batch norm and ReLU if wanted; weights N(0, 1/fan-in), biases zero."""
+    """A same-size convolution with bias, optionally with batch norm and ReLU; weights N(0, 1/fan-in), biases zero."""
     layer = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2)
     nn.init.normal_(layer.weight, std=(n_in * kernel_size**2) ** -0.5)  # Park's public network
     assert layer.bias is not None
@@ -34,10 +34,10 @@ class Sum(nn.Module):
 
 
 class Level(nn.Module):
-    """One level of an hourglass with all levels below it: out = merge(conv(x), upsampled(conv(inner(conv(pooled x))))).
+    """One level of an hourglass and all levels below: out = merge(conv(x), upsampled(conv(inner(conv(pooled x))))).
 
     Args:
-        channels: of this level and of all below it, down to the bottom: one more than there are poolings left.
+        channels: of this level and all levels below, down to the bottom: one more than the remaining poolings.
         batch_norm: after every convolution.
         merge: called with the channels of this level; joins skip and upsampled features, both [N, c, F, L].
 
@@ -55,13 +55,13 @@ class Level(nn.Module):
         self.merge = merge(here)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, c, F, L] -> [N, c, F, L]; F and L must be divisible by 2 once for every pooling."""
+        """[N, c, F, L] -> [N, c, F, L]; F and L must be divisible by 2 for every pooling."""
         low = self.up(self.inner(self.down(F.max_pool2d(x, 2))))
         return self.merge(self.skip(x), F.interpolate(low, scale_factor=2.0, mode="nearest"))
 
 
 class Stack(nn.Module):
-    """An hourglass and its outputs: features, raw masks, and (but for the last stack) what the next one gets.
+    """An hourglass and its outputs: features, raw masks, and the input of the next stack (except for the last).
 
     Args:
         channels: see `Level`.
@@ -116,7 +116,7 @@ class Hourglass(Separator):
         stem: output channels of the first convolutions, 7x7, then 3x3; one more 3x3 leads to `channels`.
         kernel_size: of the mask head and the re-injections.
         batch_norm: after every convolution.
-        gradient_checkpointing: of the stem and of each stack keep what goes in alone, see `nn.recomputed`.
+        gradient_checkpointing: keep only the input of the stem and of each stack, see `nn.recomputed`.
 
     Source: Park et al. 2018 (arXiv 1805.08559) and its public code; the report of its re-implementation.
     """
@@ -166,7 +166,7 @@ class Hourglass(Separator):
         """Zero-pad [N, F, L] to multiples of 2**n_poolings."""
         bins, frames = features.shape[-2:]
         whole = (frames + self.multiple - 1) // self.multiple * self.multiple
-        padded = F.pad(features, (0, self.multiple, 0, -bins % self.multiple))  # exporters want a fixed number
+        padded = F.pad(features, (0, self.multiple, 0, -bins % self.multiple))  # exporters need a fixed number
         return padded[..., :whole]
 
     def cropped(self, masks: Tensor, bins: int, frames: int) -> Tensor:

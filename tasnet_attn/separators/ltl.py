@@ -27,8 +27,8 @@ from tasnet_attn.separators.base import Separator
 class LTL(Separator):
     """The separator written X_trans_Y: X LSTM layers, transformer layers, Y LSTM layers, a linear map to the masks.
 
-    The paper calls its unidirectional models causal although attention over all segments is not; here `attention`
-    is causal unless the LSTMs read both ways. Without an LSTM in front nothing encodes order: give `positional` then.
+    The paper calls its unidirectional models causal although attention over all segments is not; here `attention` is
+    causal unless the LSTMs are bidirectional. Without a first LSTM nothing encodes order: use `positional` then.
 
     Args:
         n_features: F.
@@ -39,17 +39,17 @@ class LTL(Separator):
         hidden: LSTM units per direction; the width of the transformer, except that it is F when X = 0.
         heads: attention heads; they divide that width.
         ffn: hidden width of the feed-forward part.
-        bidirectional: LSTMs read both ways.
+        bidirectional: bidirectional LSTMs.
         attention: "causal" or "full"; None: causal unless bidirectional.
-        window: frames that a frame sees to either side, itself included; None: all.
+        window: frames that a frame sees to either side, including itself; None: all.
         positional: "sinusoidal" adds a code before the transformer; None adds none.
-        init: how the transformer's weight matrices start; nothing else is touched.
+        init: initialisation of the transformer's weight matrices; nothing else is changed.
         dropout: on the residual branches of the transformer.
         input_norm: LayerNorm over the features of each frame.
-        norm: of the transformer's layers, "post" or "pre", with one more LayerNorm behind the last then.
+        norm: of the transformer's layers, "post" or "pre", which adds a LayerNorm after the last one.
         ffn_layer: the hidden layer of the feed-forward parts, "linear" or "lstm" (DPTNet).
         project: the linear map to the masks; False: none, for a path of `DualPath`, which is as wide as its features.
-        gradient_checkpointing: of the LSTMs and of each transformer layer keep what goes in alone, see `nn.recomputed`.
+        gradient_checkpointing: keep only the input of the LSTMs and of each transformer layer, see `nn.recomputed`.
 
     Source: "Blending the attention mechanism in TasNet" (hal-02986238). The paper leaves open heads, positional code
     and dropout.
@@ -102,7 +102,7 @@ class LTL(Separator):
         self.after = LSTM(width, hidden, lstm_after, bidirectional) if lstm_after else None
         width = hidden * (1 + bidirectional) if lstm_after else width
         if not project and width != n_sources * n_features:
-            raise ValueError(f"project: false gives {width} numbers a frame; {n_sources * n_features} are needed")
+            raise ValueError(f"project: false gives {width} numbers per frame; {n_sources * n_features} are needed")
         self.to_masks = nn.Linear(width, n_sources * n_features) if project else nn.Identity()
         for layer in layers:
             layer.initialise(init)
@@ -117,7 +117,7 @@ class LTL(Separator):
         """
         match = re.fullmatch(r"(\d+)_trans_(\d+)", name)
         if match is None:
-            raise ValueError(f"{name!r} is not of the form X_trans_Y, like 2_trans_0")
+            raise ValueError(f"{name!r} does not have the form X_trans_Y, like 2_trans_0")
         return {"lstm_before": int(match[1]), "lstm_after": int(match[2])}
 
     @classmethod
@@ -141,7 +141,7 @@ class LTL(Separator):
 
     def step(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
         masks = []
-        for block in [features] if exporting() else features.split(BLOCK, dim=-1):  # blocks would fix their number
+        for block in [features] if exporting() else features.split(BLOCK, dim=-1):  # else their number is fixed
             stages, state = self._run(block, state)
             masks += stages
         return [torch.cat(masks, dim=-1)], state
@@ -149,10 +149,10 @@ class LTL(Separator):
     @property
     def cannot_stream(self) -> str:
         bounded = not self.transformer or self.window is not None
-        return super().cannot_stream or ("" if bounded else "has no window: what it remembers would grow without end")
+        return super().cannot_stream or ("" if bounded else "has no window: its memory would grow without limit")
 
     def _run(self, features: Tensor, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
-        """Both ways; a whole signal needs no states and no rings, its frames attend to each other."""
+        """Whole signals and streams; a whole signal needs no states and rings, its frames attend to each other."""
         frame, before, after = state["frame"], state["before"], state["after"]
         x = self.norm(features.transpose(1, 2))  # [N, L, F]
         if self.before is not None:

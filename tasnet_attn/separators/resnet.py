@@ -11,9 +11,9 @@ from tasnet_attn.errors import at_least
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes.
 
-    Source: He et al. 2016, figure 2 and section 3.3, with group for batch normalisation.
+    Source: He et al. 2016, figure 2 and section 3.3, with group instead of batch normalisation.
     """
 
     def __init__(self, n_in: int, n_out: int, stride: int, groups: int) -> None:
@@ -41,7 +41,7 @@ class ResNet(Configurable, nn.Module):
     Args:
         channels: of the first stage; each later stage has twice as many.
         blocks: residual blocks of each stage; (3, 4, 6, 3) is ResNet-34.
-        groups: of the group normalisations; they divide `channels`. The paper gives no number: 32 is ours.
+        groups: of the group normalisations; they divide `channels`. Not stated in the paper: 32 is our choice.
 
     Source: He et al. 2016, table 1; Wu & He 2018 for GroupNorm; AudioSlots for the root.
     """

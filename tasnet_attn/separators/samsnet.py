@@ -19,8 +19,8 @@ Scale = Literal["channels", "width"]
 class SamsNet(Separator):
     """Modules of sliced attention and separable convolution; the stage is a mask before its activation.
 
-    Any number of frames goes through: the time axis is cut into at most `slices` parts of equal length, and what the
-    last part lacks is padded, kept out of the attention and cropped.
+    Any number of frames: the time axis is cut into at most `slices` parts of equal length, and the last part is padded,
+    masked in the attention and cropped.
 
     Args:
         n_features: F.
@@ -28,22 +28,23 @@ class SamsNet(Separator):
         channels: of the stem and of every module.
         n_modules: modules, each sliced attention and then a separable convolution.
         heads: attention heads, each of full width.
-        slices: parts of the time axis; a frame attends to its own part only. 1: plain attention.
-        joint: one network with a mask for each source; else one network for each source, which train and predict
+        slices: parts of the time axis; a frame attends only to its own part. 1: plain attention.
+        joint: one network with a mask for each source; otherwise one network for each source, trained and applied
             independently of each other.
         scores: "channel": each channel has its own frame-to-frame scores, a sum over frequency; "joint": one for all
             channels, a sum over channels and frequency.
-        norm: what LayerNorm goes over: the "frequencies" of each channel and frame, which are one vector to the
-            attention as well, or the "channels" of each frame and bin.
+        norm: axis of LayerNorm: the "frequencies" of each channel and frame, which are also one vector for the
+            attention, or the "channels" of each frame and bin.
         out_kernel: width and height of the last convolution.
-        scale: what scores are divided by: the root of the "channels", the paper's d_k; or of the "width" of the vectors
-            that they are products of (F, or channels * F), as in models of version 0.1.0.
-        gradient_checkpointing: keep what goes into each sub-layer alone and compute the rest of it again for the
-            gradients: about half the memory, one more forward pass, the same numbers.
+        scale: divisor of the scores: the root of the "channels", the paper's d_k; or of the "width" of the vectors that
+            they are products of (F, or channels * F), as in models of version 0.1.0.
+        gradient_checkpointing: keep only the input of each sub-layer and recompute the rest for the gradients: about
+            half the memory, one more forward pass, the same numbers.
 
-    Source: Li et al. 2019, section 2. The text leaves open how attention contracts (per channel is our reading), what
-    LayerNorm goes over, the last convolution and whether the sources share weights: these defaults are ours. The
-    published total of 3.7 M parameters does not follow from the text.
+    Source: Li et al. 2019, section 2. The text leaves open how attention contracts (per channel is our reading), the
+        axis
+    of LayerNorm, the last convolution and whether the sources share weights: these defaults are ours. The published
+    total of 3.7 M parameters does not follow from the text.
     """
 
     former: ClassVar[dict[str, Any]] = {"scale": "width"}
@@ -121,8 +122,8 @@ class SlicedAttention(nn.Module):
 
     Args:
         channels: of input and output; queries, keys and values of each head have as many.
-        heads: heads, concatenated on the channels and mapped back by a 3x3 convolution.
-        slices: the most parts into which time is cut.
+        heads: heads, concatenated along the channels and mapped back by a 3x3 convolution.
+        slices: maximum number of parts of the time axis.
         scores: see `SamsNet`.
         scale: see `SamsNet`.
     """
@@ -132,7 +133,7 @@ class SlicedAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.slices, self.scores = heads, slices, scores
-        self.scale = channels**-0.5 if scale == "channels" else None  # None: torch takes the width of the vectors
+        self.scale = channels**-0.5 if scale == "channels" else None  # None: torch uses the width of the vectors
         self.project_in = nn.Conv2d(channels, 3 * heads * channels, 1)  # queries, then keys, then values of all heads
         self.project_out = nn.Conv2d(heads * channels, channels, 3, padding=1)
 
@@ -140,13 +141,13 @@ class SlicedAttention(nn.Module):
         """[N, channels, L, F] -> the same."""
         length = x.shape[2]
         part = (length + self.slices - 1) // self.slices
-        n_parts = (length + part - 1) // part  # fewer than `slices` where they would be empty
+        n_parts = (length + part - 1) // part  # fewer than `slices` if some would be empty
         missing = n_parts * part - length
         qkv = F.pad(self.project_in(x), (0, 0, 0, missing)).unflatten(2, (n_parts, part))
         if self.scores == "joint":  # [N, 3 heads, parts, part, channels * F]
             qkv = qkv.unflatten(1, (3 * self.heads, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
         q, k, v = (each.flatten(1, 2) for each in qkv.chunk(3, dim=1))  # [N, scores * parts, part, width]
-        real = torch.arange(n_parts * part, device=x.device).view(n_parts, 1, part) < length  # else padding
+        real = torch.arange(n_parts * part, device=x.device).view(n_parts, 1, part) < length  # otherwise padding
         mask = real.repeat(q.shape[1] // n_parts, 1, 1).unsqueeze(0)  # [1, scores * parts, 1, part]
         # softmax(Q K^T / sqrt(d_k)) V, d_k the number of feature maps (section 2)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale).unflatten(1, (-1, n_parts))

@@ -12,7 +12,7 @@ from tasnet_attn.separators.hourglass import Hourglass, Level, Sum
 
 
 class SkipAttention(nn.Module):
-    """LayerNorm(SA + E) + D: the skip features E ask the upsampled features D and themselves, frame by frame.
+    """LayerNorm(SA + E) + D: the skip features E attend to the upsampled features D and to themselves, frame by frame.
 
     Rows are frequencies, one head, bias-free maps: Q = E W_Q, and K, V = [D; E] W_K, W_V. A key whose projection is all
     zero is excluded; a query whose projection is all zero (or that has no key left) attends to nothing, SA = 0.
@@ -46,8 +46,8 @@ class SkipAttentionHourglass(Hourglass):
     Args:
         n_features: F.
         n_sources: S.
-        levels: where skips are joined by attention, 0 the one at full resolution; None: everywhere, as in the paper.
-        settings: as in `Hourglass`.
+        levels: where skips are joined by attention, 0 is full resolution; None: everywhere, as in the paper.
+        settings: see `Hourglass`.
 
     Source: Yuan et al. 2019 (SA-SHN), on Park's network: 16 layers in 4 stacks of 4 levels.
     """

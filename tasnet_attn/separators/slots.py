@@ -1,4 +1,4 @@
-"""From tokens of a spectrogram to one slot for each source: a query transformer, or Slot Attention in its place.
+"""From tokens of a spectrogram to one slot for each source: a query transformer, or Slot Attention instead.
 
 Shapes: N batch x channels, S slots, M tokens, D width, H heads.
 """
@@ -16,7 +16,7 @@ from tasnet_attn.errors import at_least
 
 
 class Slots(Configurable, nn.Module):
-    """Refines S queries into slots by looking at tokens; permuting the queries permutes the slots. `width` is D."""
+    """Refines S queries into slots by attending to tokens; permuting the queries permutes the slots. `width` is D."""
 
     abstract = True
     width: int
@@ -72,9 +72,9 @@ class QueryTransformer(Slots):
     Args:
         width: D; the paper's is 4096.
         n_layers: layers.
-        heads: attention heads; they divide the width. Not stated in the paper: 8 is ours.
-        ffn: hidden width of the MLPs. Not stated: None is the width, ours (0.7 G parameters at 4096).
-        norm_first: LayerNorm before each part (ours: it trains without tuning), or after it.
+        heads: attention heads; they divide the width. Not stated in the paper: 8 is our choice.
+        ffn: hidden width of the MLPs. Not stated: None, our choice, is the width (0.7 G parameters at 4096).
+        norm_first: LayerNorm before each part (our choice: it trains without tuning), or after it.
 
     Source: Reddy et al. 2023, section 2.
     """
@@ -94,14 +94,14 @@ class QueryTransformer(Slots):
 
 
 class SlotAttention(Slots):
-    """Slot Attention: slots compete for the tokens, a GRU takes up what each has won, again and again.
+    """Slot Attention: in each iteration, slots compete for the tokens and a GRU updates them.
 
-    Its slots start from the same learned queries as the transformer's (ours: samples, as in its paper, would make the
-    outputs random).
+    Its slots start from the same learned queries as the transformer's (our choice: random samples, as in its paper,
+    would make the outputs random).
 
     Args:
         width: D.
-        iterations: rounds, all with the same weights.
+        iterations: iterations, all with the same weights.
         ffn: hidden width of the MLP after the GRU; None: the width.
 
     Source: Locatello et al. 2020, algorithm 1.

@@ -21,7 +21,7 @@ class TasNet(Separator):
         n_sources: S.
         hidden: LSTM units per direction.
         n_layers: LSTM layers.
-        bidirectional: also read backwards; not causal then.
+        bidirectional: bidirectional LSTMs; the model is then not causal.
         input_norm: LayerNorm over the features of each frame.
 
     Source: Luo & Mesgarani 2018, section 2.3.

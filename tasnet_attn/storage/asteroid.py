@@ -1,6 +1,6 @@
-"""Asteroid's model files, both ways: ours in its format, and its own networks as a MODEL here.
+"""Asteroid's model files, both ways: our models in its format, and its own networks as a MODEL here.
 
-After `import tasnet_attn.exporting.asteroid`, `asteroid.models.BaseModel.from_pretrained(path)` knows our models.
+After `import tasnet_attn.exporting.asteroid`, `asteroid.models.BaseModel.from_pretrained(path)` loads our models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ THEIRS = ("ConvTasNet", "DPRNNTasNet", "LSTMTasNet")
 
 
 def write(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
-    """Write a file that Asteroid's `BaseModel.from_pretrained` loads; everything in it is plain data and tensors."""
+    """Write a file that Asteroid's `BaseModel.from_pretrained` loads; it contains only plain data and tensors."""
     facts = header(model, facts)
     packed = {
         "model_name": OURS,
@@ -39,7 +39,7 @@ def write(model: SourceSeparator, file: Path, facts: dict[str, Any]) -> None:
 
 
 def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
-    """What a file of Asteroid's format holds: a model of ours, or one of Asteroid's networks, ready for use.
+    """The model in a file of Asteroid's format: one of ours, or one of Asteroid's networks, ready for use.
 
     Raises:
         UserError: another network, or settings or weights that do not fit.
@@ -64,26 +64,26 @@ def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
             f"{file}: its filters are {arguments['fb_name']!r}; only learned ones ('free') can be used here"
         )
     if not arguments.get("sample_rate"):
-        raise UserError(f"{file}: does not say its sample rate; add it to the file's model_args")
+        raise UserError(f"{file}: does not state its sample rate; add it to the file's model_args")
 
     def build() -> AsteroidSeparator:
         try:
             return AsteroidSeparator(network(**arguments), name, arguments)
         except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"{file}: {name} refuses its settings: {error}") from error
+            raise UserError(f"{file}: {name} rejects its settings: {error}") from error
 
     return fill(file, arguments, {f"network.{key}": tensor for key, tensor in weights.items()}, build)
 
 
 class AsteroidSeparator(nn.Module):
-    """One of Asteroid's networks as inference and evaluation ask for it (`model.Separates`).
+    """One of Asteroid's networks with the interface of `model.Separates`.
 
-    The outputs keep the level that the network gives them, which training by SI-SNR leaves open.
+    The outputs keep the network's level, which training by SI-SNR does not determine.
 
     Args:
         network: takes [N, 1, T], returns [N, S, T].
         name: its class in Asteroid.
-        arguments: what it was built with.
+        arguments: of its constructor.
     """
 
     interchangeable, segment, stitch = True, None, "fade"
@@ -91,7 +91,7 @@ class AsteroidSeparator(nn.Module):
     def __init__(self, network: nn.Module, name: str, arguments: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.name, self.arguments = network, name, arguments
-        self.sources = [f"s{i + 1}" for i in range(int(arguments["n_src"]))]  # as LibriMix calls them
+        self.sources = [f"s{i + 1}" for i in range(int(arguments["n_src"]))]  # LibriMix's names
         self.sample_rate = int(arguments["sample_rate"])
 
     @property
@@ -100,7 +100,7 @@ class AsteroidSeparator(nn.Module):
         return {"asteroid": self.name, "model_args": self.arguments}
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> None:
-        """Nothing of the whole clip is divided out."""
+        """None: it does not divide by anything of the whole clip."""
 
     def forward(self, mixture: Tensor, scale: Tensor | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
@@ -109,13 +109,13 @@ class AsteroidSeparator(nn.Module):
 
 
 def register() -> type:
-    """Make our models known to Asteroid; returns the class that its `from_pretrained` builds."""
+    """Register our models with Asteroid; returns the class that its `from_pretrained` builds."""
     models = compat.asteroid.models
     if hasattr(models, OURS):
         return getattr(models, OURS)
 
     class TasnetAttn(models.BaseModel):  # type: ignore[name-defined]
-        """A model of ours as Asteroid's: one channel in, as all its tools take it."""
+        """One of our models with Asteroid's interface: one input channel."""
 
         def __init__(self, config: dict[str, Any], sample_rate: float) -> None:
             super().__init__(sample_rate=sample_rate, in_channels=1)

@@ -1,4 +1,4 @@
-"""Checkpoints: what torch.save wrote, read as plain data and tensors, unpickling nothing and within the file's size."""
+"""Checkpoints: files of torch.save, read as plain data and tensors, without unpickling and within the file's size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.storage.tensors import Described
 
-UNSAFE = re.compile(r"weights[_ ]only", re.IGNORECASE)  # torch's advice how to run what a file says
+UNSAFE = re.compile(r"weights[_ ]only", re.IGNORECASE)  # torch's advice on how to run a file's code
 NAMED = re.compile(r"GLOBAL ([\w.]+) was|class ([\w.]+) ")
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read what torch.save wrote, by its reader of plain data; Asteroid's TorchVersion is read as the text it is.
+    """Read a file of torch.save with torch's reader of plain data; Asteroid's TorchVersion is read as text.
 
     Raises:
-        UserError: not such a file, one that holds more than plain data and tensors, or that unpacks to more than it is.
+        UserError: not such a file, it contains more than plain data and tensors, or it unpacks to more than its size.
     """
     try:
         with file.open("rb") as opened:
@@ -35,7 +35,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     ) as error:  # fmt: skip
         raise UserError(f"{file}: not a checkpoint that can be read safely: {_reason(error)}") from error
     if not isinstance(checkpoint, dict):
-        raise UserError(f"{file}: holds a {type(checkpoint).__name__}, not a checkpoint")
+        raise UserError(f"{file}: contains a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
@@ -44,13 +44,15 @@ def _reason(error: Exception) -> str:
     if not UNSAFE.search(str(error)):
         return text
     named = next((name for match in NAMED.finditer(str(error)) for name in match.groups() if name), "")
-    return "it holds Python objects" + (f" ({named})" if named else "") + ", which are never run; only tensors are read"
+    return (
+        "it contains Python objects" + (f" ({named})" if named else "") + ", which are never run; only tensors are read"
+    )
 
 
 def _check_size(file: Path, opened: BinaryIO) -> None:
-    """Refuse what asks for more memory than the file has bytes, before any is taken.
+    """Reject a file that asks for more memory than its size, before any is allocated.
 
-    torch.save stores its parts as they are, one after the other. Files of torch before 1.6 are a row of pickles, where
+    torch.save stores its parts uncompressed, one after the other. Files of torch before 1.6 are a sequence of pickles;
     the fourth states the size of each part that follows.
     """
     size = opened.seek(0, 2)
@@ -60,7 +62,7 @@ def _check_size(file: Path, opened: BinaryIO) -> None:
             parts = archive.infolist()
         packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
         if packed or sum(part.file_size for part in parts) > size:
-            raise UserError(f"{file}: not a checkpoint that can be read safely: it unpacks to more than the file holds")
+            raise UserError(f"{file}: not a checkpoint that can be read safely: unpacks to more than its size")
         return
     opened.seek(0)
     try:
@@ -76,7 +78,7 @@ def _check_size(file: Path, opened: BinaryIO) -> None:
         if "PUT" not in operation.name and operation.name != "MEMOIZE":
             last = [*last[1:], value if isinstance(value, int) else operation.name]
     if stated > size:
-        raise UserError(f"{file}: not a checkpoint that can be read safely: it asks for more than the file holds")
+        raise UserError(f"{file}: not a checkpoint that can be read safely: asks for more memory than its size")
 
 
 def described(file: Path, checkpoint: dict[str, Any]) -> Described:

@@ -1,7 +1,7 @@
-"""Giving a model a file's weights, safely.
+"""Loading a file's weights into a model, safely.
 
-What a stranger's file can ask for is bounded by what it holds: a model is first built on the meta device, where tensors
-have shapes and no memory, and must agree with the file's tensors before it is built for use.
+A file from a stranger cannot ask for more memory than it contains: the model is first built on the meta device, where
+tensors have shapes and no memory, and must match the file's tensors before it is built for use.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch.overrides import TorchFunctionMode
 
 from tasnet_attn.errors import UserError, first_line
 
-LARGEST = 10**6  # no setting of a model is larger, unless its file is; and no bank that a file does not hold (1 GiB):
+LARGEST = 10**6  # largest setting of a model, unless its file is larger; and largest bank not in the file (1 GiB):
 BUFFERS = 1 << 28
 DEPTH = 100
-SLACK = 1 << 20  # bytes that a model may be larger than its file's tensors: constants that were stored expanded
-NODES = 100_000  # of a description; one that refers to its own parts has ever more
+SLACK = 1 << 20  # bytes by which a model may exceed its file's tensors, for constants
+NODES = 100_000  # of a description; one that refers to its own parts has no end
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], Model]) -> Model:
-    """Build a model and give it a file's weights, if the two agree.
+    """Build a model and load a file's weights into it, if the two match.
 
     Args:
         file: for messages.
-        config: the description that `build` follows; its numbers are looked at.
+        config: the description for `build`; its numbers are checked.
         weights: by name.
         build: makes the model.
 
@@ -40,9 +40,9 @@ def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], M
     """
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor):
-            raise UserError(f"{file}: {name!r} is no tensor")
+            raise UserError(f"{file}: {name!r} is not a tensor")
         if tensor.layout != torch.strided or tensor.is_quantized:
-            raise UserError(f"{file}: {name!r} is no plain tensor")
+            raise UserError(f"{file}: {name!r} is not a plain tensor")
     held = sum({s._cdata: s.nbytes() for s in (w.untyped_storage() for w in weights.values())}.values())
     _check_numbers(file, config, max(LARGEST, held))
     shapes = _on_meta(file, build, len(weights))
@@ -62,7 +62,7 @@ def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], M
     for name, given in weights.items():
         if not given.isfinite().all():
             raise UserError(
-                f"{file}: weights hold NaN or infinity ({name}); the training diverged or the file is damaged"
+                f"{file}: weights contain NaN or infinity ({name}); the training diverged or the file is damaged"
             )
     if sum(buffer.numel() for buffer in shapes.buffers()) > BUFFERS + held:
         raise UserError(f"{file}: describes filters of more than {BUFFERS} numbers, which are not in the file")
@@ -72,22 +72,22 @@ def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], M
 
 
 def check_nesting(file: Path, config: Any) -> None:
-    """Refuse a description that refers to its own parts again and again: read out, it would never end.
+    """Reject a description that refers to its own parts repeatedly: expanded, it would never end.
 
     Raises:
-        UserError: says so.
+        UserError: it does.
     """
     todo, count = [(config, 0)], 0
     while todo:
         (value, depth), count = todo.pop(), count + 1
         if count > NODES or depth > DEPTH:
-            raise UserError(f"{file}: describes its model without end; it is damaged or hostile")
+            raise UserError(f"{file}: its description of the model is endless; it is damaged or malicious")
         if isinstance(value, (dict, list, tuple)):
             todo += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
 
 
 def _check_numbers(file: Path, value: Any, largest: int, path: str = "config") -> None:
-    """Refuse numbers out of proportion, before a constructor counts to them."""
+    """Reject numbers out of proportion, before a constructor uses them."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_numbers(file, item, largest, f"{path}.{key}")
@@ -95,31 +95,31 @@ def _check_numbers(file: Path, value: Any, largest: int, path: str = "config") -
         for i, item in enumerate(value):
             _check_numbers(file, item, largest, f"{path}[{i}]")
     elif isinstance(value, (int, float)) and not abs(value) <= largest:
-        raise UserError(f"{file}: {path} is {value}: no model of a file of this size; it is damaged or hostile")
+        raise UserError(f"{file}: {path} is {value}: too large for a file of this size; it is damaged or malicious")
 
 
 def _on_meta(file: Path, build: Callable[[], Model], tensors: int) -> Model:
-    """Build without memory, and stop as soon as there are more parameters than the file has tensors."""
+    """Build without memory, and stop when there are more parameters than tensors in the file."""
     count = 0
 
     def more(module: nn.Module, name: str, parameter: Any) -> None:
         nonlocal count
         count += parameter is not None
-        if count > 4 * tensors + 100:  # layers may register a parameter again, wrapped
+        if count > 4 * tensors + 100:  # layers may register a parameter again in a wrapper
             raise UserError(f"{file}: the weights do not fit the model that the file describes: it has more layers")
 
     hook = register_module_parameter_registration_hook(more)
     try:
         with torch.device("meta"), NoDraws():
             return build()
-    except (RuntimeError, OverflowError, MemoryError) as error:  # sizes beyond what even a shape can be
+    except (RuntimeError, OverflowError, MemoryError) as error:  # sizes too large even for a shape
         raise UserError(f"{file}: describes a model that cannot be built: {first_line(error)}") from error
     finally:
         hook.remove()
 
 
 class NoDraws(TorchFunctionMode):
-    """Initial weights are not drawn: there is nothing to draw on the meta device, but trying loads torch's compiler."""
+    """Initial weights are not drawn: the meta device has no values, and trying loads torch's compiler."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

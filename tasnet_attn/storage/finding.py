@@ -1,4 +1,4 @@
-"""Finding the file that a MODEL stands for."""
+"""Finding the file of a MODEL."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tasnet_attn.storage.shipped import shipped, verified
 
 HUB = "hf://"
 HUB_FILES = ("config.json", "model.safetensors", "README.md")
-CHECKPOINTS = ("best", "last")  # of a run; the first where its configuration says nothing
+CHECKPOINTS = ("best", "last")  # of a run; the first one by default
 
 
 def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
-    """The file that MODEL stands for.
+    """The file of a MODEL.
 
     Args:
         model: a model file, a Lightning checkpoint, a run folder, a folder in Hugging Face's layout, `hf://user/name`
-            on its hub, or the name of a model that ships (`storage.shipped`); what lies there by a name goes before it.
-        checkpoint: which of a run folder, "best" or "last" (the other where it has but that); None: the one that
-            its recipe scores, `evaluation.checkpoint` of its configuration.
+            on its hub, or the name of a shipped model (`storage.shipped`); existing paths take precedence over names.
+        checkpoint: of a run folder, "best" or "last" (the other if there is only one); None: the one that its recipe
+            scores, `evaluation.checkpoint` of its configuration.
 
     Raises:
         UserError: no such file, folder or name.
@@ -51,14 +51,14 @@ def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
 
 
 def _scored(run: Path) -> str:
-    """Which checkpoint a run's configuration has `evaluate` score."""
+    """The checkpoint that `evaluate` scores by a run's configuration."""
     file = run / "config.yml"
     section = read_yaml(file).get("evaluation") if file.is_file() else None
     return section.get("checkpoint", CHECKPOINTS[0]) if isinstance(section, dict) else CHECKPOINTS[0]
 
 
 def _download(name: str) -> Path:
-    """A model's three files from the hub, or from its cache; nothing else of it is fetched."""
+    """A model's three files from the hub, or from its cache; nothing else is fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Hugging Face's folder layout: `config.json`, `model.safetensors` and a model card made of what is known."""
+"""Hugging Face's folder layout: `config.json`, `model.safetensors` and a model card with the known facts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_folder(
 ) -> Path:
     """Write the three files; see `storage.save_pretrained`."""
     about = {**header(model, facts), "config": model.config}
-    text = card(model, about)  # first: it needs a package of an extra
+    text = card(model, about)  # first, because it needs a package of an extra
     write_safetensors(folder / "model.safetensors", model.config, model.state_dict(), header(model, facts), dtype)
     write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
     write_text(folder / "README.md", text)
@@ -41,7 +41,7 @@ def card(model: SourceSeparator, facts: dict[str, Any], use: str | None = None) 
     Args:
         model: the model.
         facts: its file's header.
-        use: the name by which it ships; None: it lies in a folder.
+        use: the name of a shipped model; None: it is in a folder.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -83,7 +83,7 @@ def _block(value: Any, otherwise: str) -> str:
 
 
 def _test_table(tested: list[dict[str, Any]]) -> str:
-    """Of `recipes/models/ship.py`: figures of whole sets, each {"value", "low", "high"}."""
+    """Scores from `recipes/models/ship.py`: of whole sets, each {"value", "low", "high"}."""
     metrics = ("SI-SNRi", "SDR", "better than the mixture")
     lines = [f"| set | mixtures | {' | '.join(metrics)} |", "|---|---|---|---|---|"]
     for row in tested:
@@ -111,19 +111,19 @@ def _score_table(scores: dict[str, Any] | None) -> str:
 
 
 def _limits(model: SourceSeparator, facts: dict[str, Any]) -> list[str]:
-    limits = ["Trained for the sources named above; other material is separated all the same, but how well is unknown."]
+    limits = ["Trained for the sources named above; other material is separated too, but how well is unknown."]
     limits += facts.get("fails") or []
     if facts.get("tested"):
         pass
     elif not facts.get("scores"):
-        limits.append("Nobody has scored it yet.")
+        limits.append("It has not been scored yet.")
     elif facts["scores"]["tracks"] < 10:
         limits.append(f"Scored on {facts['scores']['tracks']} tracks only: the intervals are wide, or missing.")
     if model.segment is not None:
-        limits.append(f"Sees {model.segment} s at once; longer audio is cut and joined again.")
+        limits.append(f"Processes {model.segment} s at once; longer audio is cut and joined again.")
     if not model.causal:
         limits.append("Not causal: it cannot run on a live stream.")
     else:
         limits.append(f"Causal, with a latency of {model.latency} samples.")
-    limits.append("Every channel is separated on its own: it does not use where in the stereo image a source lies.")
+    limits.append("Every channel is separated independently: it does not use the stereo image.")
     return limits

@@ -12,7 +12,7 @@ from tasnet_attn.storage.tensors import read_facts
 
 
 def models() -> str:
-    """A table of the named models: name, sources, rate, size, score, licence; how to use one below it."""
+    """A table of the named models: name, sources, rate, size, score, licence; and how to use one."""
     rows = []
     for name, file in shipped().items():
         facts = read_facts(file)
@@ -21,7 +21,7 @@ def models() -> str:
         rows.append([name, ", ".join(facts["sources"]), rate, size, score(facts), licence])
     if not rows:
         return (
-            "no models ship with this version; train one (tasnet-attn demo shows how), or take one from the hub: " + HUB
+            "no models ship with this version; train one (tasnet-attn demo shows how), or use one from the hub: " + HUB
         )
     heads = ["name", "sources", "rate", "size", "score", "licence"]
     use = f"tasnet-attn separate talk.mp3 --model {rows[0][0]}      its card: tasnet-attn models {rows[0][0]}"
@@ -29,12 +29,12 @@ def models() -> str:
 
 
 def configuration(model: str) -> str:
-    """The `model` section of a training's configuration, YAML: what `train --fork` needs beside a model's weights."""
+    """The `model` section of a training's configuration, as YAML: `train --fork` needs it and a model's weights."""
     return write_yaml({"model": load(model).config})
 
 
 def card(model: str) -> str:
-    """The card of a model: a named one, or a folder in Hugging Face's layout, on the hub too.
+    """The card of a model: a named one, or a folder in Hugging Face's layout, also on the hub.
 
     Raises:
         UserError: no such model, or it has no card.
@@ -43,4 +43,4 @@ def card(model: str) -> str:
     for beside in (file.with_suffix(".md"), file.with_name("README.md")):
         if beside.is_file():
             return beside.read_text(encoding="utf-8")
-    raise UserError(f"{file}: has no card beside it; what its header says: tasnet-attn export {model} --to huggingface")
+    raise UserError(f"{file}: has no card next to it; for its header: tasnet-attn export {model} --to huggingface")

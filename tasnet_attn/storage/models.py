@@ -24,13 +24,13 @@ def save(
     facts: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a model to one safetensors file; it appears whole or not at all.
+    """Write a model to one safetensors file, atomically.
 
     Args:
         model: the model.
         path: the file.
-        facts: what else to keep in the header: training data, scores, licence.
-        dtype: store the weights so, for example torch.float16; they are loaded as float32. None: as they are.
+        facts: more facts for the header: training data, scores, licence.
+        dtype: to store the weights, for example torch.float16; they are loaded as float32. None: unchanged.
 
     Returns:
         The path.
@@ -46,18 +46,16 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
 
     Args:
         path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (the checkpoint that its
-            recipe scores), a folder in Hugging Face's layout, `hf://user/name` on its hub, or the name of a model that
-            ships, like "speech-8k" (`tasnet-attn models` lists them).
-        classes: your own classes that the file names, if they are not simply imported before.
+            recipe scores), a folder in Hugging Face's layout, `hf://user/name` on its hub, or the name of a shipped
+            model, like "speech-8k" (`tasnet-attn models` lists them).
+        classes: your own classes that the file names, if you have not imported their module.
 
     Raises:
-        UserError: no such file, not a model of ours, or weights that do not fit.
+        UserError: no such file, not one of our models, or weights that do not fit.
     """
     file = find(path)
     if file.suffix in (".onnx", ".pt2", ".ts"):
-        raise UserError(
-            f"{file}: a graph for other runtimes; give the model that it was exported from (docs/deploy.md)"
-        )
+        raise UserError(f"{file}: a graph for other runtimes; use the model that it was exported from (docs/deploy.md)")
     if file.suffix in (".safetensors", ""):
         described = tensors.read_safetensors(file)
     else:
@@ -65,7 +63,7 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
         if "model_name" in checkpoint:
             opened = asteroid.read(file, checkpoint)
             if not isinstance(opened, tensors.Described):
-                return cast(SourceSeparator, opened)  # Asteroid's own: it fulfils `Separates`
+                return cast(SourceSeparator, opened)  # Asteroid's own: it implements `Separates`
             described = opened
         else:
             described = checkpoints.described(file, checkpoint)
@@ -87,8 +85,8 @@ def save_pretrained(
 
     Args:
         model: the model.
-        folder: is made if need be; may be pushed to the hub as it is.
-        facts: as in `save`; the card tells them.
+        folder: created if necessary; can be pushed to the hub.
+        facts: as in `save`; also for the card.
         dtype: as in `save`.
 
     Returns:
@@ -98,7 +96,7 @@ def save_pretrained(
 
 
 def from_pretrained(name: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparator:
-    """Load what `save_pretrained` wrote.
+    """Load a model from the files of `save_pretrained`.
 
     Args:
         name: a folder, or a model's name on the Hugging Face Hub, like "user/name".

@@ -1,7 +1,7 @@
-"""Models by name: those that ship with the package, and those in a folder of the user's own.
+"""Models by name: those that ship with the package, and those in a folder of the user's.
 
-A model is three things: `<name>.safetensors`, whose header says what it is, its card `<name>.md`, and a line in
-`SHA256SUMS`. Nothing else lists them.
+A model is three things: `<name>.safetensors`, whose header describes it, its card `<name>.md`, and a line in
+`SHA256SUMS`. There is no other list.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.files import touching
 
 FOLDER = Path(__file__).parent.parent / "shipped"
-VARIABLE = "TASNET_ATTN_MODELS"  # names one more folder, before the package's
+VARIABLE = "TASNET_ATTN_MODELS"  # one more folder, before the package's
 SUMS = "SHA256SUMS"
 
 
 def folders() -> list[Path]:
-    """Where named models lie; the first that has a name counts."""
+    """The folders of named models; the first one with a name counts."""
     own = os.environ.get(VARIABLE)
     return [*([Path(own)] if own else []), FOLDER]
 
@@ -32,10 +32,10 @@ def shipped() -> dict[str, Path]:
 
 
 def verified(file: Path) -> Path:
-    """A named model's file, after its checksum was compared with the one that it came with.
+    """A named model's file, after its checksum has been verified.
 
     Raises:
-        UserError: it is damaged, or no checksum is kept.
+        UserError: it is damaged, or has no checksum.
     """
     with touching(file):
         sums = file.with_name(SUMS)
@@ -43,13 +43,13 @@ def verified(file: Path) -> Path:
         kept = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         found = hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.get(file.name) != found:
-        what = "is not the model that it was" if file.name in kept else f"has no checksum in {sums}"
-        raise UserError(f"{file}: {what}; install the package again, or make the model anew")
+        what = "does not match its checksum" if file.name in kept else f"has no checksum in {sums}"
+        raise UserError(f"{file}: {what}; install the package again, or make the model again")
     return file
 
 
 def write_sum(file: Path) -> None:
-    """Keep a named model's checksum beside it."""
+    """Store a named model's checksum next to it."""
     sums = file.with_name(SUMS)
     lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
     lines = [line for line in lines if line.partition("  ")[2] != file.name]
@@ -59,7 +59,7 @@ def write_sum(file: Path) -> None:
 
 
 def score(facts: dict[str, Any]) -> str:
-    """What a model's file says of its first test, on one line; "" if nobody has scored it."""
+    """The result of a model's first test, on one line; "" if it has not been scored."""
     tested = facts.get("tested") or [{}]
     found = tested[0].get("SI-SNRi")
     return f"{found['value']:.1f} dB SI-SNRi on {tested[0]['corpus']}" if found else ""

@@ -1,4 +1,4 @@
-"""Model files: a description and tensors in one safetensors file; reading one runs and believes nothing in it."""
+"""Model files: a description and tensors in one safetensors file; reading one runs no code and trusts nothing in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSIONS = ("tasnet-attn", "torch", "asteroid-filterbanks")
 
 
 class Described(NamedTuple):
-    """What a file holds: the model's description, its weights by name, and what else its header says."""
+    """The contents of a file: the model's description, its weights by name, and other facts of its header."""
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
@@ -28,7 +28,7 @@ class Described(NamedTuple):
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """What a model file's header says, without its weights."""
+    """A model file's header, without its weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -39,7 +39,7 @@ def read_facts(file: Path) -> dict[str, Any]:
 
 
 def read_safetensors(file: Path) -> Described:
-    """Read a safetensors file; without a header of ours, the `config.json` beside it describes the model."""
+    """Read a safetensors file; without our header, the `config.json` next to it describes the model."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -63,14 +63,14 @@ def read_safetensors(file: Path) -> Described:
 def write_safetensors(
     file: Path, config: dict[str, Any], weights: dict[str, Tensor], facts: dict[str, Any], dtype: torch.dtype | None
 ) -> Path:
-    """Write a description and weights; the file appears whole or not at all.
+    """Write a description and weights, atomically.
 
     Args:
         file: the file.
         config: the description.
         weights: by name.
-        facts: what else the header says.
-        dtype: store floating-point weights so (float16 halves the file); None: as they are.
+        facts: other facts for the header.
+        dtype: to store floating-point weights (float16 halves the file); None: unchanged.
 
     Raises:
         UserError: a weight is too large for `dtype`.
@@ -83,7 +83,7 @@ def write_safetensors(
         tensor = tensor.detach().cpu().contiguous()
         if dtype is not None and tensor.is_floating_point():
             if not tensor.to(dtype).isfinite().all() and tensor.isfinite().all():
-                raise UserError(f"{name} holds a weight that is too large for {str(dtype).removeprefix('torch.')}")
+                raise UserError(f"{name} contains a weight that is too large for {str(dtype).removeprefix('torch.')}")
             tensor = tensor.to(dtype)
         stored[name] = tensor
     header = {**facts, "config": config}
@@ -92,7 +92,7 @@ def write_safetensors(
             save_file(stored, part, metadata={"format": "pt", HEADER: json.dumps(header)})
         except SafetensorError as error:
             raise UserError(f"{file}: cannot be written: {first_line(error)}", status=1) from error
-        os.chmod(part, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
+        os.chmod(part, 0o666 & ~_umask())  # safetensors creates files that only their owner can read
     return file
 
 
@@ -103,7 +103,7 @@ def _umask() -> int:
 
 
 def header(model: SourceSeparator, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a file says beside the model's description."""
+    """A file's facts, without the model's description."""
     own = {
         "name": model.separator.name,
         "sources": model.sources,
@@ -114,5 +114,5 @@ def header(model: SourceSeparator, facts: dict[str, Any] | None = None) -> dict[
 
 
 def versions() -> dict[str, str]:
-    """The versions that a file records."""
+    """The versions to record in a file."""
     return {name: version(name) for name in VERSIONS}

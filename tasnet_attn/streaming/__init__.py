@@ -1,4 +1,4 @@
-"""Separation while the sound arrives."""
+"""Live separation."""
 
 from tasnet_attn.streaming.command import stream
 from tasnet_attn.streaming.onnx import OnnxSteps

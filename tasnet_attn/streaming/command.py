@@ -1,4 +1,4 @@
-"""`tasnet-attn stream`: sound from standard input, its sources out while it comes."""
+"""`tasnet-attn stream`: separates live sound from standard input or a microphone."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def stream(
     source_pipe: BinaryIO | None = None,
     target_pipe: BinaryIO | None = None,
 ) -> None:
-    """Separate standard input while it arrives; says at the end what each block took.
+    """Separate live sound from standard input; prints the time per block at the end.
 
     Args:
-        model: what `load` takes, of a model that can stream; or a step, as `export --to onnx-step` writes it.
-        out: "-": one source to standard output; else a folder, a file or FIFO of each source's name in it.
-        source: which, where standard output takes one; None with a folder: all.
-        rate: Hz of raw samples; None: the model's. A wav says its own.
+        model: see `load`, for a model that can stream; or a step written by `export --to onnx-step`.
+        out: "-": one source to standard output; otherwise a folder, with a file or FIFO named after each source.
+        source: the source for standard output; None with a folder: all.
+        rate: Hz of raw samples; None: the model's. A wav has its own.
         channels: of raw samples, interleaved.
         coding: of raw samples: f32, s16 or s32, little-endian. Outputs have the input's.
-        block: milliseconds that go through at once.
-        engine: what computes: ONNX Runtime on the model's step, which takes seconds to prepare and a third of the time
-            for each block, or the model itself; "auto": ONNX Runtime where it is installed.
-        write_step: writes a model's step; the export room's.
-        microphone: a sound device to hear instead of standard input, by name or number, "default" is the system's; with
-            `speakers`, or those are the system's own. Ctrl-C ends it.
+        block: milliseconds to process at once.
+        engine: "onnx": ONNX Runtime on the model's step, which takes seconds to prepare and a third of the time for
+            each block; "eager": the model itself; "auto": ONNX Runtime if it is installed.
+        write_step: writes a model's step; from the `exporting` package.
+        microphone: a sound device to use instead of standard input, by name or number, "default" is the system's; with
+            `speakers`, or the system's default ones. Ctrl-C ends it.
         speakers: a sound device to play the source.
         source_pipe: standard input.
         target_pipe: standard output.
@@ -77,14 +77,14 @@ def stream(
             raise UserError(f"{name} {value} must be at least 1")
     if model.endswith(".onnx"):
         if engine == "eager":
-            raise UserError(f"--engine eager: {model} is a step for ONNX Runtime; give the model that it was made of")
+            raise UserError(f"--engine eager: {model} is a step for ONNX Runtime; give the exported model")
         steps: Steps = OnnxSteps(Path(model))
     else:
         network = load(model).eval()
-        _chosen(source, network.sources, out)  # before seconds go into a step
+        _chosen(source, network.sources, out)  # before spending seconds on a step
         steps = _steps(network, engine, write_step)
     names = _chosen(source, steps.sources, out)
-    torch.set_num_threads(1)  # a block's matrices are too small to share
+    torch.set_num_threads(1)  # a block's matrices are too small for several threads
     which = [steps.sources.index(name) for name in names]
     if microphone is not None or speakers is not None:
         if out != PIPE:
@@ -98,7 +98,7 @@ def stream(
 
         ends = device(microphone or "default"), device(speakers or "default")
         missed = through(heard, *ends, layout.sample_rate, channels, size)
-        say(f"{missed} times the devices did not wait")
+        say(f"{missed} blocks were too late for the devices")
     else:
         pipe = source_pipe or sys.stdin.buffer
         layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
@@ -110,7 +110,7 @@ def stream(
                 clipped += _write(estimates[which], layout, files)
             clipped += _write(live.flush()[which], layout, files)
         if clipped:
-            say(f"{clipped} samples were louder than {layout.coding} holds and were cut to full scale")
+            say(f"{clipped} samples exceeded full scale of {layout.coding} and were clipped")
     delay = 1000 * steps.latency / steps.sample_rate
     resampled = "" if layout.sample_rate == steps.sample_rate else f"; resampled from {layout.sample_rate} Hz and back"
     say(f"{clock}; latency {delay:.1f} ms of the model and {block:g} ms of the block{resampled}")
@@ -135,7 +135,7 @@ def _chosen(source: str | None, sources: Sequence[str], out: Path) -> Sequence[s
 
 
 def _steps(network: SourceSeparator, engine: Engine, write_step: WriteStep | None) -> Steps:
-    """ONNX Runtime's where it can be had, else the model's own."""
+    """ONNX Runtime's if possible, else the model's own."""
     steps = ModelSteps(network)
     if engine == "eager":
         return steps
@@ -144,7 +144,7 @@ def _steps(network: SourceSeparator, engine: Engine, write_step: WriteStep | Non
         if engine == "onnx":
             require("onnx", "onnxscript", "onnxruntime")
         return steps
-    say("preparing ONNX Runtime's step; --engine eager starts at once")
+    say("exporting the model for ONNX Runtime; --engine eager starts at once")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.step.onnx"
         try:
@@ -159,7 +159,7 @@ def _steps(network: SourceSeparator, engine: Engine, write_step: WriteStep | Non
 
 @contextlib.contextmanager
 def _outputs(out: Path, names: Sequence[str], layout: Layout, standard: BinaryIO) -> Iterator[list[BinaryIO]]:
-    """A file, a FIFO or standard output for each source, with a wav's header where the input had one."""
+    """A file, a FIFO or standard output for each source, with a wav header if the input had one."""
     with contextlib.ExitStack() as stack:
         files = [standard]
         if out != PIPE:
@@ -175,7 +175,7 @@ def _outputs(out: Path, names: Sequence[str], layout: Layout, standard: BinaryIO
 
 
 def _write(estimates: Tensor, layout: Layout, files: list[BinaryIO]) -> int:
-    """[S, C, t] to the files; how many samples were cut to full scale."""
+    """[S, C, t] to the files; returns the number of clipped samples."""
     clipped = 0
     for estimate, file in zip(estimates, files, strict=True):
         data, cut = coded(estimate.cpu(), layout)

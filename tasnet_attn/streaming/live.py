@@ -1,4 +1,4 @@
-"""A stream at the rate of a device or a file, and how long its blocks take."""
+"""A stream at the rate of a device or a file, and the time of its blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 class Live:
-    """A `StreamingSeparator` for sound of any rate: resampled in and out, as long in all as what came in."""
+    """A `StreamingSeparator` for sound of any rate: resampled in and out, in total as long as the input."""
 
     def __init__(self, separator: StreamingSeparator, rate: int) -> None:
         self.separator, self.fed, self.given = separator, 0, 0
@@ -26,12 +26,12 @@ class Live:
         self.way_out = Resampler(inner, rate, [len(separator.steps.sources), channels])
 
     def feed(self, samples: Tensor) -> Tensor:
-        """[C, t] -> what is final, [S, C, t']."""
+        """[C, t] -> the final samples, [S, C, t']."""
         self.fed += samples.shape[-1]
         return self._given(self.way_out.feed(self.separator.feed(self.way_in.feed(samples))))
 
     def flush(self) -> Tensor:
-        """The rest."""
+        """The remaining samples."""
         rest = [self.separator.feed(self.way_in.flush()), self.separator.flush()]
         out = self.way_out.feed(torch.cat(rest, dim=-1), last=True)
         return self._given(F.pad(out, (0, max(0, self.fed - self.given - out.shape[-1]))))
@@ -43,23 +43,23 @@ class Live:
 
 
 class Durations:
-    """Many durations in memory that does not grow: counts, 100 to a decade from a microsecond on."""
+    """A histogram of durations in constant memory, 100 bins per decade from a microsecond on."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(900, dtype=np.int64)
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Add a duration."""
         self.counts[min(len(self.counts) - 1, max(0, int(100 * math.log10(max(seconds, 1e-9) / 1e-6))))] += 1
 
     def percentile(self, part: float) -> float:
-        """The seconds that this part of them did not exceed."""
+        """The quantile of the durations, seconds."""
         place = int(np.searchsorted(self.counts.cumsum(), part * self.counts.sum()))
         return 1e-6 * 10 ** ((place + 1) / 100)
 
 
 class Clock:
-    """How long blocks take, by the clock and in CPU time of this thread, which other programs do not lengthen.
+    """Times of blocks, by the clock and in CPU time of this thread, which other programs do not affect.
 
     Args:
         limit: seconds after which a block is late.

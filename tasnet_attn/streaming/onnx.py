@@ -1,4 +1,4 @@
-"""A step as `export --to onnx-step` writes it, run by ONNX Runtime."""
+"""Runs a step written by `export --to onnx-step` with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
 from tasnet_attn.files import touching
 
-LARGEST = 2**28  # numbers that a file's states may ask for, for one channel: what is larger is no model's
+LARGEST = 2**28  # largest size of a file's states for one channel: no model needs more
 
 
 class State(NamedTuple):
-    """The tensors that the graph takes, by name; how many frames came before, of how many channels."""
+    """The graph's tensors by name, the number of frames so far, and the number of channels."""
 
     tensors: dict[str, np.ndarray]
     frames: int
@@ -27,7 +27,7 @@ class State(NamedTuple):
 
 
 class OnnxSteps:
-    """Frames through an ONNX file; see `Steps`, and docs/streaming.md for what the file says of itself.
+    """Frames through an ONNX file; see `Steps`, and docs/streaming.md for the file's metadata.
 
     Args:
         file: the step.
@@ -35,7 +35,7 @@ class OnnxSteps:
 
     Raises:
         ModuleNotFoundError: ONNX Runtime is not installed.
-        UserError: the file is no step.
+        UserError: the file is not a step.
     """
 
     def __init__(self, file: Path, threads: int = 1) -> None:
@@ -55,9 +55,9 @@ class OnnxSteps:
             self.gain, self.ended, self.states = step["gain"], step["rest"], step["states"]
             sizes = sum(math.prod(each["shape"]) for each in self.states)
         except _refusals() as error:
-            raise UserError(f"{file}: this is no step that `export --to onnx-step` wrote ({_first(error)})") from error
+            raise UserError(f"{file}: not a step written by `export --to onnx-step` ({_first(error)})") from error
         if sizes > LARGEST:
-            raise UserError(f"{file}: its states ask for {sizes} numbers; {LARGEST} are the most")
+            raise UserError(f"{file}: its states need {sizes} numbers; at most {LARGEST} are allowed")
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def initial_state(self, channels: int) -> State:
@@ -69,9 +69,9 @@ class OnnxSteps:
         return State(tensors, 0, channels)
 
     def step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `Steps`; rings are written where they are."""
+        """See `Steps`; rings are written in place."""
         before, block = dict(state.tensors), samples.contiguous().numpy()
-        if state.frames == 0 and self.lead:  # the first samples complete what lies before the first step
+        if state.frames == 0 and self.lead:  # the first samples complete those before the first step
             held = before["encoder"]
             before["encoder"] = np.concatenate([held[:, self.lead :], block[:, : self.lead]], axis=1)
             block = block[:, self.lead :]
@@ -98,14 +98,14 @@ def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
     slots, along = ring.shape[axis], (slice(None),) * axis
     count = min(slots, new.shape[axis])
     first = (before + new.shape[axis] - count) % slots
-    straight = min(count, slots - first)  # then the ring begins anew
+    straight = min(count, slots - first)  # then the ring starts again
     kept = new[(*along, slice(new.shape[axis] - count, None))]
     ring[(*along, slice(first, first + straight))] = kept[(*along, slice(straight))]
     ring[(*along, slice(count - straight))] = kept[(*along, slice(straight, None))]
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What a file that is no step raises; ONNX Runtime's exceptions have no base of their own."""
+    """Exceptions for a file that is not a step; ONNX Runtime's have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     theirs = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]

@@ -1,4 +1,4 @@
-"""Separation while the sound arrives, equal to the model on the whole of it."""
+"""Live separation, equal to the model's output on the whole recording."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tasnet_attn.streaming.steps import ModelSteps, Steps
 
 
 class StreamingSeparator:
-    """Blocks of a mixture in, blocks of its sources out, in constant memory; blocks may have any length.
+    """Separates a mixture block by block, in constant memory; blocks may have any length.
 
-    All that comes out is, one block after the other, the model's output on the whole mixture, to rounding.
+    The concatenated outputs equal the model's output on the whole mixture, to rounding.
 
     Args:
-        model: a causal model whose memory is bounded: LTL with a window, TasNet, a causal one of your own. It is used
-            as it is: put it into evaluation mode before. Or any other `Steps`, as `OnnxSteps(file)`.
+        model: a causal model with bounded memory: LTL with a window, TasNet, your own causal model. It is used
+            unchanged, so put it into evaluation mode before. Or any other `Steps`, for example `OnnxSteps(file)`.
         channels: of the mixture.
 
     Attributes:
-        latency: samples that an output sample waits for at most, beyond its own; `process` delays by as many.
-        behind: samples fed whose outputs are still to come.
+        latency: maximum number of later samples that an output sample waits for; `process` delays by this number.
+        behind: samples fed whose outputs are not yet returned.
 
     Raises:
-        UserError: a model that cannot stream; says which part of it.
+        UserError: a model that cannot stream; names the part.
     """
 
     def __init__(self, model: SourceSeparator | Steps, channels: int = 1) -> None:
@@ -36,26 +36,26 @@ class StreamingSeparator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: the next block is the first of a new stream."""
+        """Start a new stream with the next block."""
         self.state = self.steps.initial_state(self.channels)
         self.waiting = torch.empty(self.channels, 0, device=self.steps.device, dtype=self.steps.dtype)
         self.fed = self.given = self.frames = 0
-        self.early = self.steps.delay  # samples to drop: they lie before the beginning
-        self.late = self.waiting.new_zeros(len(self.steps.sources), self.channels, self.latency)  # `process` gives them
+        self.early = self.steps.delay  # samples to drop, before the beginning
+        self.late = self.waiting.new_zeros(len(self.steps.sources), self.channels, self.latency)  # for `process`
 
     @property
     def behind(self) -> int:
-        """Samples fed whose outputs are still to come."""
+        """Samples fed whose outputs are not yet returned."""
         return self.fed - self.given
 
     def feed(self, block: Tensor) -> Tensor:
-        """The next block [C, t] -> what is final now, [S, C, t']; t' may be 0."""
+        """The next block [C, t] -> the samples that are final now, [S, C, t']; t' may be 0."""
         self._check(block)
         self.fed += block.shape[-1]
         return self._given(self._advanced(block.to(self.waiting)))
 
     def flush(self) -> Tensor:
-        """The rest, [S, C, t'], so that all of it is as long as what was fed; then as after `reset`."""
+        """The remaining samples, [S, C, t'], so that the outputs are as long as the input; then resets."""
         steps = self.steps
         frames = max(1, (self.fed + steps.trail) // steps.stride) if self.fed else 0
         needed = (steps.lead if self.frames == 0 else 0) + (frames - self.frames) * steps.stride
@@ -77,11 +77,11 @@ class StreamingSeparator:
     def _check(self, block: Tensor) -> None:
         if block.dim() != 2 or block.shape[0] != self.channels:
             raise UserError(f"a block is [{self.channels}, samples]; got {list(block.shape)}")
-        if (block - block).any():  # 0 for every number but infinity and NaN; `isfinite` takes four times as long
-            raise UserError("a block has samples that are not finite: all that follows would be lost to them")
+        if (block - block).any():  # 0 for all numbers except infinity and NaN; `isfinite` takes four times as long
+            raise UserError("a block has samples that are not finite: they would spoil all later output")
 
     def _advanced(self, samples: Tensor) -> Tensor:
-        """Everything that these samples complete, [S, C, t]."""
+        """The output samples that these samples complete, [S, C, t]."""
         steps = self.steps
         self.waiting = torch.cat([self.waiting, samples], dim=-1)
         lead = steps.lead if self.frames == 0 else 0

@@ -1,4 +1,4 @@
-"""What a stream is driven by: the model itself, or its step as an ONNX file."""
+"""The engines of a stream: the model itself, or its step as an ONNX file."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tasnet_attn.model import SourceSeparator
 
 
 class Steps(Protocol):
-    """Frames in, sources out, the memory between them carried by the caller; C channels, S sources.
+    """From frames to sources, with the state kept by the caller; C channels, S sources.
 
     Attributes:
         sources: names.
         sample_rate: Hz.
-        latency: samples that an output sample waits for at most, beyond its own.
-        stride: samples to a frame.
-        lead: samples that the first step takes beside whole strides.
-        trail: zeros that are read behind the end: T samples have (T + trail) // stride frames, at least one.
-        delay: samples that the first steps put before the beginning.
-        device, dtype: of the blocks that it takes.
+        latency: maximum number of later samples that an output sample waits for.
+        stride: samples per frame.
+        lead: samples that the first step takes in addition to whole strides.
+        trail: zeros read after the end: T samples have (T + trail) // stride frames, at least one.
+        delay: samples before the beginning that the first steps return.
+        device, dtype: of the input blocks.
     """
 
     sources: list[str]
@@ -37,20 +37,20 @@ class Steps(Protocol):
     dtype: torch.dtype
 
     def initial_state(self, channels: int) -> Any:
-        """What is carried, before the first sample."""
+        """The state before the first sample."""
         ...
 
     def step(self, samples: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """[C, l * stride], the first time lead more -> [C, S, l * stride] and the next state; `state` is used up."""
+        """[C, l * stride], the first time plus lead -> [C, S, l * stride] and the next state; `state` is used up."""
         ...
 
     def rest(self, state: Any) -> Tensor:
-        """What lies behind the last step's samples, [C, S, t]."""
+        """The samples after the last step's, [C, S, t]."""
         ...
 
 
 def cannot_stream(model: Any) -> str:
-    """Why a model cannot stream, naming the part that hinders it; empty: it can."""
+    """Why a model cannot stream, with the part; empty: it can."""
     if not isinstance(model, SourceSeparator) or type(model).forward is not SourceSeparator.forward:
         return f"{type(model).__name__} has no step"
     if model.segment is not None:
@@ -63,13 +63,13 @@ def cannot_stream(model: Any) -> str:
 
 
 class ModelSteps:
-    """A model's own arithmetic, part by part.
+    """A model's own computation, part by part.
 
     Args:
-        model: a causal one whose memory is bounded, in evaluation mode.
+        model: a causal one with bounded memory, in evaluation mode.
 
     Raises:
-        UserError: a model that cannot stream; says which part of it.
+        UserError: a model that cannot stream; names the part.
     """
 
     def __init__(self, model: SourceSeparator) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint as a continued run takes it up: what was changed on the way is in force, all else is as it was."""
+"""Amends the checkpoint of a resumed run: applies changed settings and keeps everything else."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.training.comparing import Differences, within
 from tasnet_attn.training.task import SeparationTask
 
-PROGRESS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")  # of a plateau
+PROGRESS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")  # of a plateau schedule
 EPOCH = ("data.batch_size", "data.segments_per_epoch", "trainer.limit_train_batches", "trainer.overfit_batches")
 
 
 class Amendments:
-    """Called with a checkpoint as it was read; changes it in place.
+    """Called with a checkpoint after reading; changes it in place.
 
     Args:
-        task: as it is now configured.
-        full: the configuration that it follows.
-        before: the configuration that the checkpoint was written under.
-        changed: how they differ.
+        task: as now configured.
+        full: the new configuration.
+        before: the configuration of the checkpoint.
+        changed: their differences.
     """
 
     def __init__(self, task: SeparationTask, full: dict[str, Any], before: dict[str, Any], changed: Differences):
         self.task, self.full, self.before, self.changed = task, full, before, changed
 
     def check(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse changes under which no training can go on.
+        """Reject changes that make resuming impossible.
 
         Raises:
             UserError: names what does not fit.
         """
         for key in self.changed:
             if key == "task.optimizer":
-                raise UserError(f"{key}: another optimiser cannot go on from this one's state; use --fork NEW_OUT")
+                raise UserError(f"{key}: another optimiser cannot use this one's state; use --fork NEW_OUT")
         if any(key.startswith("model.") for key in self.changed):
             misfit(self.task.model, checkpoint["state_dict"], "model.", "the changed model")
 
     def __call__(self, checkpoint: dict[str, Any]) -> None:
         folder = (Path(self.full["out"]) / "checkpoints").absolute()
         for state in checkpoint["callbacks"].values():
-            if "patience" in state:  # Lightning takes the patience of the checkpoint
+            if "patience" in state:  # Lightning uses the checkpoint's patience
                 state["patience"] = self.full["early_stopping"]["patience"]
             if "dirpath" in state:  # the folder may have moved; Lightning would forget which checkpoint is best
                 state["dirpath"] = str(folder)
@@ -76,7 +76,7 @@ class Amendments:
                 schedule.load_state_dict({**schedule.state_dict(), **{k: earlier[k] for k in PROGRESS if k in earlier}})
                 base = self.before["task"]["optimizer"]["init_args"].get("lr")
                 for group, old in zip(optimizer.param_groups, stored["param_groups"], strict=True):
-                    group["lr"] *= old["lr"] / base if base else 1.0  # as often as it fell
+                    group["lr"] *= old["lr"] / base if base else 1.0  # as often as it was reduced
                 schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
         elif schedule is not None:
             by_step = self.task.lr_interval == "step"
@@ -92,12 +92,12 @@ class Amendments:
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int:
-    """Epochs that a training checkpoint has behind it in full."""
+    """The number of complete epochs of a training checkpoint."""
     return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 
 def misfit(model: Any, weights: dict[str, Any], prefix: str, which: str) -> None:
-    """Refuse weights that are not a model's.
+    """Reject weights that do not belong to the model.
 
     Raises:
         UserError: names the first that does not fit.
@@ -108,22 +108,22 @@ def misfit(model: Any, weights: dict[str, Any], prefix: str, which: str) -> None
         if expected.get(name) != given.get(name):
             raise UserError(
                 f"the weights do not fit {which}: {name.removeprefix(prefix)!r} is {given.get(name, 'missing')}, "
-                f"not {expected.get(name, 'a part of it')}; a model of another size needs a run of its own (--out)"
+                f"not {expected.get(name, 'a part of it')}; a model of another size needs its own run (--out)"
             )
 
 
 def _begin_epoch_anew(loop: dict[str, Any]) -> None:
-    """An epoch that is cut otherwise cannot go on in its middle."""
+    """Restart the epoch if it is divided differently."""
     for counts in (loop["epoch_loop.batch_progress"]["current"], loop["epoch_loop.scheduler_progress"]["current"]):
         counts.update(dict.fromkeys(counts, 0))
     _begin_loader_anew(loop)
 
 
 def _end_epoch(loop: dict[str, Any], by_steps: bool) -> None:
-    """After an epoch's last batch, the next one begins at its beginning.
+    """After an epoch's last batch, start the next epoch.
 
-    The loader may hold more batches than an epoch takes (limit_train_batches). And where max_steps is set, Lightning
-    would count an epoch that is over once more, and skip one (see `LastCheckpoint.on_train_start` too).
+    The loader may have more batches than an epoch uses (limit_train_batches). And with max_steps set, Lightning would
+    count a completed epoch twice and skip one (see also `LastCheckpoint.on_train_start`).
     """
     _begin_loader_anew(loop)
     epochs = loop["epoch_progress"]

@@ -1,4 +1,4 @@
-"""What a run keeps in its folder: checkpoints, averaged weights, configuration, metrics; each whole or not at all."""
+"""Writes a run's files atomically: checkpoints, averaged weights, configuration, metrics."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from tasnet_attn.training.task import SeparationTask
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`: after every epoch, or more often by `every_n_train_steps` or `train_time_interval`.
+    """Keeps `last.ckpt`: after every epoch, or at the intervals `every_n_train_steps` or `train_time_interval`.
 
-    None is written while gradients are being accumulated, which are not in a checkpoint, nor between a step and the
-    validation that follows it: a run killed there would go on without that. It is written after the epoch then.
-    The end of a training is always written, and where steps or time end it within an epoch, as of there: with more of
-    them, the run goes on as if it had not ended.
+    It is never written while gradients are being accumulated, because they are not in a checkpoint, nor between a step
+    and the validation after it, which a killed run would then skip; it is written after the epoch instead. The end of
+    training is always written. If steps or time end it within an epoch, the checkpoint is of that point, and with more
+    of them the run continues as if it had not ended.
     """
 
     fixed: ClassVar[dict[str, Any]] = {"filename": "last", "monitor": None, "save_weights_only": False}
     stop = Stop()
-    due = within = False  # within: it ended within an epoch, and that is written
+    due = within = False  # within: it ended within an epoch, and this is saved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An epoch that was over does not go on: where max_steps is set, Lightning takes every epoch for unfinished."""
+        """Do not resume a completed epoch: with max_steps set, Lightning treats every epoch as unfinished."""
         epochs = trainer.fit_loop.epoch_progress.current
         if epochs.completed == epochs.ready:
             trainer.fit_loop.epoch_loop.restarting = False
@@ -47,7 +47,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, or if a signal asks to end here."""
+        """Save if it is time, or if a signal asks to end."""
         last = trainer.is_last_batch
         if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not last:
             return
@@ -58,7 +58,7 @@ class LastCheckpoint(ModelCheckpoint):
             self.due = self.due or self._is_time(trainer)
             return
         if self.stop.agreed():
-            trainer._logger_connector.update_train_step_metrics()  # this step's row: Lightning would write it next
+            trainer._logger_connector.update_train_step_metrics()  # this step's row, which Lightning would write next
             trainer.save_checkpoint(self._file)
             raise self.stop.error(trainer.global_step)
         if self._ends(trainer):
@@ -71,13 +71,13 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what was due before, the end, and what a signal asks for."""
+        """Save if due before, at the end, or for a signal."""
         if self.within:
             return
         early, measured = trainer.early_stopping_callback, trainer.callback_metrics
         if early is not None and early.monitor not in measured and "valid_loss" in measured:
             names = ", ".join(sorted(measured))
-            raise UserError(f"early_stopping.monitor: no {early.monitor!r} is measured; choose from {names}")
+            raise UserError(f"early_stopping.monitor: {early.monitor!r} is not measured; choose from {names}")
         stops = self.stop.agreed() and not self._ends(trainer)
         if self.due or stops or self._ends(trainer):
             self._save(trainer)
@@ -87,7 +87,7 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
 
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
-        return True  # as of a validation within an epoch no run could go on
+        return True  # no run could resume from a validation within an epoch
 
     @staticmethod
     def _ends(trainer: Trainer) -> bool:
@@ -115,11 +115,11 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """An exponential moving average of the weights: what is validated and what `load` finds in a checkpoint.
+    """An exponential moving average of the weights, used for validation and by `load`.
 
-    Beside Lightning's callback: the averaged weights stay in place until the task has measured their gain, buffers are
-    the model's own (averaging constants, like a window, would only round them), and at its end a run keeps both sets of
-    weights apart, so that it can go on.
+    Differences from Lightning's callback: the averaged weights stay in place until the task has measured their gain;
+    buffers are the model's own, because averaging constants such as a window would only round them; and at its end a
+    run stores both sets of weights separately, so that it can resume.
 
     Args:
         decay: of the average, per optimiser step.
@@ -129,24 +129,24 @@ class AveragedWeights(EMAWeightAveraging):
         super().__init__(use_buffers=False, decay=decay)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Too early: the task's hook of this name comes after the callbacks'."""
+        """Too early: the task's hook of this name runs after the callbacks'."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the weights in training back, before a checkpoint is written; the gain goes to both."""
+        """Restore the training weights before a checkpoint is written; both sets get the gain."""
         assert isinstance(pl_module, SeparationTask)
         gain = pl_module.model.gain.clone()
         super().on_validation_epoch_end(trainer, pl_module)
         pl_module.model.gain.copy_(gain)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave both as they are."""
+        """Keep both sets."""
 
 
 class WholeFiles(TorchCheckpointIO):
-    """A checkpoint replaces the one before when it is complete: a kill while it is written leaves that one.
+    """A checkpoint replaces the previous one when it is complete, so that a kill during writing leaves the old one.
 
     Args:
-        amend: changes a checkpoint that was read.
+        amend: changes a checkpoint after reading.
     """
 
     def __init__(self, amend: Callable[[dict[str, Any]], None] | None = None) -> None:
@@ -160,16 +160,16 @@ class WholeFiles(TorchCheckpointIO):
         return checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside, then rename."""
+        """Write to a temporary file, then rename."""
         with whole(Path(path)) as part:
             super().save_checkpoint(checkpoint, part, storage_options)
 
 
 class StoreConfig(Callback):
-    """Writes the run's full configuration beside its checkpoints, which re-parses to the same run; and data.json.
+    """Writes the run's full configuration next to its checkpoints, and data.json. It parses to the same run.
 
-    Once training begins: every process has then seen that the folder held no run, and no mistake in the data is left.
-    Every checkpoint holds the configuration that it was written under too.
+    This happens when training begins: every process has then seen that the folder had no run, and the data are correct.
+    Every checkpoint also contains the configuration that it was written under.
     """
 
     def __init__(self, out: Path, full: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -181,7 +181,7 @@ class StoreConfig(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it; the user's loggers get it too."""
+        """Write it, also to the user's loggers."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for change in remember(record(trainer.datamodule), self.out):  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ class StoreConfig(Callback):
 
 
 class MetricsFile(Logger):
-    """Rows of `folder/metrics.csv`, written at once; a resumed run keeps those before the step where it resumes.
+    """Rows of `folder/metrics.csv`, written at once; a resumed run keeps the rows before the step where it resumes.
 
     (Lightning's CSVLogger deletes an earlier file as soon as a run begins.)
     """
@@ -205,11 +205,11 @@ class MetricsFile(Logger):
         super().__init__()
         self.file = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = list(csv.DictReader(self.file.open())) if self.file.is_file() else []
-        self.columns: list[str] = []  # none: nothing was logged yet
+        self.columns: list[str] = []  # no file: nothing has been logged yet
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; write the file anew if it has new columns."""
+        """Append a row; rewrite the file if it has new columns."""
         row = {"step": step, **metrics}
         if not self.columns:
             self.rows = [each for each in self.rows if step is None or self._stays(each, step, metrics.get("epoch"))]
@@ -226,8 +226,8 @@ class MetricsFile(Logger):
 
     @staticmethod
     def _stays(row: dict[str, Any], step: int, epoch: float | None) -> bool:
-        """Of an earlier row: not of an epoch that was ended in its midst, and now goes on."""
+        """Whether to keep an earlier row: not one of an interrupted epoch that now resumes."""
         return int(row["step"]) < step and not (row.get("train_loss_epoch") and int(row["epoch"]) == epoch)
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """Nothing: config.yml has them."""
+        """Does nothing: config.yml has them."""

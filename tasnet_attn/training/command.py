@@ -1,8 +1,8 @@
 """`tasnet-attn train`: one model, one task, one data set; LightningCLI parses the trainer's part.
 
-The YAML's top level: `model` (what `SourceSeparator.from_config` takes), `task`, `data`, `evaluation`, and, for
-Lightning, `trainer`, `early_stopping`, `checkpoint`, `ema`, `seed_everything`, `out`. Several processes, mixed
-precision and resuming: docs/scaling.md.
+The YAML's top level: `model` (for `SourceSeparator.from_config`), `task`, `data`, `evaluation`, and, for Lightning,
+`trainer`, `early_stopping`, `checkpoint`, `ema`, `seed_everything`, `out`. For several processes, mixed precision and
+resuming see docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ VERBS = ("fit", "validate", "test", "predict")
 
 
 class TrainCLI(LightningCLI):
-    """LightningCLI for the trainer, its callbacks and loggers, the optimiser and its schedule; the rest is checked."""
+    """LightningCLI for the trainer, its callbacks and loggers, optimiser and schedule; the rest is checked here."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=Path, default=Path("exp/run"), help="the run folder")
-        parser.add_argument("--ckpt_path", type=str | None, help="'last' continues the run in --out; or a checkpoint")
+        parser.add_argument("--ckpt_path", type=str | None, help="'last' resumes the run in --out; or a checkpoint")
         parser.add_argument("--ema", type=float | None, help="decay of a moving average of the weights; null: none")
-        parser.add_argument("--on_nan", type=Literal["skip"] | None, help="leave out batches that are not finite")
+        parser.add_argument("--on_nan", type=Literal["skip"] | None, help="skip batches that are not finite")
         parser.add_class_arguments(SeparationTask, "task", skip={"model", "loss"}, sub_configs=True, instantiate=False)
         limits = [f"limit_{split}_batches" for split in ("train", "val", "test", "predict")]
         parser.add_class_arguments(
             Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=set(limits)
         )
-        for name in limits:  # of Lightning's own annotation the parser may try float first, and 1.0 is all, not one
-            parser.add_argument(f"--trainer.{name}", type=int | float | None, help="batches (int), or a part (float)")
+        for name in limits:  # Lightning's own annotation may try float first: 1.0 means all batches
+            parser.add_argument(f"--trainer.{name}", type=int | float | None, help="batches (int) or fraction (float)")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "trainer.gradient_clip_val": 5.0,
-                "trainer.use_distributed_sampler": False,  # ours deals the keys out itself
+                "trainer.use_distributed_sampler": False,  # ours distributes the keys itself
                 "early_stopping.monitor": "valid_loss",
                 "early_stopping.patience": 10,
-                "early_stopping.min_delta": 0.0,  # any improvement is one
+                "early_stopping.min_delta": 0.0,  # any improvement counts
                 "early_stopping.strict": False,  # max_steps may end a run before the first validation
                 "checkpoint.filename": "last",
                 "checkpoint.enable_version_counter": False,
@@ -82,7 +82,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("out", "checkpoint.dirpath", compute_fn=lambda out: Path(out) / "checkpoints")
 
     def _set_seed(self) -> None:
-        """Not yet: a configuration that is only read draws nothing. `true` is a run's own seed, or one drawn now."""
+        """Not yet: reading a configuration draws no seed. `true` means the run's own seed, or one drawn now."""
         if self.config.seed_everything is not True:
             return
         stored = Path(self.config.out) / "config.yml"
@@ -92,11 +92,11 @@ class TrainCLI(LightningCLI):
             self.config.seed_everything = seed_everything(workers=True, verbose=False)
 
     def instantiate_classes(self) -> None:
-        """Nothing yet: `train` builds."""
+        """Does nothing yet: `train` builds."""
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """The full configuration that a command line stands for, every default included; nothing is built.
+    """The full configuration of a command line, with every default; builds nothing.
 
     Raises:
         UserError: a wrong file, key or value.
@@ -107,17 +107,17 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def every_setting() -> str:
-    """What `train --help-all` prints."""
+    """The text of `train --help-all`."""
     return listing(_start([]).parser)
 
 
 def train(arguments: Sequence[str]) -> Path:
-    """Train as the command line says; returns the run folder.
+    """Train according to a command line; returns the run folder.
 
-    The first argument may be one of Lightning's words: fit, validate, test, predict.
+    The first argument may be one of Lightning's subcommands: fit, validate, test, predict.
 
     Raises:
-        UserError: a wrong file, key or value, or a run folder that already holds a run.
+        UserError: a wrong file, key or value, or a run folder that already contains a run.
     """
     verb = arguments[0] if arguments and arguments[0] in VERBS else "fit"
     arguments = arguments[1:] if arguments and arguments[0] in VERBS else arguments
@@ -143,7 +143,7 @@ def train(arguments: Sequence[str]) -> Path:
 
 
 def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | None) -> None:
-    """Train in a run folder that this process holds."""
+    """Train in a run folder that this process has locked."""
     out: Path = cli.config.out
     start = begin(out, cli.config.ckpt_path, full, change, parse, lambda: _data(full))
     if start.finished:
@@ -162,14 +162,14 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
         trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if not (out / "checkpoints" / "last.ckpt").is_file():
         raise UserError(
-            f"{out}: no step was asked for; see trainer.max_steps, max_epochs, max_time, limit_train_batches"
+            f"{out}: no step was requested; see trainer.max_steps, max_epochs, max_time, limit_train_batches"
         )
     with touching(out):
         (out / FINISHED).touch()
     if not (out / "checkpoints" / "best.ckpt").is_file():
         rank_zero_only(terminal.warn)(
-            f"{out}: ended without a validation, so the level of the outputs was not measured and SDR says nothing; "
-            "more steps, fewer data.segments_per_epoch, or a trainer.limit_val_batches above 0"
+            f"{out}: ended without a validation, so the level of the outputs was not measured and SDR is meaningless; "
+            "set more steps, fewer data.segments_per_epoch, or a trainer.limit_val_batches above 0"
         )
     if stop.signal is not None:
         stop.finished = True
@@ -197,14 +197,15 @@ def _look(cli: TrainCLI, full: dict[str, Any], verb: str) -> None:
     with explaining(out):
         getattr(trainer, verb)(task, datamodule=data, ckpt_path=file, weights_only=True, **settings)
     if verb == "predict" and not any(isinstance(each, BasePredictionWriter) for each in trainer.callbacks):  # type: ignore[attr-defined]
-        say("nothing kept the estimates: name a BasePredictionWriter in trainer.callbacks, or use tasnet-attn separate")
+        say("estimates were not stored: add a BasePredictionWriter to trainer.callbacks or use tasnet-attn separate")
 
 
 @contextmanager
 def _said_once(trainer: Trainer) -> Iterator[None]:
-    """What all processes of a training end with together, the first one says.
+    """What ends a training for all processes; the first one reports it.
 
-    Those that Lightning launched end without an error: it would kill the first one for it, within its last words.
+    Processes launched by Lightning end without an error, because Lightning would then kill the first one before it
+    reports.
     """
     try:
         yield
@@ -215,7 +216,7 @@ def _said_once(trainer: Trainer) -> Iterator[None]:
         raise SystemExit(error.status if environment.creates_processes_externally else 0) from None
 
 
-@functools.lru_cache(maxsize=8)  # the cells of a sweep mostly differ in ours, and this takes 0.6 s
+@functools.lru_cache(maxsize=8)  # the cells of a sweep mostly differ in our sections, and this takes 0.6 s
 def _trainers_part(arguments: tuple[str, ...]) -> str:
     return _dumped(_start(arguments))
 
@@ -225,7 +226,7 @@ def _dumped(cli: TrainCLI) -> str:
 
 
 def _full(ours: dict[str, Any], dumped: str) -> dict[str, Any]:
-    """Both parsers' parts in one configuration that re-parses to the same run."""
+    """Both parsers' parts in one configuration that parses to the same run."""
     theirs = config.parse_yaml(dumped)
     for key in ("config", "ckpt_path"):
         theirs.pop(key, None)
@@ -233,7 +234,7 @@ def _full(ours: dict[str, Any], dumped: str) -> dict[str, Any]:
     model = config.complete_arguments(ours.get("model", {}), SourceSeparator, "model")
     given = {"sources": model["sources"], "sample_rate": model["sample_rate"], "seed": theirs["seed_everything"]}
     if "data" not in ours:
-        raise UserError("data: names no data set (data.class_path); a conf.yml goes on top of its base.yml: give both")
+        raise UserError("data: has no data set (data.class_path); a conf.yml extends its base.yml: give both")
     loss = ours.get("task", {}).get("loss")
     return {
         "model": model,
@@ -257,7 +258,7 @@ def _built(
     parent: Fork | None,
     fits: bool = True,
 ) -> tuple[SeparationTask, SegmentedData, Trainer]:
-    """The objects that a configuration names; without what keeps a run, if nothing is trained."""
+    """The objects of a configuration; without those that store a run if nothing is trained."""
     try:
         built = cli.parser.instantiate_classes(cli.config)
     except (ArgumentError, ValueError, MisconfigurationException) as error:
@@ -269,7 +270,7 @@ def _built(
     data = _data(full)
     if getattr(model.head, "subtract", False) and not data.additive:
         raise UserError(
-            "model.head.subtract: makes the last source of what the others leave, but here the mixture is not the sum "
+            "model.head.subtract: computes the last source from the others, but here the mixture is not the sum "
             "of the sources; set data.mixture to sum, data.noisy to false, or name all of model.sources"
         )
     loss = config.build(full["task"]["loss"], Loss | None, "task.loss")
@@ -296,22 +297,22 @@ def _built(
         settings["enable_progress_bar"] = False
         ours.append(Progress(guard.read))
     if settings["enable_model_summary"] is None:
-        settings["enable_model_summary"] = False  # the first line says it
+        settings["enable_model_summary"] = False  # the first line prints it
     settings["callbacks"] = [*_listed(settings["callbacks"]), *(ours if fits else [])]
     settings["plugins"] = [*_listed(settings["plugins"]), WholeFiles(amendments(start, task, full))]
     settings["profiler"] = settings["profiler"] or (Waits() if fits else None)
     settings["default_root_dir"] = settings["default_root_dir"] or out
     if settings["enable_checkpointing"] is False and fits:
-        raise UserError("trainer.enable_checkpointing: a run is its checkpoints; leave it out, or see fast_dev_run")
+        raise UserError("trainer.enable_checkpointing: a run needs its checkpoints; remove this, or see fast_dev_run")
     for key, value in LastCheckpoint.fixed.items():
         if full["checkpoint"][key] != value:
             raise UserError(
-                f"checkpoint.{key}: a run goes on from last.ckpt, of which this cannot be changed; for other "
+                f"checkpoint.{key}: runs resume from last.ckpt, so this cannot be changed; for other "
                 "checkpoints add a ModelCheckpoint to trainer.callbacks"
             )
     if settings["barebones"] and fits:
         raise UserError(
-            "trainer.barebones: measures speed and keeps nothing, and a run is its checkpoints; leave it out"
+            "trainer.barebones: measures speed and stores nothing, but a run needs its checkpoints; remove this setting"
         )
     settings["logger"] = _loggers(settings["logger"], out, fits)
     try:
@@ -319,7 +320,7 @@ def _built(
     except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
         raise UserError(f"trainer: {explain(error)}") from error
     started = int(os.environ.get("WORLD_SIZE", 1)) if is_torchelastic_launched() else trainer.world_size
-    if started != trainer.world_size:  # they would train apart from each other, into one folder
+    if started != trainer.world_size:  # they would train independently, in one folder
         raise UserError(
             f"torchrun started {started} processes, but the trainer expects {trainer.world_size}; set "
             "--trainer.devices (processes on each machine) and --trainer.num_nodes (machines)"
@@ -328,7 +329,7 @@ def _built(
 
 
 def _loggers(stated: Any, out: Path, fits: bool) -> list[Logger]:
-    """The user's, and those that a run has; `false` leaves only the run's own table."""
+    """The user's loggers and the run's own; `false` leaves only the run's table."""
     users = [] if isinstance(stated, bool) else _listed(stated)
     if not fits:
         return users
@@ -352,5 +353,5 @@ def _start(arguments: Sequence[str]) -> TrainCLI:
 
 
 def _listed(setting: Any) -> list[Any]:
-    """None, one or several, as the Trainer takes callbacks and plugins."""
+    """A list from none, one or several, as for the Trainer's callbacks and plugins."""
     return setting if isinstance(setting, list) else [] if setting is None else [setting]

@@ -1,4 +1,4 @@
-"""What a continued run may change: its stored configuration against the requested one."""
+"""Compares a resumed run's stored configuration with the requested one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from tasnet_attn.errors import UserError
 
-Differences = dict[str, tuple[Any, Any]]  # by key, as a user writes it: the old value and the new one
+Differences = dict[str, tuple[Any, Any]]  # by key, as written by a user: the old and the new value
 
-# where, how long and how shown; of the trainer everything but what decides what is learned
+# where, how long, and output; of the trainer everything that does not affect the result
 FREE = ("out", "evaluation", "checkpoint", "early_stopping", "on_nan", "data.workers", "data.cache",
         "task.compile", "task.channels_last")  # fmt: skip
 BOUND = (
@@ -30,12 +30,12 @@ def within(key: str, prefixes: Iterable[str]) -> bool:
 
 
 def is_free(key: str) -> bool:
-    """Whether a continued run may change it without saying so."""
+    """Whether a resumed run may change it without `--change`."""
     return within(key, (*FREE, "trainer")) and not within(key, BOUND)
 
 
 def differences(old: Any, new: Any, path: str = "") -> Differences:
-    """Every key that differs, without `init_args`; of a component of another class the class alone."""
+    """Every key that differs, without `init_args`; for a component of another class only the class."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return {} if old == new and (old is None) == (new is None) else {path: (old, new)}
     if old.get("class_path") != new.get("class_path"):
@@ -60,14 +60,14 @@ def _value(value: Any) -> str:
 
 
 def check(out: Path, found: Differences, allowed: Iterable[str], full: dict[str, Any], finished: str) -> None:
-    """Refuse what may not change without `--change`.
+    """Reject changes that need `--change`.
 
     Args:
         out: the run folder.
-        found: what differs from the run's own configuration.
-        allowed: the keys of `--change`; one stands for all below it.
+        found: differences from the run's own configuration.
+        allowed: the keys of `--change`; each includes all keys below it.
         full: the requested configuration.
-        finished: how the run finished, in words; empty: it may go on.
+        finished: how the run finished, in words; empty: it may resume.
     """
     allowed = [key.replace(".init_args", "") for key in allowed]
     known = {key for key, _ in _leaves(full)}
@@ -79,13 +79,13 @@ def check(out: Path, found: Differences, allowed: Iterable[str], full: dict[str,
     refused = {key: values for key, values in bound.items() if not within(key, allowed)}
     if finished and bound:
         raise UserError(
-            f"{out}: {finished}, with other settings than are asked for: {written(bound)}; give it another --out or "
-            "--tag, begin a new run from its weights with --fork NEW_OUT, or ask for more steps and --change KEY"
+            f"{out}: {finished}, with other settings than requested: {written(bound)}; choose another --out or "
+            "--tag, start a new run from its weights with --fork NEW_OUT, or request more steps and --change KEY"
         )
     if refused:
         raise UserError(
-            f"{out}: the run began with other settings: {written(refused)}; leave them as they were, go on with the "
-            "new ones by --change KEY for each, or begin a new run from its weights with --fork NEW_OUT"
+            f"{out}: the run began with other settings: {written(refused)}; keep the old ones, resume with the "
+            "new ones by --change KEY for each, or start a new run from its weights with --fork NEW_OUT"
         )
 
 

@@ -1,4 +1,4 @@
-"""What Lightning, jsonargparse and the system refuse in a training, in one line of ours."""
+"""One-line errors for exceptions of Lightning, jsonargparse and the system in a training."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tasnet_attn import config
 from tasnet_attn.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such an error need not say which file it was
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # such an error may not name its file
 
 
 @contextmanager
 def explaining(out: Path) -> Iterator[None]:
-    """What ends a Trainer by no fault of ours is one line."""
+    """Turn a Trainer's exceptions that are not our bugs into one line."""
     try:
         yield
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning makes status 1 of
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning turns into status 1
             raise KeyboardInterrupt from error
         raise
     except MisconfigurationException as error:
         raise UserError(f"trainer: {explain(error)}") from error
-    except (ValueError, TypeError) as error:  # of a setting, if Lightning's own code refuses it
+    except (ValueError, TypeError) as error:  # a setting, if Lightning's own code rejects it
         if not traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(Path(lightning.__file__).parent)):
             raise
         raise UserError(f"trainer: {explain(error)}") from error
@@ -40,8 +40,8 @@ def explaining(out: Path) -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            f"{out}: a process that reads data was killed, perhaps for memory; fewer data.workers, or shorter "
-            "data.segment; go on with --ckpt_path last",
+            f"{out}: a process that reads data was killed, perhaps for lack of memory; use fewer data.workers or "
+            "a shorter data.segment; resume with --ckpt_path last",
             status=1,
         ) from error
     except OSError as error:  # a logger's, or Lightning's own files
@@ -52,11 +52,11 @@ def explaining(out: Path) -> Iterator[None]:
 
 
 def misspelt(text: str, settings: Callable[[], Iterable[Any]]) -> str:
-    """One line for a key that does not exist, with the nearest that does; empty: something else is wrong.
+    """One line for a key that does not exist, with the nearest existing one; empty: something else is wrong.
 
     Args:
-        text: what jsonargparse said.
-        settings: gives the parser's, each with its key as `dest`.
+        text: the message of jsonargparse.
+        settings: returns the parser's settings, each with its key as `dest`.
     """
     for pattern in (r"unrecognized arguments: --([\w.]+)", r"Group '(.*)' does not accept option '(.*)'",
                     r"Option '([\w.]+)' is not accepted$"):  # fmt: skip
@@ -85,7 +85,7 @@ def explain(error: Exception) -> str:
         return f"{where}{problem[1]}: {problem[2]}"
     named = re.search(r"Expected a dot import path string: (\w+)$", text, re.MULTILINE)
     if named and not re.search("Expected a <class '(int|float)'>", text):
-        return f"{where}no class {named[1]!r}; --import the module of one of your own"
+        return f"{where}no class {named[1]!r}; for your own class use --import"
     lines = [line.strip(" -") for line in re.sub(r'Parser key "[^"]+":', "", text).splitlines()]
     lines = [re.sub("^Type .* expects a function or a callable class:", "", line).strip() for line in lines]
     dull = (

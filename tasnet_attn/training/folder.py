@@ -1,4 +1,4 @@
-"""A run folder: one process trains in it at a time, and its files say how far the training came."""
+"""A run folder: only one process trains in it at a time, and its files show the progress."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tasnet_attn import files
 from tasnet_attn.files import write_text
 from tasnet_attn.terminal import LOG
 
-FINISHED = "finished"  # this file in a run folder says that its training came to its end
+FINISHED = "finished"  # this file marks a completed training
 BOARD = "tensorboard"  # a folder
-HISTORY = "history.json"  # what changed in a run's settings, and where it comes from
+HISTORY = "history.json"  # a run's parent and changed settings
 BUSY = "another process is training in this folder; wait for it, or give another --out"
 
 
 @contextmanager
 def holding(out: Path) -> Iterator[None]:
-    """Hold a run folder from the first moment on; the process's end releases it, however it ends.
+    """Lock a run folder from the start; the lock is released however the process ends.
 
-    A new folder in which no run began goes with the block, with what libraries left in it. The other processes of one
-    training pass.
+    A new folder in which no run began is removed after the block, with libraries' files in it. The other processes of
+    the same training do nothing.
 
     Raises:
         UserError: another process trains in it.
@@ -46,7 +46,7 @@ def holding(out: Path) -> Iterator[None]:
 
 
 def read_history(out: Path) -> list[dict[str, Any]]:
-    """A run's history, oldest first: its parent, and every setting that was changed, at which step."""
+    """A run's history, oldest first: its parent, and every changed setting with its step."""
     file = out / HISTORY
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
 

@@ -1,4 +1,4 @@
-"""Divergence: a loss or gradient that is not finite ends a run, or such batches are left out."""
+"""Divergence: a loss or gradient that is not finite ends a run, or such batches are skipped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 
 from tasnet_attn.errors import UserError
 
-IN_A_ROW = 10  # batches left out before a run gives up
-SCALING = 30  # steps in a row that float16's scaler may leave out while it looks for its scale
+IN_A_ROW = 10  # batches skipped before a run gives up
+SCALING = 30  # consecutive steps that float16's scaler may skip while it searches for its scale
 
 
 class Diverged(UserError):
-    """The training cannot go on: exit status 1."""
+    """The training diverged: exit status 1."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text, status)
@@ -27,33 +27,33 @@ class Diverged(UserError):
 class Guard(Callback):
     """Watches loss, gradients, weights and validation loss.
 
-    What is found stays on the device until it is read: when `Progress` draws its bar, when metrics are logged, and
-    before every checkpoint, so that no step waits and none but finite checkpoints are written. Leaving batches out
-    needs an answer at each step.
+    The result stays on the device until it is read: when `Progress` draws its bar, when metrics are logged, and before
+    every checkpoint. So no step waits, and only finite checkpoints are written. Skipping batches needs the result at
+    each step.
 
     Args:
-        skip: leave such batches out, and give up after ten in a row.
+        skip: skip such batches, and give up after ten in a row.
     """
 
     def __init__(self, skip: bool = False) -> None:
         self.skip, self.skipped, self._in_a_row = skip, 0, 0
         self._loss: Tensor | None = None
-        self._row: Tensor | None = None  # gradients in a row that were not finite
+        self._row: Tensor | None = None  # consecutive gradients that were not finite
         self._found = torch.zeros(2, dtype=torch.float64)  # the first such step, from 1; its learning rate
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Look at the loss."""
+        """Check the loss."""
         bad = ~loss.detach().isfinite().all()
         self._loss = bad if self._loss is None else self._loss | bad  # of all batches that a step accumulates
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Look at the gradients; of a batch that is left out, take them away."""
+        """Check the gradients; remove those of a skipped batch."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         bad = ~_finite([parameter.grad for parameter in parameters if parameter.grad is not None])
         loss = torch.zeros_like(bad) if self._loss is None else self._loss.to(bad.device)
         self._loss = None
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if scaled and trainer.world_size > 1:  # gradients are common to all processes, losses are not
+        if scaled and trainer.world_size > 1:  # gradients are shared by all processes, losses are not
             loss = loss.to(torch.uint8)
             torch.distributed.all_reduce(loss, torch.distributed.ReduceOp.MAX)
             loss = loss.bool()
@@ -68,9 +68,9 @@ class Guard(Callback):
             if left_out:
                 self.skipped += 1
                 for parameter in parameters:
-                    parameter.grad = None  # to an optimiser, such a parameter took no part in the step
+                    parameter.grad = None  # for the optimiser, such a parameter has no step
                 if self._in_a_row >= IN_A_ROW:
-                    raise Diverged(f"{IN_A_ROW} batches in a row were left out, up to {self._where(trainer)}")
+                    raise Diverged(f"{IN_A_ROW} consecutive batches were skipped, up to {self._where(trainer)}")
             return
         now = self._found.new_tensor([trainer.global_step + 1, optimizer.param_groups[0]["lr"]])
         self._found = torch.where(beyond & (self._found[0] == 0), now, self._found)
@@ -78,24 +78,24 @@ class Guard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read where others wait for the device anyway; all processes at the same step."""
+        """Read the result where the device is synchronised anyway; all processes at the same step."""
         if trainer._logger_connector.should_update_logs:
             self.read(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A validation loss is read already."""
+        """Check a validation loss, which is already read."""
         value = trainer.callback_metrics.get("valid_loss")
         if not trainer.sanity_checking and value is not None and not math.isfinite(value):
             self.read(trainer)
             raise Diverged(f"the validation loss is {float(value)} at {self._where(trainer)}; {HINT}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how many batches were left out."""
+        """Report the number of skipped batches."""
         if self.skip:
             pl_module.log("skipped_batches", float(self.skipped), sync_dist=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Before anything is written: are these weights finite?"""
+        """Check that weights are finite before they are written."""
         self.read(trainer)
         if not _finite([value for value in pl_module.state_dict().values() if value.is_floating_point()]):
             raise Diverged(f"weights are not finite at {self._where(trainer)}; {HINT}")
@@ -107,10 +107,10 @@ class Guard(Callback):
         self.skipped = state_dict["skipped"]
 
     def read(self, trainer: Trainer) -> None:
-        """Wait for the device, and see whether anything was found.
+        """Wait for the device and check the result.
 
         Raises:
-            Diverged: it was; names step, epoch and learning rate.
+            Diverged: with step, epoch and learning rate.
         """
         step, rate = self._found.tolist()
         if step:
@@ -123,9 +123,9 @@ class Guard(Callback):
         return f"step {trainer.global_step}, epoch {trainer.current_epoch}, learning rate {float(rate):.6g}"
 
 
-HINT = "checkpoints are the last finite ones; lower task.optimizer.lr, or leave such batches out with --on-nan skip"
+HINT = "the checkpoints are finite; lower task.optimizer.lr, or skip such batches with --on-nan skip"
 
 
 def _finite(tensors: list[Tensor]) -> Tensor:
-    """Whether all values are, on their device; by the largest magnitude, whose square need not be."""
+    """Whether all values are finite, on their device; by the largest magnitude, whose square may overflow."""
     return get_total_norm(tensors, norm_type=math.inf).isfinite() if tensors else torch.tensor(True)

@@ -1,4 +1,4 @@
-"""What numbers Lightning's part of a configuration may hold: its own classes take many that mean nothing."""
+"""Ranges of numbers in Lightning's part of a configuration, whose own classes accept invalid ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = {"seed_everything": 2**32 - 1, "ema": 1}
 
 
 def check(value: Any, path: str = "") -> None:
-    """Refuse a number that is not finite, negative where none may be, or too large.
+    """Reject a number that is not finite, negative where not allowed, or too large.
 
     Raises:
         UserError: names its path and what is allowed.
@@ -34,6 +34,6 @@ def check(value: Any, path: str = "") -> None:
         return
     least, most = LEAST.get(path.rpartition(".")[2], 0), MOST.get(path, math.inf)
     if path in POSITIVE and value == 0:
-        raise UserError(f"{path}: 0 must be more than 0")
+        raise UserError(f"{path}: 0 must be above 0")
     if not least <= value <= most:
         raise UserError(f"{path}: {value} must be " + (f"at least {least}" if value < least else f"at most {most}"))

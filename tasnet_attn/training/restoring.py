@@ -1,4 +1,4 @@
-"""What a checkpoint says about the task that wrote it, as the task's arguments; nothing is unpickled or imported."""
+"""A checkpoint's description of its task, as the task's arguments; nothing is unpickled or imported."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tasnet_attn.config import build
 from tasnet_attn.errors import UserError
 from tasnet_attn.losses import Loss
 
-CONFIGURATION = "run_config"  # a checkpoint's key: the configuration that `train` wrote it under
-TASK = "task"  # and, of whatever Trainer: loss and lr_interval
+CONFIGURATION = "run_config"  # a checkpoint's key: the configuration of `train`
+TASK = "task"  # and, for any Trainer: loss and lr_interval
 
 
 def arguments(checkpoint: dict[str, Any], given: dict[str, Any], classes: Iterable[type] = ()) -> dict[str, Any]:
-    """Of the task in a checkpoint: loss, optimiser, schedule; what a checkpoint does not say has its default.
+    """Arguments of the task in a checkpoint: loss, optimiser, schedule; missing ones have their defaults.
 
     Args:
-        checkpoint: as it was read.
-        given: arguments that are given otherwise, and so not looked at.
+        checkpoint: as read.
+        given: arguments given elsewhere, which are ignored here.
         classes: the caller's own.
 
     Raises:
@@ -33,7 +33,7 @@ def arguments(checkpoint: dict[str, Any], given: dict[str, Any], classes: Iterab
     made = {key: value for key, value in stated.items() if key not in given}
     if "loss" in made:
         if made["loss"] is None and CONFIGURATION not in checkpoint:
-            raise UserError("the checkpoint's loss is a class of its own that it does not describe; give loss=")
+            raise UserError("the checkpoint does not describe its own class of loss; pass loss=")
         made["loss"] = build(made["loss"], Loss | None, "task.loss", classes)
     for key, bases in {"optimizer": (Optimizer,), "lr_scheduler": (LRScheduler, ReduceLROnPlateau)}.items():
         if made.get(key) is not None:
@@ -42,7 +42,7 @@ def arguments(checkpoint: dict[str, Any], given: dict[str, Any], classes: Iterab
 
 
 def _deferred(described: dict[str, Any], bases: Iterable[type], path: str) -> Any:
-    """A class that this process knows, with its settings, to be called later."""
+    """An imported class with its settings, to be called later."""
     package, _, name = described["class_path"].partition(".")
     todo, name = list(bases), name.rpartition(".")[2]
     while todo:
@@ -50,4 +50,4 @@ def _deferred(described: dict[str, Any], bases: Iterable[type], path: str) -> An
         if cls.__name__ == name and cls.__module__.partition(".")[0] == package:
             return functools.partial(cls, **described.get("init_args", {}))
         todo += cls.__subclasses__()
-    raise UserError(f"{path}: no class {described['class_path']!r} is imported; import it if you trust it, or give it")
+    raise UserError(f"{path}: class {described['class_path']!r} is not imported; import it if you trust it, or pass it")

@@ -1,4 +1,4 @@
-"""How a run begins: anew, where an earlier one stopped, or from another one's weights."""
+"""How a run starts: new, resumed, or from another run's weights."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Beginning(NamedTuple):
     """Where a training starts.
 
     Attributes:
-        checkpoint: to go on from; None: from its first step.
-        differs: where the request differs from the run's configuration.
-        before: the configuration that the checkpoint was written under.
+        checkpoint: to resume from; None: from its first step.
+        differs: differences between the request and the run's configuration.
+        before: the configuration of the checkpoint.
         finished: how the run finished, if nothing is left to do; else empty.
         step: of the checkpoint.
     """
@@ -58,14 +58,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def ways(arguments: Sequence[str]) -> tuple[Ways, list[str]]:
-    """Take `--change`, `--fork` and `--with-optimizer` out of a command line."""
+    """Remove `--change`, `--fork` and `--with-optimizer` from a command line."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--change", action="append", default=[], metavar="KEY")
     parser.add_argument("--fork", type=Path, metavar="NEW_OUT")
     parser.add_argument("--with-optimizer", action="store_true")
     found, rest = parser.parse_known_args(list(arguments))
     if found.with_optimizer and found.fork is None:
-        raise UserError("--with-optimizer: goes with --fork NEW_OUT")
+        raise UserError("--with-optimizer: needs --fork NEW_OUT")
     return Ways(found.change, found.fork, found.with_optimizer), [
         word.replace("--on-nan", "--on_nan", 1) for word in rest
     ]
@@ -74,38 +74,38 @@ def ways(arguments: Sequence[str]) -> tuple[Ways, list[str]]:
 def begin(
     out: Path, ckpt_path: str | None, full: dict[str, Any], change: Sequence[str], parse: Callable, data: Callable
 ) -> Beginning:
-    """See where a training starts; nothing is written.
+    """Determine where a training starts; writes nothing.
 
     Args:
         out: the run folder.
-        ckpt_path: as the user gives it.
+        ckpt_path: as given by the user.
         full: the requested configuration.
         change: settings that may differ from the run's.
         parse: from a command line to a full configuration.
         data: makes the requested data set.
 
     Raises:
-        UserError: there is nothing to go on from, or the run's settings were others.
+        UserError: there is nothing to resume, or the run had other settings.
     """
     stored = out / "config.yml"
     if ckpt_path is None:
         if stored.exists():
-            raise UserError(f"{out}: holds a run already; continue it with --ckpt_path last, or give another --out")
+            raise UserError(f"{out}: already contains a run; resume it with --ckpt_path last, or give another --out")
         return Beginning()
     path = out / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
     if not path.is_file():
         if ckpt_path == "last":
-            return Beginning()  # nothing to continue yet: a job may always be started with --ckpt_path last
+            return Beginning()  # nothing to resume yet: --ckpt_path last is always allowed
         raise UserError(f"{path}: no such checkpoint")
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: a model, which no training goes on from; --fork NEW_OUT begins one from its weights")
+        raise UserError(f"{path}: a model, not a checkpoint to resume; --fork NEW_OUT starts a run from its weights")
     checkpoint = read_checkpoint(path)
     if "loops" not in checkpoint or "optimizer_states" not in checkpoint:
-        raise UserError(f"{path}: no checkpoint of a training; --fork NEW_OUT begins a new one from its weights")
+        raise UserError(f"{path}: not a checkpoint of a training; --fork NEW_OUT starts a new one from its weights")
     if not stored.is_file():
         stored = path.parent.parent / "config.yml"
     under = config.with_former(checkpoint.get(CONFIGURATION, {}))
-    # settings that are younger than the run have the defaults that it began with (`Configurable.former`)
+    # settings newer than the run have their former defaults (`Configurable.former`)
     before = parse(["--config", str(stored)]) if stored.is_file() else merged(full, under)
     differs = _without_moved_data(differences(before, full), full, out, data)
     step, epochs = checkpoint["global_step"], epochs_done(checkpoint)
@@ -117,7 +117,7 @@ def begin(
 
 
 def _without_moved_data(found: Differences, full: dict[str, Any], out: Path, data: Callable) -> Differences:
-    """Data in another place, but the same by their fingerprint, are no difference."""
+    """Data in another place with the same fingerprint are equal."""
     cls = next(c for c in config.known(SegmentedData) if config.name_of(c) == full["data"]["class_path"])
     places = {f"data.{name}" for name, setting in config.settings(cls).items() if "Path" in str(setting.annotation)}
     if not places & found.keys():
@@ -129,10 +129,10 @@ def _without_moved_data(found: Differences, full: dict[str, Any], out: Path, dat
 
 
 def _finished(out: Path, full: dict[str, Any], differs: Differences, step: int, epochs: int) -> str:
-    """How a run finished that has nothing left to do, in words; empty if it may go on.
+    """How a run finished that has nothing left to do, in words; empty if it may resume.
 
     Raises:
-        UserError: the request is for less than it has done.
+        UserError: less is requested than it has done.
     """
     for name, done in (("max_steps", step), ("max_epochs", epochs)):
         limit = full["trainer"][name]
@@ -146,17 +146,17 @@ def _finished(out: Path, full: dict[str, Any], differs: Differences, step: int, 
     if not reached and any(within(key, LIMITS) for key in differs):
         return ""
     last = out / "checkpoints" / "last.ckpt"
-    if last.is_file():  # the one that is given may be an earlier one
+    if last.is_file():  # the given one may be an earlier one
         ended = read_checkpoint(last)
         step, epochs = ended["global_step"], epochs_done(ended)
     return f"finished after {step} steps, {epochs} epochs"
 
 
 def amendments(start: Beginning, task: SeparationTask, full: dict[str, Any]) -> Amendments:
-    """What the checkpoint is amended by.
+    """The amendments of the checkpoint.
 
     Raises:
-        UserError: no training can go on under what was changed.
+        UserError: no training can resume with these changes.
     """
     changed = {key: values for key, values in differences(start.before, full).items() if not is_free(key)}
     amend = Amendments(task, full, start.before, changed)
@@ -166,7 +166,7 @@ def amendments(start: Beginning, task: SeparationTask, full: dict[str, Any]) -> 
 
 
 def changes(start: Beginning) -> list[dict[str, Any]]:
-    """The history's entries for what a continued run changes."""
+    """The history's entries for a resumed run's changes."""
     return [
         {"step": start.step, "key": key, "old": old, "new": new}
         for key, (old, new) in start.differs.items()
@@ -175,18 +175,18 @@ def changes(start: Beginning) -> list[dict[str, Any]]:
 
 
 def say_finished(out: Path, start: Beginning) -> str:
-    """The line for a run that has nothing left to do."""
+    """The message for a run that has nothing left to do."""
     aside = {key: values for key, values in start.differs.items() if key != "out" and not key.startswith("checkpoint")}
-    others = f" (not in force, for nothing was trained: {written(aside)})" if aside else ""
-    return f"{out}: {start.finished}; nothing is left to do{others}; more: --trainer.max_steps or --trainer.max_epochs"
+    others = f" (not applied, because nothing was trained: {written(aside)})" if aside else ""
+    return f"{out}: {start.finished}; nothing is left to do{others}; for more set --trainer.max_steps or max_epochs"
 
 
 class Fork:
-    """Begins a new run from a model's weights, and from a checkpoint's optimiser if asked.
+    """Starts a new run from a model's weights, and optionally from a checkpoint's optimiser.
 
     Args:
-        parent: a run folder (its last checkpoint), a checkpoint, or whatever `load` takes.
-        with_optimizer: take its optimiser's state too; the settings are the new run's.
+        parent: a run folder (its last checkpoint), a checkpoint, or anything for `load`.
+        with_optimizer: also use its optimiser's state, with the new run's settings.
     """
 
     def __init__(self, parent: str, with_optimizer: bool) -> None:
@@ -196,7 +196,7 @@ class Fork:
         self.state: dict[str, Any] | None = None
 
     def give_weights(self, task: SeparationTask) -> None:
-        """Put the weights into a task's model.
+        """Load the weights into a task's model.
 
         Raises:
             UserError: they do not fit, or there is no optimiser's state.
@@ -208,7 +208,7 @@ class Fork:
             return
         states = read_checkpoint(self.file).get("optimizer_states") if self.file.suffix == ".ckpt" else None
         if not states:
-            raise UserError(f"{self.file}: holds no optimiser's state; leave out --with-optimizer")
+            raise UserError(f"{self.file}: has no optimiser's state; remove --with-optimizer")
         self.state = states[0]["state"]
         slots = {key for values in self.state.values() for key in values}
         configured = task.configure_optimizers()
@@ -220,10 +220,10 @@ class Fork:
         task.load_state_dict(before)
         task.zero_grad(set_to_none=True)
         if slots != {key for values in fresh.state_dict()["state"].values() for key in values}:
-            raise UserError(f"{self.file}: its optimiser is another than task.optimizer; leave out --with-optimizer")
+            raise UserError(f"{self.file}: its optimiser differs from task.optimizer; remove --with-optimizer")
 
     def give_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Put the state into the optimiser of a training that begins."""
+        """Load the state into the optimiser when training begins."""
         if self.state is not None:
             optimizer.load_state_dict({"state": self.state, "param_groups": optimizer.state_dict()["param_groups"]})
 

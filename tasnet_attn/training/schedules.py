@@ -13,7 +13,7 @@ class WarmupCosine(LambdaLR):
 
     Args:
         optimizer: its rate is the highest.
-        total_steps: where 0 is reached; it stays there.
+        total_steps: where 0 is reached; the rate stays there.
         warmup_steps: where the highest rate is reached.
 
     Source: Reddy et al. 2023, section 3, whose numbers are the defaults.

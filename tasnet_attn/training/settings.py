@@ -18,7 +18,7 @@ from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import Separator
 
-CLASSES = {  # where a configuration names one of them
+CLASSES = {  # places in a configuration
     "model.encoder": Encoder,
     "model.separator": Separator,
     "model.head": Head,
@@ -30,12 +30,12 @@ TITLES = {
     "task": "task: optimiser and schedule",
     "trainer": "trainer: Lightning's Trainer",
     "early_stopping": "early_stopping: when validation stops improving",
-    "checkpoint": "checkpoint: last.ckpt, with which a run goes on",
+    "checkpoint": "checkpoint: last.ckpt, for resuming",
 }
 
 
 def listing(parser: LightningArgumentParser) -> str:
-    """Ours, class by class with the defaults, then Lightning's part from its parser."""
+    """Our settings, class by class with defaults, then Lightning's part from its parser."""
     lines = ["Settings of train, for YAML files and for the command line (--KEY VALUE)", ""]
     lines.append(f"model: {_arguments(SourceSeparator)}")
     for place, base in CLASSES.items():

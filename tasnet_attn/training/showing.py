@@ -1,4 +1,4 @@
-"""What a training prints: two lines, then a bar, or a line an epoch where there is no terminal."""
+"""The output of a training: two lines, then a bar, or without a terminal a line per epoch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tasnet_attn.training.waiting import waits
 
 @rank_zero_only
 def say(line: str) -> None:
-    """A line for the user, once for all processes of a training."""
+    """Print a line once for all processes of a training."""
     terminal.say(line)
 
 
 def introduce(model: SourceSeparator, data: str, trainer: Trainer, out: Path) -> None:
-    """The two lines that a training begins with."""
+    """The first two lines of a training."""
     number = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     devices = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
     sources = ", ".join(model.sources)
@@ -32,10 +32,10 @@ def introduce(model: SourceSeparator, data: str, trainer: Trainer, out: Path) ->
 
 
 class Progress(Callback):
-    """A line an epoch; below it, on a terminal, a bar over the batches with the loss and the time left in all.
+    """Prints a line per epoch and, in a terminal, a bar over the batches with the loss and the total remaining time.
 
     Args:
-        look: called with the trainer when the bar is drawn, for which the loss is read anyway.
+        look: called with the trainer when the bar is drawn, when the loss is read anyway.
     """
 
     def __init__(self, look: Callable[[Trainer], None] | None = None) -> None:
@@ -43,7 +43,7 @@ class Progress(Callback):
 
     bar: Any = None
     began = epoch_began = drawn = math.nan
-    first = 0  # step that this process began with
+    first = 0  # first step of this process
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began, self.first = time.perf_counter(), trainer.global_step
@@ -53,14 +53,14 @@ class Progress(Callback):
         self._open(trainer, trainer.num_training_batches, f"epoch {trainer.current_epoch + 1}")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Draw now and then: reading the loss waits for the device."""
+        """Draw from time to time: reading the loss synchronises with the device."""
         if self.bar is None:
             return
         self.bar.update()
         now = time.perf_counter()
         if not now - self.drawn < 0.5:
             self.drawn = now
-            if self.look is not None and trainer.world_size == 1:  # several look at a step that they share
+            if self.look is not None and trainer.world_size == 1:  # several batches may share a step
                 self.look(trainer)
             loss = trainer.callback_metrics.get("train_loss_step", math.nan)
             self.bar.set_postfix_str(f"loss {float(loss):.4g}{self._left(trainer)}", refresh=False)
@@ -77,12 +77,12 @@ class Progress(Callback):
         self._close()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it, with what is known already: the epoch's training loss comes with the next hook."""
+        """Print the epoch's metrics; the training loss comes with the next hook."""
         self._close()
         shown = {key: trainer.callback_metrics.get(key) for key in ("train_loss_step", "valid_loss", "valid_si_snr")}
         values = "".join(f"  {key} {float(value):.4g}" for key, value in shown.items() if value is not None)
         seconds = time.perf_counter() - self.epoch_began
-        took = "" if math.isnan(seconds) else f"  {seconds:.1f} s"  # of an epoch that was resumed it is not known
+        took = "" if math.isnan(seconds) else f"  {seconds:.1f} s"  # unknown for a resumed epoch
         waited = waits(trainer)
         loader = f"  waiting for data {waited.share():.1%}" if waited and took else ""
         say(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}{values}{took}{loader}")
@@ -105,4 +105,4 @@ class Progress(Callback):
         if not math.isfinite(total) or done == self.first:
             return ""
         left = (time.perf_counter() - self.began) / (done - self.first) * max(0, total - done)
-        return f", {terminal.duration(left)} left in all"
+        return f", {terminal.duration(left)} left in total"

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a training saves where it can go on from bit for bit, says so, and ends."""
+"""SIGTERM and Ctrl-C: a training saves a checkpoint from which it resumes bit for bit, says so, and ends."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class Interrupted(UserError):
-    """A signal ended the training; the exit status is 128 and the signal's number."""
+    """A signal ended the training; the exit status is 128 plus the signal's number."""
 
 
 class Stop(Callback):
-    """What a signal asks of a training: to end at the next point where it can.
+    """A signal's request to end a training at the next possible point.
 
-    That is before its first step; after a step, which it saves; or after an epoch's validation, which it saves. A
-    second signal, or one before all that, ends it at once. Several processes agree at each of these points, by a group
-    of their hosts, so that no device is waited for.
+    That is before its first step; after a step, with a checkpoint; or after an epoch's validation, with a checkpoint. A
+    second signal, or one before training begins, ends it at once. Several processes agree at each of these points
+    through a group of their hosts, without waiting for a device.
 
     Attributes:
-        signal: the one that came; None: none.
-        saved: the step of the checkpoint that was written for it.
-        finished: the training came to its end all the same.
+        signal: the signal; None: none.
+        saved: the step of the checkpoint written for it.
+        finished: the training completed nevertheless.
     """
 
     def __init__(self, out: Path = Path()) -> None:
@@ -44,24 +44,24 @@ class Stop(Callback):
         self.group: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on all processes are there."""
+        """All processes have started."""
         if trainer.world_size > 1:
             self.group = torch.distributed.new_group(backend="gloo")
         self.begun = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A signal came before."""
+        """Handle a signal that came before."""
         if self.agreed():
             raise self.error()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Say what the signal is waiting for."""
+        """Print what the signal is waiting for."""
         if self.signal is not None and not self.told and not trainer.sanity_checking:
             self.told = True
-            say(f"{SIGNALS[self.signal]}: saves after this validation, and ends; once more, and it ends at once")
+            say(f"{SIGNALS[self.signal]}: saves after this validation and ends; a second signal ends it at once")
 
     def agreed(self) -> bool:
-        """Whether a signal came, to whichever process; all of them ask at the same point."""
+        """Whether any process got a signal; all of them call this at the same point."""
         number = torch.tensor(0 if self.signal is None else int(self.signal))
         if self.group is not None:
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, self.group)
@@ -70,19 +70,19 @@ class Stop(Callback):
         return bool(number)
 
     def error(self, saved: int | None = None) -> Interrupted:
-        """The end.
+        """End the training.
 
         Args:
-            saved: the step of the checkpoint that was written for it.
+            saved: the step of the checkpoint written for it.
         """
         assert self.signal is not None
         saved = self.saved if saved is None else saved
         if self.finished:
-            state = "after the training's end: nothing is left to do"
+            state = "after training had finished: nothing is left to do"
         elif saved is not None:
-            state = f"saved at step {saved}; go on with --ckpt_path last"
+            state = f"saved at step {saved}; resume with --ckpt_path last"
         elif (self.out / "checkpoints" / "last.ckpt").is_file():
-            state = "the last checkpoint stays; go on with --ckpt_path last"
+            state = "the last checkpoint remains; resume with --ckpt_path last"
         else:
             state = "before there was anything to save"
         return Interrupted(f"{self.out}: ended by {SIGNALS[self.signal]}, {state}", 128 + self.signal)
@@ -90,10 +90,10 @@ class Stop(Callback):
 
 @contextmanager
 def stopping(trainer: Trainer, stop: Stop) -> Iterator[None]:
-    """Inside the block signals go to `stop`.
+    """Inside the block, signals go to `stop`.
 
     Raises:
-        Interrupted: in the place of what Lightning raises.
+        Interrupted: instead of Lightning's exception.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -102,9 +102,9 @@ def stopping(trainer: Trainer, stop: Stop) -> Iterator[None]:
     def asked(number: int, frame: Any) -> None:
         again, stop.signal = stop.signal is not None, signal.Signals(number)
         if again or not stop.begun:
-            raise KeyboardInterrupt  # of which Lightning also ends the processes that it launched
+            raise KeyboardInterrupt  # with which Lightning also ends the processes that it launched
 
-    # Lightning's own handler talks to the other processes in the midst of whatever they do, and ends within a step
+    # Lightning's own handler contacts the other processes at any time, and ends within a step
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     before = {number: signal.signal(number, asked) for number in SIGNALS}
     try:

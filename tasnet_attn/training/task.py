@@ -1,4 +1,4 @@
-"""SeparationTask: what a training step is, for every model."""
+"""SeparationTask: the training step of every model."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class SeparationTask(LightningModule):
     """Trains a model: one loss for training and validation, an optimiser, a schedule.
 
     The defaults are the LTL paper's: negative SI-SNR, Adam at 1e-4, halved after 3 epochs without a better validation
-    loss. (torch counts the epochs it is patient with, hence 2; its own threshold is relative, which for a negative loss
-    takes a worse epoch for a better one, hence 0.)
+    loss. (torch's patience counts one epoch less, hence 2; its default threshold is relative, which treats a worse
+    negative loss as a better one, hence 0.)
 
     Args:
         model: the model.
@@ -42,8 +42,8 @@ class SeparationTask(LightningModule):
         optimizer: from parameters to an optimiser.
         lr_scheduler: from an optimiser to a schedule; None: a constant rate.
         lr_interval: whether the schedule counts epochs or steps.
-        compile: by torch.compile, which needs a compiler; worth its minutes on a GPU.
-        channels_last: keep the weights of 2-D convolutions with their channels last, as some devices' kernels want.
+        compile: use torch.compile, which needs a compiler; may be worth its minutes on a GPU.
+        channels_last: use channels-last weights for 2-D convolutions, which some devices' kernels prefer.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class SeparationTask(LightningModule):
         self._compiled = torch.compile(model.analyse) if compile else None
         self.loss = loss or SISNR()
         self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval
-        self.given_optimizer: Callable[[Optimizer], None] | None = None  # gives a new run's optimiser another's state
+        self.given_optimizer: Callable[[Optimizer], None] | None = None  # loads another run's optimiser state
         self._rng: dict[str, Any] | None = None
         self._epoch_began: float | None = None
-        self._ratios = torch.zeros(2, 0)  # of each reference: sum in dB, number heard
+        self._ratios = torch.zeros(2, 0)  # of each reference: sum in dB, number of those not silent
         self._epoch = torch.zeros(2)  # the epoch's sum of losses and number of segments, those with finite losses
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -79,11 +79,11 @@ class SeparationTask(LightningModule):
         return loss
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """What the model makes of a mixture [B, C, T]: [B, S, C, T]."""
+        """The model's estimates of a mixture [B, C, T]: [B, S, C, T]."""
         return self.model(mixture)
 
     def predict_step(self, batch: Any, index: int) -> Tensor:
-        """Estimates [B, S, C, T] of a batch: mixtures alone, or what training takes."""
+        """Estimates [B, S, C, T] of a batch: mixtures alone, or a training batch."""
         mixture, *rest = (batch,) if isinstance(batch, Tensor) else batch
         return self.model(mixture, *map(self._scale, rest[1:]))
 
@@ -92,14 +92,14 @@ class SeparationTask(LightningModule):
         self._measure(batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """The same over the test segments; `evaluate` scores whole tracks."""
+        """The same loss over the test segments; `evaluate` scores whole tracks."""
         self._measure(batch)
 
     def _measure(self, batch: tuple[Tensor, Tensor]) -> None:
         if not self._ratios.numel():
             self._ratios = self._sums.new_zeros(2, batch[1].shape[1])
         if len(batch[0]) == 0:
-            return  # a padding batch: all processes take equally many steps, or they would wait for each other
+            return  # a padding batch: all processes must take the same number of steps
         loss, estimates = self._loss(batch)
         ours, theirs = widened(estimates).sum(1), widened(batch[1]).sum(1)
         size = loss.new_tensor(len(batch[0]))
@@ -117,21 +117,21 @@ class SeparationTask(LightningModule):
 
     def _begin_measuring(self) -> None:
         self._sums = torch.zeros_like(self.model.gain).repeat(4)
-        self._ratios = torch.zeros(2, 0)  # the first batch says how many references there are
+        self._ratios = torch.zeros(2, 0)  # the first batch gives the number of references
 
     def _add_ratios(self, references: Tensor, estimates: Tensor) -> None:
-        """SI-SNR of a batch, whatever the loss; what belongs to which reference the loss says."""
+        """SI-SNR of a batch, for any loss; the loss matches estimates and references."""
         theirs = widened(references)
         ratios = si_snr(theirs, self.loss.matched(widened(estimates), theirs, self.model))  # [B, R, C]
         heard = (theirs.amax(-1) > theirs.amin(-1)) & ratios.isfinite()
         self._ratios += torch.stack([torch.where(heard, ratios, 0.0).sum((0, 2)), heard.sum((0, 2)).to(ratios)])
 
     def on_validation_epoch_end(self) -> None:
-        """Before a checkpoint of a training is written: log the figures, set the gain, step a plateau schedule.
+        """Before a training checkpoint is written: log the metrics, set the gain, step a plateau schedule.
 
-        A loss that does not see the level leaves it, and even the sign, to chance: the gain becomes the one that brings
-        the sum of the estimates closest to the sum of the references. Such a loss, and so the course of the training,
-        does not change by it.
+        A loss that does not depend on the level leaves it, and even the sign, undetermined: the gain is set to bring
+        the sum of the estimates closest to the sum of the references. This changes neither such a loss nor the
+        training.
         """
         common, energy, loss = self._log_measured("valid")
         if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
@@ -158,19 +158,19 @@ class SeparationTask(LightningModule):
         return common, energy, loss / size
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Not plateau schedules: Lightning steps those after the checkpoint, and not in an epoch that was resumed."""
+        """Skip plateau schedules: Lightning steps those after the checkpoint, and not in a resumed epoch."""
         if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def _loss(self, batch: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        mixture, references, *clips = batch  # some data sets hand out the clips that the segments are cut out of
+        mixture, references, *clips = batch  # some data sets return the clips that the segments are cut from
         separation = (self._compiled or self.model.analyse)(mixture, *map(self._scale, clips))
         with torch.autocast(mixture.device.type, enabled=False):
             return self.loss(separation, references, self.model), separation.estimates
 
     @torch.no_grad()
     def _scale(self, clips: list[Tensor]) -> Tensor | None:
-        """What the encoder divides whole clips [C, T] by, [B, C]; None: it divides every segment by its own."""
+        """The encoder's divisor of whole clips [C, T], [B, C]; None: every segment has its own."""
         if not self.model.encoder.clip_scaled:
             return None
         with torch.autocast(clips[0].device.type, enabled=False):
@@ -181,7 +181,7 @@ class SeparationTask(LightningModule):
         if self.lr_scheduler is None:
             return optimizer
         schedule: dict[str, Any] = {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval}
-        schedule |= {"monitor": "valid_loss", "strict": False}  # without a validation a plateau's rate stays
+        schedule |= {"monitor": "valid_loss", "strict": False}  # without validation a plateau schedule keeps its rate
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     @classmethod
@@ -200,13 +200,13 @@ class SeparationTask(LightningModule):
 
         Args:
             checkpoint_path: a checkpoint of this task, or a run folder (its best).
-            map_location: a device to put it on.
-            hparams_file: Lightning's; a checkpoint describes itself.
+            map_location: a device.
+            hparams_file: Lightning's; not needed, because a checkpoint describes itself.
             strict: Lightning's; the weights always have to fit.
-            weights_only: Lightning's; a checkpoint is always read so.
-            classes: classes of your own that the checkpoint names, if they are not simply imported before.
-            given: arguments of the task in the place of the checkpoint's: loss, optimizer, lr_scheduler, lr_interval.
-                (Optimiser and schedule are known of runs of `train`; else they are the defaults.)
+            weights_only: Lightning's; a checkpoint is always read like this.
+            classes: your own classes that the checkpoint names, if you have not imported their module.
+            given: arguments of the task that replace the checkpoint's: loss, optimizer, lr_scheduler, lr_interval.
+                (Optimiser and schedule are stored for runs of `train`; otherwise they have their defaults.)
 
         Raises:
             UserError: no such file, not such a checkpoint, or one that does not fit.
@@ -216,7 +216,7 @@ class SeparationTask(LightningModule):
         task = cls(load(file, classes), **{**stated, **given}).train()
         return task if map_location is None else task.to(map_location)
 
-    # A checkpoint holds the model's description, for `load`, and the random state (dropout), for an exact resume.
+    # A checkpoint contains the model's description, for `load`, and the random state (dropout), for an exact resume.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model.config
@@ -233,7 +233,7 @@ class SeparationTask(LightningModule):
         sums = checkpoint.get("epoch_sums", self._epoch).reshape(-1, 2)
         if len(sums) == self.trainer.world_size:
             self._epoch = sums[self.trainer.global_rank]
-        else:  # it goes on with other processes
+        else:  # it resumes with another number of processes
             self._epoch = sums.sum(0) * self.trainer.is_global_zero
 
     def on_train_epoch_start(self) -> None:
@@ -246,7 +246,7 @@ class SeparationTask(LightningModule):
         total, size = self.trainer.strategy.reduce(self._epoch.clone(), reduce_op="sum")
         self.log("train_loss_epoch", total / size)
         self.log("train_loss", total / size, logger=False)
-        if self._epoch_began is not None:  # None: resumed in mid-epoch, its beginning is not known
+        if self._epoch_began is not None:  # None: resumed mid-epoch, its beginning is not known
             seconds = time.perf_counter() - self._epoch_began
             self.log("epoch_seconds", seconds, sync_dist=True)
             if waited := waits(self.trainer):

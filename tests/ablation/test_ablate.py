@@ -112,7 +112,7 @@ def test_what_is_done_is_not_done_again(unbroken, capsys):
     before, table = stamps(out), (out / "table.md").read_text()
     assert main(["ablate", str(sweep), "--out", str(out)]) == 0
     assert stamps(out) == before and (out / "table.md").read_text() == table
-    assert "0 were run now" in capsys.readouterr().out
+    assert "0 ran now" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_a_cell_that_another_sweep_trained_is_not_trained_again(unbroken, capsys
     before = stamps(out)
     again = out.parent / "again"
     assert main(["ablate", str(second), "--out", str(again), "--only", "the *"]) == 0
-    assert stamps(out) == before and "2 of 4 runs finished, 0 failed; 2 were run now" in capsys.readouterr().out
+    assert stamps(out) == before and "2 of 4 runs finished, 0 failed; 2 ran now" in capsys.readouterr().out
     rows = {(row["cell"], row["seed"]): row for row in cells_of(again)}
     assert rows["never", "0"]["state"] == "waiting"
     for seed in "01":
@@ -163,7 +163,7 @@ def children(pid):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_and_continued_equals_an_unbroken_sweep(unbroken, tmp_path):
-    """kill -9 of the runner; its worker dies with it; finished cells are not touched, the broken one goes on."""
+    """kill -9 of the runner; its worker dies with it; finished cells are not changed, the interrupted one resumes."""
     sweep, whole = unbroken
     out = tmp_path / "out"
     command = [sys.executable, "-W", "ignore", "-m", "tasnet_attn.cli", "ablate", str(sweep), "--out", str(out)]
@@ -311,7 +311,7 @@ def test_a_folder_with_another_run_is_not_taken_for_the_cell(unbroken, tmp_path)
     task = {"cwd": os.getcwd(), "folder": str(run.folder), "arguments": run.arguments, "key": run.cell.key}
     task |= {"trained": task["folder"], "imports": [], "evaluate": {}}
     answer = perform(task | {"threads": torch.get_num_threads()})
-    assert "holds a run of another configuration; remove it" in answer["error"]
+    assert "contains a run with another configuration; remove it" in answer["error"]
 
 
 def test_other_mistakes_are_one_clear_line(unbroken, tmp_path, capsys):
@@ -325,7 +325,7 @@ def test_other_mistakes_are_one_clear_line(unbroken, tmp_path, capsys):
         (["nowhere.yml"], "nowhere.yml: no such file"),
         ([str(tmp_path / "list.yml")], "a mapping"),
         ([str(tmp_path / "broken.yml")], "not a configuration: line 1"),
-        ([str(tmp_path / "twice.yml")], "'a' stands twice"),
+        ([str(tmp_path / "twice.yml")], "'a' is given twice"),
         ([one, "--jobs", "0"], "--jobs 0 must be at least 1"),
         ([one, "--out", str(tmp_path / "file" / "out")], "out: Not a directory"),
     ]:
@@ -334,7 +334,7 @@ def test_other_mistakes_are_one_clear_line(unbroken, tmp_path, capsys):
         assert said in error and error.count("\n") == 1
     with FileLock(out / ".lock"):
         assert main(["ablate", str(sweep), "--out", str(out)]) == 2
-    assert "another `ablate` is at work in this folder" in capsys.readouterr().err
+    assert "another `ablate` is using this folder" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def own_module(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_user_s_separator_goes_through_a_sweep(own_module, capsys):
-    """55 lines in a file of the user's; a worker imports it too. One whose products nobody can count has no MACs."""
+    """55 lines in a user's file; a worker imports it too. A module whose products cannot be counted has no MACs."""
     assert len(DPRNN.strip().splitlines()) < 60
     settings = {"width": 4, "hidden": 4, "chunk": 8, "n_blocks": 1}
     cells = {

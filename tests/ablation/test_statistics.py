@@ -88,7 +88,7 @@ def test_claims():
     ],
 )
 def test_claims_of_a_size(plus, within, theirs, answer):
-    """+0.25 dB, -11 %, ...: the whole interval of the difference lies within the tolerance, or beside it."""
+    """+0.25 dB, -11 %, ...: the whole interval of the difference lies within the tolerance, or outside."""
     claim = Claim("it is so much more", equal="a", to=["b"], plus=plus, within=within)
     assert judge([compare(A, theirs, "seeds", True, claim.relative)], claim.bounds) == answer
 

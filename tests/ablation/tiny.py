@@ -91,7 +91,7 @@ class Sorted(DPRNN):
 
 
 def write_sweep(folder, name="sweep.yml", **changes):
-    """A sweep file beside its base and its data; a change to None leaves a key out."""
+    """A sweep file with its base and its data; a change to None removes a key."""
     if not (folder / "stems").exists():
         for split in ("train", "valid", "test"):
             write_stem_folders(folder / "stems", (4000, 5000), split)

@@ -1,4 +1,4 @@
-"""Names: every input gets an output of its own, below the folder, whatever it is called."""
+"""Names: every input gets its own output below the folder, for any name."""
 
 import os
 from pathlib import Path

@@ -133,7 +133,7 @@ def test_compressed_files_cut_in_the_middle(tmp_path, music, codec, container):
         data = audio_bytes(music, container, codec)
     else:
         data = encoded_bytes(music, codec, container, 48000 if codec == "libopus" else RATE)
-    with pytest.raises(UserError, match="ends before its header says.*--partial"):
+    with pytest.raises(UserError, match="shorter than its header states.*--partial"):
         sound(tmp_path, data[: len(data) // 2])
     _, samples = sound(tmp_path, data[: len(data) // 2], partial=True)
     _, whole = sound(tmp_path, data)
@@ -144,7 +144,7 @@ def test_compressed_files_cut_in_the_middle(tmp_path, music, codec, container):
 
 def test_an_mp4_cut_behind_its_index(tmp_path, music):
     data = encoded_bytes(music, "aac", "mp4", options={"movflags": "+faststart"})
-    with pytest.raises(UserError, match="ends before its header says"):
+    with pytest.raises(UserError, match="shorter than its header states"):
         sound(tmp_path, data[: len(data) // 2])
     assert 0.2 * LENGTH < len(sound(tmp_path, data[: len(data) // 2], partial=True)[1]) < 0.8 * LENGTH
 
@@ -178,7 +178,7 @@ def test_mp3s_one_behind_the_other_are_as_long_as_both(tmp_path, music, between)
     _, one = sound(tmp_path, data)
     _, both = sound(tmp_path, data + between + data)
     np.testing.assert_allclose(both, np.concatenate([one, one]), atol=1e-6)
-    with pytest.raises(UserError, match="ends before its header says"):
+    with pytest.raises(UserError, match="shorter than its header states"):
         sound(tmp_path, (data + between + data)[: int(1.8 * len(data))])
 
 
@@ -228,9 +228,9 @@ def test_bundled_songs_read_the_same_from_any_position(where):
     [
         (b"", "is empty"),
         (b"RIFF", "cannot be read as audio"),
-        (b"#EXTM3U\nhttp://127.0.0.1/x.mp3\n", "of no known kind"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "of no known kind"),
-        (bytes(range(256)) * 400, "of no known kind"),
+        (b"#EXTM3U\nhttp://127.0.0.1/x.mp3\n", "unknown format"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "unknown format"),
+        (bytes(range(256)) * 400, "unknown format"),
         (b"\x1aE\xdf\xa3" + bytes(500), "matroska"),
         (b"OggS" + bytes(500), "cannot be read"),
         (b"fLaC" + bytes(500), "cannot be read|damaged"),

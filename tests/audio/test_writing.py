@@ -103,7 +103,7 @@ def test_all_stems_are_turned_down_by_one_factor(tmp_path):
 @pytest.mark.parametrize(("format", "bits"), [(f, b) for f, b in DEPTHS if b != "32f"])
 def test_clip(tmp_path, format, bits):
     loud = tones(4.0)
-    with pytest.raises(UserError, match=r"12\.0 dB above full scale; take --clip"):
+    with pytest.raises(UserError, match=r"12\.0 dB above full scale; use --clip"):
         write(tmp_path, loud, format, bits or None, "error")
     assert list(tmp_path.iterdir()) == []
     files, said = write(tmp_path, loud, format, bits or None, "clamp")
@@ -147,7 +147,7 @@ def test_forty_five_seconds_at_192_khz_as_ogg(tmp_path):
 def test_channels_that_a_format_lacks_are_one_line(tmp_path):
     for format, form in FORMATS.items():
         if form.channels < 12:
-            with pytest.raises(UserError, match=f"12 channels; {format} holds {form.channels} at most"):
+            with pytest.raises(UserError, match=f"12 channels; {format} has at most {form.channels}"):
                 write(tmp_path, torch.zeros(2, 12, 100), format)
     files, _ = write(tmp_path, torch.rand(2, 12, 100), "wav")
     assert audio_info(files[0]).channels == 12

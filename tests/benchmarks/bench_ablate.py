@@ -44,9 +44,9 @@ def timed(command):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3, help="runs = 4 x seeds, of about 15 s on a quiet core")
+    parser.add_argument("--seeds", type=int, default=3, help="runs = 4 x seeds, of about 15 s each")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}, load {os.getloadavg()[0]:.1f}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}")
     with tempfile.TemporaryDirectory() as folder:
         sweep = Path(folder) / "sweep.yml"
         sweep.write_text(SWEEP.format(base=SMALL, seeds=", ".join(map(str, range(options.seeds)))))

@@ -119,7 +119,7 @@ def main() -> None:
     torch.manual_seed(0)
     cores = f"{os.cpu_count()} cores, {options.threads} threads of torch"
     names = ("tasnet-attn", "torch", "numpy", "scipy", "museval", "mir_eval", "fast_bss_eval")
-    print(f"{platform.machine()}, {cores}, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}")
+    print(f"{platform.machine()}, {cores}; Python {platform.python_version()}")
     for name in names:
         try:
             print(f"{name} {version(name)}", end="; ")

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_export.py [formats] [opsets] [long]       (all three without arguments)
 
-Every number of a table comes from one run; times are medians of CPU time, interleaved, one thread: a busy machine
-matters little.
+Every number of a table comes from one run; times are medians of CPU time, interleaved, one thread: other load has
+little effect.
 """
 
 import os
@@ -74,7 +74,7 @@ def sizes_and_times(folder):
                 calls[to] = partial(run_of(file, to), mixture)
         seconds = timed(calls, 5)
         print(f"\n{title}, {sum(p.numel() for p in model.parameters()):,} parameters, 2 s, one channel")
-        print("| format | file, MB | CPU ms | of eager |\n|---|---|---|---|")
+        print("| format | file, MB | CPU ms | relative to eager |\n|---|---|---|---|")
         for name in ["eager", *sizes]:
             size = f"{sizes[name] / 1e6:.1f}" if name in sizes else ""
             clock = (
@@ -110,7 +110,9 @@ def opsets(folder):
             print(f"opset {opset}: {str(error).splitlines()[0]}")
     seconds = timed(calls, 3)
     print("\nLTL 1_trans_0, 5 s, one channel")
-    print("| | export, CPU s | operations | largest difference | CPU ms | of eager |\n|---|---|---|---|---|---|")
+    print(
+        "| | export, CPU s | operations | largest difference | CPU ms | relative to eager |\n|---|---|---|---|---|---|"
+    )
     print(f"| eager | | | | {1e3 * seconds['eager']:.0f} | 1.00 |")
     for opset, (written, count, difference) in rows.items():
         clock = f"{1e3 * seconds[opset]:.0f} | {seconds[opset] / seconds['eager']:.2f}"
@@ -119,7 +121,7 @@ def opsets(folder):
 
 
 def one(kind, file, out):
-    """In a process of its own: run 20 s, say the time and the highest memory beyond what loading took."""
+    """In its own process: run 20 s, print the time and the highest memory beyond what loading took."""
     mixture = 0.1 * torch.randn(1, 20 * 44100, generator=torch.Generator().manual_seed(0)).numpy()
     run = partial(eager, load(file)) if kind == "eager" else run_of(file, "onnx")
     run(mixture[:, :44100])
@@ -145,8 +147,8 @@ def long(folder):
         for name, file in files.items():
             command = [sys.executable, __file__, "one", name, str(file), str(folder / f"{name}.npy")]
             found[name].append([float(x) for x in subprocess.check_output(command, text=True).split()])
-    print("\nLTL 1_trans_0, 20 s (4010 frames), one channel, each in a process of its own, medians of 3")
-    print("| | CPU s | of eager | memory beyond 1 s, MB | in all, MB |\n|---|---|---|---|---|")
+    print("\nLTL 1_trans_0, 20 s (4010 frames), one channel, each in its own process, medians of 3")
+    print("| | CPU s | relative to eager | memory beyond 1 s, MB | in all, MB |\n|---|---|---|---|---|")
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
     for name, (seconds, extra, whole) in medians.items():
         print(f"| {name} | {seconds:.2f} | {seconds / medians['eager'][0]:.2f} | {extra:.0f} | {whole:.0f} |")

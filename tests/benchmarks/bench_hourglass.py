@@ -61,7 +61,7 @@ def peak(device):
 
 
 def in_turn(functions, device, repeats):
-    """Median seconds of each function; they take turns, so that a busy machine disturbs all alike."""
+    """Median seconds of each function; they take turns, so that other load affects all equally."""
     with torch.inference_mode():
         times = [[seconds(function, device) for function in functions] for _ in range(repeats + 1)][1:]
     return [statistics.median(column) for column in zip(*times, strict=True)]
@@ -128,8 +128,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     name = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
-    load = f"load {os.getloadavg()[0]:.1f}"
-    print(f"{name}, {os.cpu_count()} cores, {args.threads} threads, {load}, torch {torch.__version__}, {args.device}")
+    print(f"{name}, {os.cpu_count()} cores, {args.threads} threads, torch {torch.__version__}, {args.device}")
     if args.only in (None, "windows"):
         windows_batched(args.device)
     if args.only in (None, "attention"):

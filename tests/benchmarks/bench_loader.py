@@ -123,7 +123,7 @@ def main(root):
 
 if __name__ == "__main__":
     rank_zero_only.rank = 1  # no line about the cache in the table
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {version('torch')}, "
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}, "
           f"av {version('av')}, soundfile {version('soundfile')}\n")  # fmt: skip
     sys.stdout.reconfigure(line_buffering=True)
     with TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ def write_noise(file, seconds, sample_rate, channels, seed):
 
 
 def peak(*arguments):
-    """Peak resident memory (MB) and seconds of a command in a process of its own."""
+    """Peak resident memory (MB) and seconds of a command in its own process."""
     begin = time.perf_counter()
     song = next((word for word in arguments if str(word).startswith("<")), None)
     with open(str(song)[1:] if song else os.devnull, "rb") as pipe:

@@ -67,7 +67,7 @@ def fenced(text):
 
 
 def twin(folder, name):
-    """The first table of a twin's table.md; its claims stand in fidelity.md."""
+    """The first table of a twin's table.md; its claims are in fidelity.md."""
     command = f"`tasnet-attn ablate recipes/ablations/small/{name}.yml`"
     if not (folder / "table.md").is_file():
         return f"{command} has not been run to its end."

@@ -1,7 +1,7 @@
 """Peak memory: AudioSlots' decoder against the naive concatenation, Sams-Net's attention at 12 slices against 1.
 
 Run: GOMP_SPINCOUNT=0 python tests/benchmarks/bench_spectrogram_memory.py [--device cuda] [--repeats 1]
-Every row is measured in processes of its own; memory is the growth of the process's peak (CUDA: of its allocator)
+Every row is measured in its own processes; memory is the growth of the process's peak (CUDA: of its allocator)
 during a forward pass, or a forward and a backward pass, over what the inputs and weights take; medians.
 """
 

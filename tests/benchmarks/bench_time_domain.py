@@ -1,4 +1,4 @@
-"""LTL beside Asteroid's time-domain models and a bare loop over its own layers: at equal frames, and as published.
+"""LTL compared with Asteroid's time-domain models and a plain loop over its layers: at equal frames, and as published.
 
 Every round takes each system once, so that ratios are of neighbours in time; tables give medians over rounds, and of
 the ratios to LTL 1_trans_0 their spread. Memory is that of a fresh process. A run can be cut in pieces: FILE has every
@@ -253,7 +253,7 @@ def main():
     parser.add_argument("--again", action="store_true", help="forget the rounds that stand")
     parser.add_argument("--all", action="store_true", help="every table, and --memory")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--systems", nargs="+", metavar="NAME", help="of a new FILE, some beside LTL 1_trans_0")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="of a new FILE: systems besides LTL 1_trans_0")
     parser.add_argument("--seconds", type=float, help="of sound, to try the script")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further round after so many")

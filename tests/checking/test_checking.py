@@ -114,7 +114,7 @@ def test_a_clean_set_has_no_findings(layout, clean, capsys):
         "stems": {"train": 2, "valid": 1, "test": 1}, "mir1k": {"train": 3, "valid": 3, "test": 1},
     }[layout]  # fmt: skip
     if layout == "mir1k":
-        assert "mean, -6.0 dB" in table["test"] and "3 tracks of train stand in" in table["valid"]
+        assert "mean, -6.0 dB" in table["test"] and "3 tracks of train used again" in table["valid"]
     elif layout == "folders":
         assert "sum" in table["train"]
     else:
@@ -122,7 +122,7 @@ def test_a_clean_set_has_no_findings(layout, clean, capsys):
         assert worst < (-12 if layout == "stems" else -50)
 
 
-# ---- planted faults: what is done to a clean set, and what is said of it ---------------------------------------------
+# ---- planted faults: changes of a clean set, and the findings ---------------------------------------------
 
 
 def rewrite(file, change, rate=RATE, subtype=None):
@@ -149,7 +149,7 @@ def fault(name, layout, level, said, fix):
     return register
 
 
-@fault("a wrong rate", "folders", "error", "sampled at 22050 Hz, but the model takes 8000 Hz", "-ar 8000")
+@fault("a wrong rate", "folders", "error", "sampled at 22050 Hz, but the model has 8000 Hz", "-ar 8000")
 def wrong_rate(root):
     file = root / "valid/track1/backing.wav"
     rewrite(file, lambda x: x, 22_050)
@@ -164,7 +164,7 @@ def three_channels(root):
 
 
 @fault(
-    "a shorter stem", "hq", "error", "has 11000 samples, mixture.wav beside it 12000", "export this track's files anew"
+    "a shorter stem", "hq", "error", "has 11000 samples, but mixture.wav has 12000", "export this track's files again"
 )
 def shorter(root):
     file = root / "train/b/drums.wav"
@@ -173,7 +173,11 @@ def shorter(root):
 
 
 @fault(
-    "shorter than the metadata", "librimix", "error", "has 11000 samples, the metadata say 12500", "make the set anew"
+    "shorter than the metadata",
+    "librimix",
+    "error",
+    "has 11000 samples, the metadata say 12500",
+    "make the data set again",
 )
 def shorter_than_the_metadata(root):
     file = sorted((root / "wav8k/min/test/s2").iterdir())[1]
@@ -213,14 +217,14 @@ def noise_left_out(root):
     return file
 
 
-@fault("a silent stem", "folders", "warning", "is silent throughout", "leave this track out")
+@fault("a silent stem", "folders", "warning", "is silent throughout", "remove this track")
 def silent(root):
     file = root / "train/track0/guitar.wav"
     rewrite(file, np.zeros_like)
     return file
 
 
-@fault("a silent channel of a clip", "mir1k", "warning", "(vocals): is silent throughout", "leave this track out")
+@fault("a silent channel of a clip", "mir1k", "warning", "(vocals): is silent throughout", "remove this track")
 def silent_voice(root):
     file = root / "Wavfile/bobon_1_01.wav"
     rewrite(file, lambda x: x * [1, 0], 16_000)
@@ -246,7 +250,7 @@ def clipped(root):
     return file
 
 
-@fault("one sound for two sources", "hq", "error", "vocals is the same sound as bass", "export bass and vocals anew")
+@fault("one sound for two sources", "hq", "error", "vocals is the same sound as bass", "export bass and vocals again")
 def same_stem(root):
     shutil.copy(root / "train/c/bass.wav", root / "train/c/vocals.wav")
     drums, bass, other = (soundfile.read(root / f"train/c/{stem}.wav")[0] for stem in ("drums", "bass", "other"))
@@ -258,7 +262,7 @@ def same_stem(root):
     "a test track that was trained on, under another name and format",
     "folders",
     "error",
-    "holds the same sound as",
+    "has the same sound as",
     "delete one",
 )
 def trained_on(root):
@@ -268,7 +272,7 @@ def trained_on(root):
     return root / "train/track1/guitar.wav", root / "test/another name/guitar.flac"
 
 
-@fault("a training track twice", "mir1k", "warning", "holds the same sound as", "it counts twice")
+@fault("a training track twice", "mir1k", "warning", "has the same sound as", "it counts twice")
 def twice(root):
     shutil.copy(root / "Wavfile/amy_2_03.wav", root / "Wavfile/amy_9_09.wav")
     return root / "Wavfile/amy_9_09.wav", root / "Wavfile/amy_2_03.wav"
@@ -278,7 +282,7 @@ def twice(root):
     "a test utterance trained on, louder, shorter and in another mixture",
     "librimix",
     "error",
-    "begins like, at whatever level,",
+    "begins, at some level, like",
     "delete one",
 )
 def same_utterance(root):
@@ -291,20 +295,20 @@ def same_utterance(root):
     return file, trained
 
 
-@fault("a truncated wav file", "librimix", "error", "truncated", "make or copy this file anew")
+@fault("a truncated wav file", "librimix", "error", "truncated", "make or copy this file again")
 def truncated(root):
     file = sorted((root / "wav8k/min/train-360/s1").iterdir())[0]
     cut(file, 0.6)
     return file
 
 
-@fault("a truncated stem file", "stems", "error", "is it truncated?", "make or copy this file anew")
+@fault("a truncated stem file", "stems", "error", "is it truncated?", "make or copy this file again")
 def truncated_stem_file(root):
     cut(root / "train/b.stem.mp4", 0.7)
     return root / "train/b.stem.mp4"
 
 
-@fault("a stem file whose sound ends early", "stems", "error", "truncated", "make or copy this file anew")
+@fault("a stem file whose sound ends early", "stems", "error", "truncated", "make or copy this file again")
 def stem_file_ends_early(root):
     file = root / "train/c.stem.mp4"
     write_stem_file(file, LENGTH, RATE, first=True)
@@ -312,7 +316,7 @@ def stem_file_ends_early(root):
     return file
 
 
-@fault("NaN samples", "folders", "error", "NaN or infinite value at sample 5000", "make or copy this file anew")
+@fault("NaN samples", "folders", "error", "NaN or infinite value at sample 5000", "make or copy this file again")
 def not_a_number(root):
     file = root / "train/track1/guitar.wav"
 
@@ -344,7 +348,7 @@ def offset(root):
     return file
 
 
-@fault("an empty table", "librimix", "error", "holds no mixtures", "create the metadata again")
+@fault("an empty table", "librimix", "error", "has no mixtures", "create the metadata again")
 def empty_table(root):
     table = root / "wav8k/min/metadata/mixture_dev_mix_clean.csv"
     table.write_text(table.read_text().splitlines()[0] + "\n")
@@ -427,7 +431,7 @@ def test_many_findings_of_a_kind_are_counted_and_listed_on_demand(tmp_path, caps
     file = configuration(tmp_path, "folders")
     assert main(["check-data", str(file)]) == 1
     printed = capsys.readouterr().out
-    assert printed.count("fix:") == 10 and "and 14 more of this kind (rate); --all lists them" in printed
+    assert printed.count("fix:") == 10 and "and 14 more of kind rate; --all lists them" in printed
     assert "verdict: 24 errors" in printed and "16000" in printed
     assert main(["check-data", str(file), "--all"]) == 1
     assert capsys.readouterr().out.count("fix:") == 24
@@ -445,7 +449,7 @@ def test_quick_reads_all_headers_and_the_sound_of_a_few(tmp_path, check, capsys)
     status, findings, verdict = check(tmp_path, quick=True)
     assert status == 1 and len(findings) == 2
     assert f"{tracks[1]}/backing.wav: has 599" in findings[0] and f"{tracks[0]}/guitar.wav: is silent" in findings[1]
-    assert "quick: listened to 20 tracks of a split at most" in verdict
+    assert "quick: read the samples of at most 20 tracks per split" in verdict
     assert len(check(tmp_path)[1]) == 3
 
 
@@ -489,7 +493,7 @@ def test_data_that_are_not_there(layout, tmp_path, capsys):
     assert main(["check-data", str(file), "--data.root", str(tmp_path / "moved")]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"tasnet-attn: {tmp_path / 'moved'}") and printed.err.count("\n") == 1
-    assert "data.init_args.root" in printed.out and "nothing is downloaded unasked" in printed.out
+    assert "data.init_args.root" in printed.out and "nothing is downloaded automatically" in printed.out
     name = {"hq": "MUSDB18", "stems": "MUSDB18", "mir1k": "MIR-1K", "folders": "StemFolders"}.get(layout, "LibriMix")
     assert name in printed.out.splitlines()[3]
 
@@ -532,7 +536,7 @@ def test_stage_0_of_a_recipe_sees_its_command_line_and_stops_at_errors(copy, tmp
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert finished.returncode == 1
-    assert f"error (valid): {file}: sampled at 22050 Hz, but the model takes 8000 Hz" in finished.stdout
+    assert f"error (valid): {file}: sampled at 22050 Hz, but the model has 8000 Hz" in finished.stdout
     assert "verdict: 1 error" in finished.stdout and "stage 1" not in finished.stdout
 
 
@@ -740,7 +744,7 @@ def test_tracks_of_parts_in_a_layout_of_ones_own(own, tmp_path, capsys):
     np.testing.assert_allclose(mixture, references.sum(0), atol=1e-4)
     rewrite(root / "valid/song1_b.wav", lambda x: x[:-1])
     assert main(["check-data", str(root / "base.yml")]) == 1
-    assert f"{root}/valid/song1_b.wav: has 11999 samples, song1_mix.wav beside it 12000" in capsys.readouterr().out
+    assert f"{root}/valid/song1_b.wav: has 11999 samples, but song1_mix.wav has 12000" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"song1_b\.wav: has 11999 samples"):
         configured([root / "base.yml"]).tracks("valid")
 

@@ -72,9 +72,9 @@ INNER = "a: &a [1]\nb: [*a]\n"  # anchors within anchors, in small
         (["--early_stopping=secret.txt"], "secret.txt: not a configuration"),
         (["--config=trainer.yml"], "trainer.yml: inner.yml: not a configuration: line 2"),
         (["--config=text.yml"], "text.yml: trainer.max_steps: line 2"),
-        (["--config=other.yml"], "other.yml: config: a configuration names no other one"),
-        (["--trainer.logger=./inner.yml"], "'./inner.yml' is no class's name"),
-        (["--task.optimizer=/inner"], "'/inner' is no class's name"),
+        (["--config=other.yml"], "other.yml: config: a configuration cannot include another one"),
+        (["--trainer.logger=./inner.yml"], "'./inner.yml' is not a class's name"),
+        (["--task.optimizer=/inner"], "'/inner' is not a class's name"),
     ],
 )
 def test_files_that_the_trainer_s_parser_would_read_by_itself(arguments, said, tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ def test_all_at_once_are_a_pure_function_of_the_key(root):
 
 
 class Tone(Track):
-    """Sources that are tones of 400 and 1000 Hz, as long as need be; a hum lies beside them."""
+    """Sources that are tones of 400 and 1000 Hz of any length, with a hum as the rest."""
 
     def __init__(self, name, length=20_000):
         self.name, self.sources, self.sample_rate, self.length = name, SOURCES, 8000, length
@@ -111,7 +111,7 @@ def pitch(source):
 
 @pytest.mark.parametrize("remix", [0.0, 1.0])
 def test_speed_moves_the_pitch_of_every_source_by_a_factor_of_its_own(remix):
-    """Both up and down, by at most the factor asked for, evenly on a logarithmic scale; what lies beside stays."""
+    """Both up and down, by at most the given factor, evenly on a logarithmic scale; the rest stays."""
     changed, factors = tones(remix=remix, speed=0.25), []
     for index in range(len(changed)):
         mixture, references = changed[0, index]

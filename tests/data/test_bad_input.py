@@ -82,7 +82,7 @@ STARTING = {  # found before the first step
     "MIR-1K, truncated wav": ("MIR1K", lambda s: cut(clip(s)), r"abjones_1_02\.wav: .*the file is truncated"),
     "MIR-1K, 3 channels": ("MIR1K", lambda s: again(clip(s), three), r"abjones_1_02\.wav: has 3 channel"),
     "MIR-1K, no root": ("MIR1K", lambda s: s.rename(s.with_name("x")), r"set/Wavfile: no \.wav files there; set data"),
-    "LibriMix, empty CSV": ("LibriMix", lambda s: table(s).write_text(""), r"mix_clean\.csv: holds no mixtures"),
+    "LibriMix, empty CSV": ("LibriMix", lambda s: table(s).write_text(""), r"mix_clean\.csv: has no mixtures"),
     "LibriMix, no root": ("LibriMix", lambda s: s.rename(s.with_name("x")), r"mix_clean\.csv: no such file; set data"),
     "LibriMix, moved root": (
         "LibriMix",
@@ -181,5 +181,5 @@ def test_a_file_at_22_khz_in_a_set_at_44_khz(tmp_path, capfd):
     for file in (tmp_path / "set/train/track1").iterdir():
         again(file, rated)
     assert run(tmp_path, "StemFolders", rate=44_100) == 2
-    said = r"track1/guitar\.wav: sampled at 22050 Hz, but the model takes 44100 Hz; resample it: ffmpeg"
+    said = r"track1/guitar\.wav: sampled at 22050 Hz, but the model has 44100 Hz; resample it: ffmpeg"
     assert_one_line(said, capfd)

@@ -1,4 +1,4 @@
-"""Decoded copies: the same samples bit for bit, whole or not there, made anew when a track changes."""
+"""Decoded copies: the same samples bit for bit, written atomically, made again when a track changes."""
 
 import os
 import resource
@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_line(root, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
-        with pytest.raises(UserError, match=r"cache: the decoded tracks take 0\.0 GB, 0\.0 GB are free; make room"):
+        with pytest.raises(UserError, match=r"cache: the decoded tracks need 0\.0 GB, 0\.0 GB are free; make room"):
             musdb18(root, cache=cache).prepare_data()
     assert names(cache) == []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

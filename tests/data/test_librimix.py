@@ -42,7 +42,7 @@ def test_dynamic_mixing_keeps_the_noise(tmp_path):
 
 
 def test_nobody_speaks_twice_in_a_remix(tmp_path):
-    """Three speakers A, B, C in mixtures of two: A_B, B_C, C_A; the draw is the same whoever asks."""
+    """Three speakers A, B, C in mixtures of two: A_B, B_C, C_A; the draw is the same in every process."""
     root = write_librimix(tmp_path, lengths=(3000, 3500, 4000))
     table = root / "wav8k/min/metadata/mixture_train-360_mix_clean.csv"
     lines = table.read_text().splitlines()
@@ -128,7 +128,7 @@ def damage(root, how):
     ("how", "said"),
     [
         ("moved", f"train-360/mix_clean/{FIRST}.wav: no such file; put it there, or set data.init_args.root"),
-        ("empty", "mixture_train-360_mix_clean.csv: holds no mixtures"),
+        ("empty", "mixture_train-360_mix_clean.csv: has no mixtures"),
         ("no table", "mixture_train-360_mix_clean.csv: no such file"),
         ("column", "mix_clean.csv: has no column 'length'"),
         ("number", "mix_clean.csv: line 3: length is not a number: 'many'"),
@@ -178,5 +178,5 @@ def test_several_roots_stand_one_behind_the_other(tmp_path):
     ]
     with pytest.raises(UserError, match=r"c.*metadata.*no such file"):
         librimix([one, tmp_path / "c"]).tracks("train")
-    with pytest.raises(ValueError, match="root: names no folder"):
+    with pytest.raises(ValueError, match="root: contains no folder"):
         librimix([])

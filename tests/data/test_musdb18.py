@@ -110,11 +110,11 @@ def damage(root, how):
     ("how", "said"),
     [
         ("channels", r"bass\.wav: has 3 channel"),
-        ("rate", r"bass\.wav: sampled at 22050 Hz, but the model takes 8000 Hz"),
-        ("shorter", r"bass\.wav: has 5000 samples, mixture\.wav beside it 9000"),
+        ("rate", r"bass\.wav: sampled at 22050 Hz, but the model has 8000 Hz"),
+        ("shorter", r"bass\.wav: has 5000 samples, but mixture\.wav has 9000"),
         ("missing", r"bass\.wav: no such file"),
         ("stem rate", r"b\.stem\.mp4: sampled at 22050 Hz"),
-        ("streams", r"b\.stem\.mp4: holds 4 audio streams, not 5"),
+        ("streams", r"b\.stem\.mp4: has 4 audio streams, not 5"),
         ("cut", r"b\.stem\.mp4: cannot be read as a stem file.*truncated"),
         ("cut sound", r"b\.stem\.mp4: .*truncated"),
     ],
@@ -167,7 +167,7 @@ def test_a_remix_of_one_source_has_the_other_stems_of_another_draw(tmp_path, cac
 
 
 def test_an_epoch_may_be_a_pass_over_the_data(tmp_path):
-    """At 10 % and at 100 % of the songs: as many segments as they hold end to end, drawn anew in each epoch."""
+    """At 10 % and at 100 % of the songs: as many segments as fit end to end, drawn again in each epoch."""
     root = write_musdb18(tmp_path, "hq", NAMES, length=9000)
     sizes = []
     for fraction in (0.1, 1.0):

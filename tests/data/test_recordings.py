@@ -132,7 +132,7 @@ def test_check_train_and_evaluate(tmp_path, monkeypatch, capsys):
     torch.testing.assert_close(found, MixIT().matched(load(tmp_path / "run")(mixture[None]), references[None], None)[0])
     for options, said in (
         (["--task.loss=SISNR"], "task.loss: SISNR needs a reference for each of the model's 4 sources"),
-        (["--model.sources=[a, b, c]"], "model.sources: MixIT deals 3 out to two mixtures"),
+        (["--model.sources=[a, b, c]"], "model.sources: MixIT distributes 3 over two mixtures"),
         (["--data.init_args.remix=0"], "remix"),
     ):
         assert main(["train", "--config", "mixit.yml", "--out", "other", *options]) == 2

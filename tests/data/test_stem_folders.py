@@ -183,11 +183,11 @@ def damage(root, how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("missing", "track0/guitar.wav: no such file, nor .flac or .ogg; put it there"),
+        ("missing", "track0/guitar.wav: no such file, nor .flac or .ogg; each source needs one"),
         ("twice", "has guitar.wav and guitar.flac"),
-        ("shorter", "guitar.wav: has 2999 samples, backing.wav beside it 3000"),
+        ("shorter", "guitar.wav: has 2999 samples, but backing.wav has 3000"),
         ("channels", "backing.wav: has 2 channel(s), not 1"),
-        ("rate", "track0/guitar.wav: sampled at 22050 Hz, but the model takes 8000 Hz"),
+        ("rate", "track0/guitar.wav: sampled at 22050 Hz, but the model has 8000 Hz"),
         ("corrupt", "guitar.wav: cannot be read as audio"),
         ("empty", "train: empty"),
     ],
@@ -222,7 +222,7 @@ def test_a_wav_header_that_says_more_than_there_is(tmp_path, said, refused):
     file.write_bytes(content)
     if refused:
         with pytest.raises(
-            UserError, match=r"a\.wav: ends before its header says: 99900 of 100000 samples are missing; the file"
+            UserError, match=r"a\.wav: shorter than its header states: 99900 of 100000 samples are missing; the file"
         ):
             audio_info(file)
     else:
@@ -230,7 +230,7 @@ def test_a_wav_header_that_says_more_than_there_is(tmp_path, said, refused):
 
 
 def test_too_short_tracks_and_missing_folders(tmp_path):
-    with pytest.raises(UserError, match="no track is as long as a segment of 80000 samples"):
+    with pytest.raises(UserError, match="all tracks are shorter than a segment of 80000 samples"):
         stems(write_stem_folders(tmp_path), segment=10).segments("train")
     with pytest.raises(UserError, match=r"valid: no such folder"):
         stems(tmp_path).tracks("valid")

@@ -269,8 +269,8 @@ class Says(Metric):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (3.0, "metric Says: gave a float"),
-        ({"mine": torch.zeros(3)}, r"metric Says: 'mine' is \[3\]; a tensor \[2\] is wanted"),
+        (3.0, "metric Says: returned a float"),
+        ({"mine": torch.zeros(3)}, r"metric Says: 'mine' is \[3\]; it must be a tensor \[2\]"),
         ({"mine": 1.0}, "metric Says: 'mine' is float"),
         ({"SDR": torch.zeros(2)}, "metric Says: 'SDR' is the name of another metric"),
     ],
@@ -345,7 +345,7 @@ def test_killed_and_continued_gives_the_unbroken_runs_files(tmp_path):
     while len(list(broken.glob("song*.json"))) < 3:
         assert process.poll() is None
         time.sleep(0.01)
-    with pytest.raises(UserError, match="broken: another process evaluates into this folder"):
+    with pytest.raises(UserError, match="broken: another `evaluate` is using this folder"):
         evaluate(OracleMask("ratio"), tracks(1), broken)
     process.send_signal(signal.SIGKILL)  # and with it goes its lock
     process.wait()
@@ -404,7 +404,7 @@ def test_no_signal_overwrites_another_whatever_sources_are_called(tmp_path):
 
 @pytest.mark.parametrize(("key", "value"), [("window", math.nan), ("window", 0.0), ("hop", 0.0), ("hop", math.inf)])
 def test_windows_that_cannot_be(tmp_path, key, value):
-    with pytest.raises(UserError, match=f"evaluation.{key}: {value} is not a finite number of seconds"):
+    with pytest.raises(UserError, match=f"evaluation.{key}: {value} must be finite and at least one sample"):
         evaluate(OracleMask("ratio"), tracks(1), tmp_path / "out", **{key: value})
     assert not (tmp_path / "out").exists()
 
@@ -457,10 +457,10 @@ class Longer(Tones):
     [
         (Bad(lambda x: x), [], {}, "no tracks"),
         (Bad(lambda x: x), [Tones("a"), Tones("a")], {}, "two tracks are called 'a'"),
-        (Bad(lambda x: x), [WithNaN("a")], {}, "a: its references hold NaN"),
+        (Bad(lambda x: x), [WithNaN("a")], {}, "a: its references contain NaN"),
         (Bad(lambda x: x), [Longer("a")], {}, "a: mixture and references differ in length"),
         (Bad(lambda x: x[..., :-1]), [Tones("a")], {}, r"a: the system's estimates are \[2, 1, 16076\]"),
-        (Bad(lambda x: x / 0), [Tones("a")], {}, "a: the system's estimates hold NaN"),
+        (Bad(lambda x: x / 0), [Tones("a")], {}, "a: the system's estimates have NaN"),
         (Bad(lambda x: x), tracks(1), {"backend": "mir_eval"}, "neither 'fast' nor 'museval'"),
         (Bad(lambda x: x), tracks(1), {"baselines": ["best"]}, "'best' is not one of 'mixture', 'oracle-binary'"),
         (Bad(lambda x: x), tracks(1), {"audio": "mp3"}, "'mp3' is not one of 'wav', 'flac', 'ogg'"),

@@ -63,7 +63,7 @@ def test_an_evaluation_writes_it_and_the_report_draws_it(tmp_path):
     ("system", "lengths", "said"),
     [
         (SMALL["gated LTL"](), [1, 3], "no track is 3 s long"),
-        (SMALL["gated LTL"](), [0], "finite numbers of seconds"),
+        (SMALL["gated LTL"](), [0], "must be finite and at least one sample"),
         (tasnet_model(segment=0.5), [1], "does not separate excerpts of any length"),
         (OracleMask("ratio"), [1], "does not separate excerpts of any length"),
     ],

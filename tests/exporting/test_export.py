@@ -184,7 +184,7 @@ def test_one_changed_weight_is_found_in_every_format(written, tmp_path):
     for report in prove(changed):
         assert not report["passed"], report["format"]
         assert [case["passed"] for case in report["cases"] if case["case"].startswith("music")] == [False] * 3
-        assert "NOT the same" in table(report)
+        assert "NOT equal" in table(report)
 
 
 def test_the_command_proves_checks_and_refuses(tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_the_command_proves_checks_and_refuses(tmp_path, capsys):
     ]
     mutate(file, "torchscript")
     assert main(["export", source, "--to", "torchscript", "--check", str(file)]) == 2
-    assert "does not compute what the model computes" in capsys.readouterr().err
+    assert "differs from the model" in capsys.readouterr().err
 
 
 def test_beyond_the_tolerance_no_file_is_left(tmp_path, monkeypatch):
@@ -214,7 +214,7 @@ def test_beyond_the_tolerance_no_file_is_left(tmp_path, monkeypatch):
     strange.separator.to_masks.bias.data[0] += 0.1
     wrong = FORMATS["safetensors"]._replace(write=lambda model, file, facts: save(strange, file, facts))
     monkeypatch.setitem(FORMATS, "safetensors", wrong)
-    with pytest.raises(UserError, match="removed, because it does not compute"):
+    with pytest.raises(UserError, match="removed, because it differs"):
         export(str(source), "safetensors", tmp_path / "out" / "m.safetensors")
     assert not (tmp_path / "out").exists()
 
@@ -222,7 +222,7 @@ def test_beyond_the_tolerance_no_file_is_left(tmp_path, monkeypatch):
 def test_a_file_that_does_not_run_is_one_line(tmp_path):
     source = save(kind("TasNet, gated"), tmp_path / "source.safetensors")
     (tmp_path / "no.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"no\.onnx: cannot be run in a fresh process, which said") as caught:
+    with pytest.raises(UserError, match=r"no\.onnx: cannot be run in a new process") as caught:
         check(str(source), "onnx", tmp_path / "no.onnx")
     assert "\n" not in str(caught.value)
 
@@ -251,7 +251,7 @@ class Counting(Unfollowable):
 @pytest.mark.parametrize(
     ("separator", "said", "line"),
     [
-        (Unfollowable, "its course depends on values", "features.sum().item()"),
+        (Unfollowable, "its control flow depends on values", "features.sum().item()"),
         (Counting, "computes sizes from the number of frames in Python", "math.ceil("),
     ],
 )
@@ -345,7 +345,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(written):
 def test_a_weight_too_large_for_half_precision_is_said(tmp_path):
     model = kind("TasNet, gated")
     model.separator.to_masks.bias.data[0] = 1e6
-    with pytest.raises(UserError, match=r"separator\.to_masks\.bias holds a weight that is too large for float16"):
+    with pytest.raises(UserError, match=r"separator\.to_masks\.bias contains a weight that is too large for float16"):
         save(model, tmp_path / "m.safetensors", dtype=torch.float16)
 
 

@@ -38,7 +38,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The proof of a model's step, which lies beside the model; each is exported once."""
+    """The report of a model's step, next to the model; each is exported once."""
 
     @cache
     def proof(name):
@@ -75,7 +75,7 @@ def test_int8_says_what_it_costs_and_is_refused_below_40_db(tmp_path, capsys, mo
     assert len(ratios) > 1 and 20 <= min(ratios) < 100
     assert (tmp_path / "model.step.int8.onnx").is_file()
     monkeypatch.setitem(FORMATS, "onnx-step-int8", exact._replace(lowest_snr=200.0))
-    with pytest.raises(UserError, match="dB from what the model computes .* 200 are the least"):
+    with pytest.raises(UserError, match="dB from the model's output .* 200 are required"):
         export(str(file), "onnx-step", tmp_path / "again.onnx", int8=True)
     assert not (tmp_path / "again.onnx").exists()
 

@@ -70,7 +70,7 @@ def test_a_dead_address_is_one_line(folder, capsys, monkeypatch):
     with answering(None) as address:
         refused(folder, capsys, address, "no cluster answers (timed out)")
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
-        refused(folder, capsys, f"ray://{address}", "what answers there is no Ray")
+        refused(folder, capsys, f"ray://{address}", "the server there is not Ray")
 
 
 CLUSTER = """
@@ -104,8 +104,8 @@ def test_a_cluster_gives_the_same_files(folder):
     assert main(words(folder, folder / "here")) == 1
     for found in (ran, again):
         assert found.returncode == 1 and found.stderr.count("\n") == 1, found.stderr
-        assert "f/damaged.wav: ends before its header says" in found.stderr
-    assert "2 of 4 files are separated already" in again.stdout and "f/b.wav -> there/b: guitar.wav" in again.stdout
+        assert "f/damaged.wav: shorter than its header states" in found.stderr
+    assert "2 of 4 files are already separated" in again.stdout and "f/b.wav -> there/b: guitar.wav" in again.stdout
     contents = [
         {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*.wav")}
         for out in (folder / "here", folder / "there")

@@ -231,9 +231,9 @@ def test_one_bad_file_never_stops_the_rest(command, tmp_path, jobs):
     status, said, error = command(folder, tmp_path / "empty", "--jobs", jobs, "--sources", "voice")
     assert status == 1 and tree(tmp_path / "out") == ["a/voice.wav", "c/voice.wav"]
     assert [line.partition(": ")[0] for line in error.splitlines()] == ["tasnet-attn"] * 2
-    assert "empty: no audio files" in error and "b.wav: ends before its header says" in error
+    assert "empty: no audio files" in error and "b.wav: shorter than its header states" in error
     status, said, _ = command(folder / "b.wav", "--partial")
-    assert status == 0 and "samples short of what the header says" in said
+    assert status == 0 and "samples shorter than its header states" in said
     np.testing.assert_allclose(mixed(tmp_path / "out/b"), samples[: len(mixed(tmp_path / "out/b"))], atol=2e-6)
 
 
@@ -259,7 +259,7 @@ def test_skip_existing_takes_complete_outputs_only(command, tmp_path):
     (tmp_path / "out/b/voice.wav").unlink()
     before = (tmp_path / "out/a/voice.wav").stat().st_mtime_ns
     status, said, _ = command(tmp_path / "f", "--skip-existing")
-    assert status == 0 and "1 of 2 files are separated already" in said
+    assert status == 0 and "1 of 2 files are already separated" in said
     assert (tmp_path / "out/b/voice.wav").is_file() and (tmp_path / "out/a/voice.wav").stat().st_mtime_ns == before
 
 
@@ -286,7 +286,7 @@ def test_nothing_left_to_do_needs_neither_torch_nor_the_model(command, model, tm
     program = "import sys; from tasnet_attn.cli import main; status = main(sys.argv[1:]); print('torch' in sys.modules)"
     words = ("separate", tmp_path / "f", "-m", model, "-o", tmp_path / "out", "--skip-existing")
     ran = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-2:] == ["2 of 2 files are separated already", "False"]
+    assert ran.stdout.splitlines()[-2:] == ["2 of 2 files are already separated", "False"]
     assert "1 file was not audio: " in ran.stderr
     assert command(tmp_path / "f", "--skip-existing", "--format", "flac")[0] == 0
     assert len(list((tmp_path / "out").rglob("*.flac"))) == len(list((tmp_path / "out").rglob("*.wav")))
@@ -350,13 +350,13 @@ def test_values_that_cannot_be(command, tmp_path, arguments, said):
 )
 def test_model_files_with_hostile_names_are_refused(command, tmp_path, monkeypatch, name):
     song(tmp_path / "x.wav", 300)
-    with pytest.raises(ValueError, match="a source cannot be called"):
+    with pytest.raises(ValueError, match="a source cannot be named"):
         stft_model(["guitar", name])
     with monkeypatch.context() as patched:  # as a stranger would write it
         patched.setattr("tasnet_attn.model.check_sources", lambda names: None)
         file = str(save(stft_model(["guitar", name]), tmp_path / "evil.safetensors"))
     status, _, error = command(tmp_path / "x.wav", use=file)
-    assert status == 2 and error.count("\n") == 1 and "evil.safetensors" in error and "cannot be called" in error
+    assert status == 2 and error.count("\n") == 1 and "evil.safetensors" in error and "cannot be named" in error
     assert "\x1b" not in error and not (tmp_path / "out").exists() and len(error) < 400
 
 
@@ -403,7 +403,7 @@ def test_a_pipe_without_sound(command, tmp_path, monkeypatch, data, said):
 def test_mistakes_with_pipes(command, model, tmp_path, capsys):
     song(tmp_path / "x.wav", 300, gain=3)
     assert "takes one stem" in command(tmp_path / "x.wav", out="-")[2]
-    assert "takes the place of all other inputs" in command("-", tmp_path / "x.wav")[2]
+    assert "cannot be combined with other inputs" in command("-", tmp_path / "x.wav")[2]
     status, _, error = command(tmp_path / "x.wav", "--sources", "voice", "--format", "flac", "--remainder", "r")
     assert status == 0
     loud = command(

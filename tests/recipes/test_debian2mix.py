@@ -108,7 +108,7 @@ def write_deb(folder, package, files, version="1.0-1", suffix=".xz"):
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """Every recording a tone of its own, so that a mixture shows which ones are in it; {path: Hz} beside them."""
+    """Every recording is a different tone, so that a mixture shows which ones are in it; and {path: Hz}."""
     folder, tones = tmp_path_factory.mktemp("packages"), {}
     for package, places in FOLDERS.items():
         files = {}
@@ -155,7 +155,7 @@ def test_the_same_packages_and_seed_give_the_same_corpus(packages, corpus, tmp_p
     (tmp_path / ".other.part").mkdir()  # a killed build
     (tmp_path / ".other.part" / "half.wav").touch()
     with pytest.raises(
-        UserError, match="do not hold 3 s of two different speakers"
+        UserError, match="do not contain 3 s of two different speakers"
     ):  # the names were chosen for seed 0
         build(packages[0], tmp_path / "other", seed=1, sizes=SIZES)
     assert not (tmp_path / "other").exists()
@@ -224,7 +224,7 @@ def test_games_voices_are_for_training_and_none_has_more_than_the_longest_other(
 def test_another_kind_of_archive_is_refused():
     whole = queen({"020001J1.SB": b"abc"})
     assert list(voices.queen(whole, "queen.1c")) == [("020001J1.SB", b"abc")]
-    for content, message in ((b"QTBLPEM10", "not the archive of the talking"), (whole[:-1], "ends before its table")):
+    for content, message in ((b"QTBLPEM10", "not the archive of the talking"), (whole[:-1], "shorter than its table")):
         with pytest.raises(UserError, match=f"queen.1c: {message}"):
             list(voices.queen(content, "queen.1c"))
 
@@ -249,7 +249,7 @@ def test_english_and_spanish_prompts_are_one_voice():
         f"{ASTERISK}/en_US_f_Allison/confbridge-join.g722",
         f"{ASTERISK}/fr_CA_f_June/vm-intro.g722",
         "usr/share/games/fillets-ng/sound/share/nl/jes-m-a.ogg",
-        "usr/share/games/fillets-ng/sound/gods/cs/b1-1.ogg",  # another part, whose actor nobody names
+        "usr/share/games/fillets-ng/sound/gods/cs/b1-1.ogg",  # another part, whose actor is not named
         "usr/share/klettres/pics/aqua/a.ogg",
     ],
 )
@@ -312,7 +312,7 @@ def test_lacking_and_damaged_packages_are_named(packages, tmp_path, capsys):
     assert "apt-get download asterisk-core-sounds-en-g722" in said and said.count("\n") == 1
     whole = next(packages[0].glob("klettres*")).read_bytes()
     damaged = tmp_path / "klettres-data_1_all.deb"
-    for content, message in ((whole[:5000], "ends before"), (b"MZ" + whole, "not a Debian package")):
+    for content, message in ((whole[:5000], "shorter than"), (b"MZ" + whole, "not a Debian package")):
         damaged.write_bytes(content)
         with pytest.raises(UserError, match=f"klettres-data_1_all.deb: {message}"):
             Deb(damaged)

@@ -80,7 +80,7 @@ def test_a_row_keeps_every_mixture_and_other_sets_stay(trained, tmp_path, capsys
     assert len(saved["rows"][0]["SI-SNRi"]) == len(scores) == 4
     row = sys.modules["rows"].row_of(tmp_path / "scores", "x", "guitar")
     assert row["corpus"] == "x, guitar" and row["SI-SNRi"] != saved["rows"][0]["SI-SNRi"]
-    assert add.main([*given, str(tmp_path)]) == 2 and "is not NAME=FOLDER" in capsys.readouterr().err
+    assert add.main([*given, str(tmp_path)]) == 2 and "must be NAME=FOLDER" in capsys.readouterr().err
 
 
 def system(family, scores, budget="6,000 steps", tracks="t"):

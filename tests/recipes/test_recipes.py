@@ -199,7 +199,7 @@ def test_other_recipes_state_departures_only(conf):
 
 # ---- run.sh ---------------------------------------------------------------------------------------------------------
 
-STEPS, ROUNDS = 24, 10  # training goes on for so many rounds of so many steps
+STEPS, ROUNDS = 24, 10  # number of steps and of rounds of training
 SEPARATOR = "model.separator.init_args"
 BRIEF = {
     "trainer.max_epochs": ROUNDS, "trainer.log_every_n_steps": 1, "trainer.check_val_every_n_epoch": 1,

@@ -1,4 +1,4 @@
-"""The sweeps that stand beside their recipes: every cell parses and builds; the budget's plan and table."""
+"""The sweeps in the folders of recipes: every cell parses and builds; the budget's plan and table."""
 
 import shutil
 from pathlib import Path

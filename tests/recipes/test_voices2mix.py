@@ -328,7 +328,10 @@ def test_the_same_seed_gives_the_same_corpus_over_any_number_of_jobs(corpus, tmp
     assert build(tmp_path / "two", jobs=2) == corpus[1] == voices2mix.check(corpus[0])
     with pytest.raises(UserError, match="already exists, with seed 0"):
         build(corpus[0], seed=1)
-    with FileLock(corpus[0] / ".building"), pytest.raises(UserError, match="another process builds into this folder"):
+    with (
+        FileLock(corpus[0] / ".building"),
+        pytest.raises(UserError, match="another process is building in this folder"),
+    ):
         build(corpus[0])
 
 
@@ -378,7 +381,7 @@ def test_the_command_builds_and_says_how_to_go_on(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sentences, "read", lambda _: TEXTS)
     monkeypatch.setattr(voices2mix, "Kokoro", lambda _: Tone(limit=5))
     arguments += [f"--{subset}={count}" for subset, count in COUNTS.items()]
-    assert voices2mix.main(arguments) == 130 and "the same command goes on" in capsys.readouterr().err
+    assert voices2mix.main(arguments) == 130 and "run the same command to resume" in capsys.readouterr().err
     monkeypatch.setattr(voices2mix, "Kokoro", lambda _: Tone())
     assert voices2mix.main(arguments) == 0 and "complete, checksum" in capsys.readouterr().out
     assert "Kokoro-82M" in (tmp_path / "out/CREDITS.md").read_text()

@@ -135,7 +135,7 @@ def leaves(value, path=()):
 
 
 def changed(value, path, key, new):
-    """A copy with `new` in the place of a leaf or of a key."""
+    """A copy with `new` instead of a leaf or a key."""
     if not path:
         return new
     if isinstance(value, list):

@@ -156,7 +156,7 @@ def test_our_dual_path_is_asteroid_s_dprnn(frames, size, hop, one_way):
 
 
 def test_our_transformer_layer_is_dptnet_s():
-    """With its global norm in the place of LayerNorm: the layer's other weights and arithmetic are the same."""
+    """With its global norm instead of LayerNorm: the layer's other weights and arithmetic are the same."""
     theirs = masknn.attention.ImprovedTransformedLayer(8, 2, 5).eval()
     ours = TransformerLayer(8, 2, 5, causal=False, ffn_layer="lstm")
     ours.norm_attention, ours.norm_ffn = GlobalNorm(8), GlobalNorm(8)
@@ -193,7 +193,7 @@ def test_the_table_of_what_is_imported_on_demand_is_complete():
     assert set(OPTIONAL.values()) == {maskers.__name__}
 
 
-REFUSAL = "model.separator: 'TDConvNet' is not imported by itself; add --import tasnet_attn.separators.asteroid"
+REFUSAL = "model.separator: 'TDConvNet' is not imported automatically; add --import tasnet_attn.separators.asteroid"
 
 
 def test_nothing_imports_asteroid_unasked(tmp_path):

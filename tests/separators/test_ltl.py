@@ -185,7 +185,7 @@ def test_parse_and_its_errors():
         ({"window": 0}, "window"),
         ({"norm": "middle"}, "norm 'middle'"),
         ({"ffn_layer": "gru"}, "ffn_layer 'gru'"),
-        ({"project": False}, "project: false gives 8 numbers a frame; 16 are needed"),
+        ({"project": False}, "project: false gives 8 numbers per frame; 16 are needed"),
     ],
 )
 def test_bad_settings_are_said_clearly(settings, said):

@@ -1,4 +1,4 @@
-"""Models by name: what ships, a folder of one's own, and the commands that take a name."""
+"""Models by name: what ships, a user's folder, and the commands that take a name."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ SCORE = {"corpus": "tones", "mixtures": 3, "SI-SNRi": {"value": 6.25, "low": 6.0
 
 @pytest.fixture
 def named(tmp_path, monkeypatch):
-    """Two models in a folder of one's own, and none in the package."""
+    """Two models in a user's folder, and none in the package."""
     monkeypatch.setattr("tasnet_attn.storage.shipped.FOLDER", tmp_path / "none")
     folder = tmp_path / "named"
     for name, facts in (("tiny-8k", {"licence": "MIT", "tested": [SCORE]}), ("other-8k", None)):
@@ -71,7 +71,7 @@ def test_a_name_is_fine_tuned_on_the_stems_of_ones_own(named, tmp_path, capsys):
 
 
 def test_the_demo_lets_them_be_heard_before_it_trains(named, tmp_path, capsys):
-    assert main(["demo", "--no-train"]) == 2 and "no model with a clip ships" in capsys.readouterr().err
+    assert main(["demo", "--no-train"]) == 2 and "this version ships no model with a clip" in capsys.readouterr().err
     sound = 0.1 * np.random.default_rng(0).normal(size=16_000)
     for file in named.glob("*.safetensors"):
         soundfile.write(file.with_suffix(".ogg"), sound, 8000)
@@ -96,7 +96,7 @@ def test_what_lies_there_goes_before_a_name(named, tmp_path):
 def test_a_damaged_model_and_an_unknown_name_are_one_line(named):
     file = named / "tiny-8k.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(UserError, match=r"tiny-8k.safetensors: is not the model that it was; install"):
+    with pytest.raises(UserError, match=r"tiny-8k.safetensors: does not match its checksum; install"):
         load("tiny-8k")
     (named / SUMS).unlink()
     with pytest.raises(UserError, match=r"tiny-8k.safetensors: has no checksum in .*SHA256SUMS"):

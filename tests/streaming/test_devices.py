@@ -79,7 +79,7 @@ def test_what_is_heard_is_separated_and_played_until_ctrl_c(model, cable, capsys
     assert 4000 - 16 < played.shape[1] <= 4000
     np.testing.assert_allclose(played, whole[:, : played.shape[1]], atol=1e-6)
     said = capsys.readouterr().err
-    assert "1 times the devices did not wait" in said and "25 blocks of 20 ms" in said
+    assert "1 blocks were too late for the devices" in said and "25 blocks of 20 ms" in said
 
 
 def test_devices_are_listed_without_a_model(cable, capsys):
@@ -90,7 +90,7 @@ def test_devices_are_listed_without_a_model(cable, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--microphone", "7"], "Error querying device 7; --list-devices"),
+        (["--microphone", "7"], "Error querying device 7; see --list-devices"),
         (["--speakers", "--out", "stems"], "--out is for pipes"),
     ],
 )

@@ -43,7 +43,7 @@ def whole(model):
 
 
 class Trickle(io.RawIOBase):
-    """A pipe that hands out a few bytes at a time."""
+    """A pipe that returns a few bytes at a time."""
 
     def __init__(self, data):
         self.data = io.BytesIO(data)
@@ -148,7 +148,7 @@ def test_integers_are_cut_to_full_scale_and_counted():
         ({"source": "voice"}, b"", "no source 'voice'"),
         ({"source": "guitar", "block": 0}, b"", "--block 0"),
         ({"source": "guitar", "channels": 0}, b"", "--channels 0"),
-        ({"source": "guitar"}, b"RIFF\0\0\0\0WAVEfmt ", "a wav header that breaks off"),
+        ({"source": "guitar"}, b"RIFF\0\0\0\0WAVEfmt ", "an incomplete wav header"),
     ],
 )
 def test_mistakes_are_one_line(model, settings, data, said):
@@ -200,6 +200,6 @@ def test_what_is_no_step_is_one_line(tmp_path):
     with pytest.raises(UserError, match="--engine eager: .* is a step for ONNX Runtime"):
         stream(str(file), source="guitar", engine="eager")
     file.write_bytes(b"no graph")
-    with pytest.raises(UserError, match="no step that `export --to onnx-step` wrote") as caught:
+    with pytest.raises(UserError, match="not a step written by `export --to onnx-step`") as caught:
         stream(str(file), source="guitar")
     assert "\n" not in str(caught.value)

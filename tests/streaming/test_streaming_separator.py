@@ -183,7 +183,7 @@ def test_separate_says_what_its_settings_mean_for_such_a_model(tmp_path, capsys)
     arguments = ["separate", str(tmp_path / "song.wav"), "--model", str(model), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--segment", "0.2", "--overlap", "0.5", "--verify-seams"]) == 0
     said = capsys.readouterr().out
-    assert "--segment is the size of its blocks and --overlap changes nothing" in said
+    assert "--segment is the size of its blocks and --overlap has no effect" in said
     ratios = [float(ratio) for ratio in re.findall(r"([0-9.]+) dB at", said)]
     assert len(ratios) == 2 and min(ratios) > 100
 

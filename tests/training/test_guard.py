@@ -98,7 +98,7 @@ def test_batches_are_left_out_and_counted(arguments, monkeypatch, precision):
 
 def test_ten_in_a_row_are_too_many(arguments, monkeypatch):
     poison(monkeypatch, gradients=range(3, 100))
-    with pytest.raises(Diverged, match="10 batches in a row"):
+    with pytest.raises(Diverged, match="10 consecutive batches"):
         train([*arguments, "--on-nan=skip", "--trainer.max_steps=40"])
 
 

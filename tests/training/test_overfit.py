@@ -1,4 +1,4 @@
-"""A model that cannot learn one excerpt by heart has a bug."""
+"""A model that cannot memorise one excerpt has a bug."""
 
 from functools import partial
 

@@ -69,10 +69,10 @@ def test_a_bad_value_is_one_line_and_leaves_nothing(arguments, tmp_path, values,
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (["--trainer.max_epochs=0", "--trainer.max_steps=-1"], "no step was asked for"),
-        (["--trainer.limit_train_batches=0", "--trainer.logger=true"], "no step was asked for"),
+        (["--trainer.max_epochs=0", "--trainer.max_steps=-1"], "no step was requested"),
+        (["--trainer.limit_train_batches=0", "--trainer.logger=true"], "no step was requested"),
         (["--trainer.limit_train_batches=0.001"], "limit_train_batches"),
-        (["--trainer.val_check_interval=0"], "trainer.val_check_interval: 0 must be more than 0"),
+        (["--trainer.val_check_interval=0"], "trainer.val_check_interval: 0 must be above 0"),
         (["--trainer.val_check_interval=100"], "less than or equal to the number of the training batches"),
         (["--trainer.devices=foo"], "devices"),
         (["--trainer.precision=transformer-engine"], "not met"),
@@ -81,9 +81,12 @@ def test_a_bad_value_is_one_line_and_leaves_nothing(arguments, tmp_path, values,
         (["--trainer.logger=NoLogger"], "trainer.logger: no class 'NoLogger'"),
         (["--task.optimizer.lr=abc"], "task.optimizer.lr: Expected a <class 'float'>"),
         (["--task.lr_scheduler=StepLR"], "task.lr_scheduler: the following arguments are required: step_size"),
-        (["--checkpoint.filename=other"], "checkpoint.filename: a run goes on from last.ckpt"),
-        (["--checkpoint.save_weights_only=true"], "checkpoint.save_weights_only: a run goes on from last.ckpt"),
-        (["--model.encoder.n_filters=13"], "model.decoder.n_filters: 12 is not the encoder's 13; give both the same"),
+        (["--checkpoint.filename=other"], "checkpoint.filename: runs resume from last.ckpt"),
+        (["--checkpoint.save_weights_only=true"], "checkpoint.save_weights_only: runs resume from last.ckpt"),
+        (
+            ["--model.encoder.n_filters=13"],
+            "model.decoder.n_filters: 12 is not the encoder's 13; use the same value for both",
+        ),
         (["--model.decoder.kernel_size=20"], "model.decoder.kernel_size: 20 is not the encoder's 16"),
         (["--out="], "--out: needs a value"),
         (["--data.root=nowhere"], "nowhere/valid: no such folder"),
@@ -97,7 +100,7 @@ def test_a_setting_that_lightning_refuses_is_one_line_and_leaves_nothing(argumen
 def test_what_is_monitored_is_measured(arguments):
     """Not only said when the patience would have ended the run."""
     with pytest.raises(
-        UserError, match="early_stopping.monitor: no 'valid_los' is measured; choose from .*valid_loss,"
+        UserError, match="early_stopping.monitor: 'valid_los' is not measured; choose from .*valid_loss,"
     ):
         train([*arguments, "--early_stopping.monitor=valid_los", "--trainer.max_steps=9"])
 

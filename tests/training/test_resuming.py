@@ -1,4 +1,4 @@
-"""What a run folder says is what happened: settings of a continued run, forks, two processes in one folder."""
+"""What a run folder says is what happened: settings of a resumed run, forks, two processes in one folder."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def begun(tmp_path_factory):
 
 @pytest.fixture
 def run(begun, tmp_path):
-    """A copy of the run, in a place of its own."""
+    """A copy of the run in its own folder."""
     return shutil.copytree(begun / "run", tmp_path / "run")
 
 
@@ -212,7 +212,7 @@ def test_a_model_file_begins_a_run_by_fork_alone(begun, run, tmp_path):
         train(settings)
     assert not (tmp_path / "new").exists()
     fork = [*settings, "--fork", str(tmp_path / "fork"), "--task.optimizer.init_args.lr=0.0"]
-    with pytest.raises(UserError, match="leave out --with-optimizer"):
+    with pytest.raises(UserError, match="remove --with-optimizer"):
         train([*fork, "--with-optimizer"])
     tuned = load(train(fork) / "checkpoints/last.ckpt").state_dict()
     assert all(name == "gain" or torch.equal(value, tuned[name]) for name, value in model.state_dict().items())
@@ -245,7 +245,7 @@ def test_one_process_trains_in_a_folder(begun, tmp_path):
 
 
 def test_settings_that_are_younger_than_the_run_have_the_defaults_that_it_began_with(go_on, run):
-    """Not today's: a gated encoder's `init` came with 0.2.0 and stands for `filterbank` in a run that lacks it."""
+    """Not today's: a gated encoder's `init` came with 0.2.0 and means `filterbank` in a run that lacks it."""
     older = {"config.yml": stored(run), "checkpoints/last.ckpt": last(run)}
     for config in (older["config.yml"], older["checkpoints/last.ckpt"]["run_config"]):
         assert config["model"]["encoder"]["init_args"].pop("init") == "glorot"

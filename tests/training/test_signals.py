@@ -75,7 +75,7 @@ def killing(monkeypatch, hook, number, step=0):
         pytest.param("on_train_epoch_start", 0, INT, "saved at step 1", marks=pytest.mark.slow),
         pytest.param("on_validation_start", 3, TERM, "saved at step 3", marks=pytest.mark.slow),
         pytest.param("on_save_checkpoint", 2, TERM, "saved at step 3", marks=pytest.mark.slow),
-        pytest.param("on_validation_end", 6, INT, "after the training's end", marks=pytest.mark.slow),
+        pytest.param("on_validation_end", 6, INT, "after training had finished", marks=pytest.mark.slow),
     ],
 )
 def test_one_process(arguments, tmp_path, monkeypatch, capsys, hook, step, number, said):
@@ -107,7 +107,7 @@ def test_where_nothing_is_kept(arguments, tmp_path, monkeypatch, words, number):
 
 # ---- two processes --------------------------------------------------------------------------------------------------
 
-CASES = {  # hook, step, signal, the processes that get it, what is said
+CASES = {  # hook, step, signal, the processes that get it, the message
     "step": ("on_train_batch_end", 2, TERM, [1], "saved at step 2"),
     "validation": ("on_validation_batch_end", 4, INT, [0], "saved at step 4"),
     "checkpoint": ("on_save_checkpoint", 2, TERM, [1], "saved at step 3"),
@@ -198,5 +198,5 @@ def test_processes_that_lightning_launches(begun, tmp_path):  # noqa: F811
     )
     assert done.returncode == 143, done.stderr
     lines = done.stderr.splitlines()
-    assert len(lines) == 3 and lines[-1].endswith("ended by SIGTERM, saved at step 2; go on with --ckpt_path last")
+    assert len(lines) == 3 and lines[-1].endswith("ended by SIGTERM, saved at step 2; resume with --ckpt_path last")
     assert last(tmp_path / "run")["global_step"] == 2

@@ -137,7 +137,7 @@ FALLING = ["--task.lr_scheduler.init_args.patience=0", "--task.lr_scheduler.init
 
 @pytest.mark.slow
 def test_killed_in_mid_epoch_and_resumed_equals_an_unbroken_run(config, tmp_path):
-    """SIGKILL to a run in a process of its own, with all that a run may have.
+    """SIGKILL to a run in its own process, with every feature of a run.
 
     Averaged weights, accumulation, reading ahead, a rate that falls after every epoch, and an end by early stopping.
     """
@@ -283,7 +283,7 @@ def test_the_level_that_si_snr_leaves_open_is_measured(config, tmp_path):
 def test_a_finished_run_is_not_overwritten(config, tmp_path):
     run = train(["--config", str(config), "--out", str(tmp_path / "run"), "--trainer.max_epochs=1"])
     before = (run / "metrics.csv").read_text()
-    with pytest.raises(UserError, match="holds a run already; continue it with --ckpt_path last"):
+    with pytest.raises(UserError, match="already contains a run; resume it with --ckpt_path last"):
         train(["--config", str(config), "--out", str(run)])
     assert (run / "metrics.csv").read_text() == before
     train(["--config", str(config), "--out", str(run), "--trainer.max_epochs=1", "--ckpt_path", "last"])

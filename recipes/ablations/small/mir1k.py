@@ -1,9 +1,9 @@
-"""Writes a look-alike of MIR-1K: the bundled songs, in clips of four seconds, under the names of its singers.
+"""Writes a look-alike of MIR-1K: the bundled songs in clips of four seconds, with the names of its singers.
 
     python recipes/ablations/small/mir1k.py [FOLDER]        FOLDER: data/mir1k_small
 
-Left the backing, right the guitar in the voice's place, 16 kHz; the songs of `train` are abjones and amy, whom the
-recipes train on, the song of `test` is another singer.
+16 kHz, the backing on the left, the guitar instead of the voice on the right. The songs of `train` are abjones and amy,
+the recipes' training singers; the song of `test` is another singer.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Separators at equal CPU time: how many steps that is for each (`plan`), and what they reach with it (`table`)."""
+"""Separators at equal CPU time: the number of steps for each (`plan`), and their scores (`table`)."""
 
 import argparse
 import os
@@ -50,10 +50,10 @@ class Steps:
 
 
 def plan(sweep: Path, seconds: float, out: Path, steps: int = 5) -> None:
-    """Write a sweep on top of `sweep` whose cells train for as many steps as `seconds` of this machine's CPU hold.
+    """Write a sweep on top of `sweep` whose cells train for as many steps as fit into `seconds` of this machine's CPU.
 
-    A cell's step takes the median of `steps`, after two to warm up; the cells take turns, so that whatever else the
-    machine does meanwhile slows all of them.
+    A step's time is the median of `steps`, after two to warm up; the cells take turns, so that other load slows all of
+    them equally.
     """
     torch.set_num_threads(1)
     cells, timed = {}, [(cell, Steps(cell.config)) for cell in read(sweep).cells]
@@ -68,7 +68,7 @@ def plan(sweep: Path, seconds: float, out: Path, steps: int = 5) -> None:
             "task.lr_scheduler.init_args.T_max": CHECKS * epoch,
             "data.init_args.segments_per_epoch": batch * epoch,
         }
-        print(f"{cell.name}: {each:.3f} s of CPU a step, {CHECKS * epoch} steps", flush=True)
+        print(f"{cell.name}: {each:.3f} s of CPU per step, {CHECKS * epoch} steps", flush=True)
     write_text(out, config.write_yaml({"sweep": os.path.relpath(sweep, out.parent), "cells": cells}))
 
 
@@ -78,7 +78,7 @@ def ended(sweep: Sweep, out: Path) -> list[Run]:
 
 
 def score(file: Path, out: Path, speakers: Path) -> None:
-    """Score the runs on speakers that they never heard; what is scored already is not scored again."""
+    """Score the runs on unseen speakers; existing scores are kept."""
     for run in ended(read(file), out):
         evaluation.run(str(run.trained), str(speakers), str(run.folder / SETS["unseen speakers"]))
 
@@ -103,14 +103,14 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def table(file: Path, out: Path) -> str:
-    """The table: each cell on both sets, and what it has more than the first cell on the same mixtures."""
+    """The table: each cell on both sets, and its difference from the first cell on the same mixtures."""
     sweep = read(file)
     runs = ended(sweep, out)
     scores = {column: mixtures(runs, folder) for column, folder in SETS.items()}
     seeds = Counter(run.cell.name for run in runs)
     cells = [cell for cell in sweep.cells if cell.name in seeds]
     if not cells:
-        raise UserError(f"{out}: no run is trained and scored; `tasnet-attn ablate {file} --out {out}` does that")
+        raise UserError(f"{out}: no run is trained and scored; run `tasnet-attn ablate {file} --out {out}`")
     first = cells[0].name
     columns = [title for column in SETS for title in (f"{column}, dB", f"minus {first}")]
     rows = [["separator", "parameters", "MACs/s", "steps", "seeds", *columns]]
@@ -126,7 +126,7 @@ def table(file: Path, out: Path) -> str:
             row.append("" if cell.name == first else f"{mean:+.2f} ({low:+.2f} to {high:+.2f}){verdict}")
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    note = "SI-SNRi, the mean over the seeds, with 95 % intervals over the mixtures, the seeds' spread not in them."
+    note = "SI-SNRi, the mean over the seeds, with 95 % intervals over the mixtures, without the spread of seeds."
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:], "", note])
 
 
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     planning.add_argument("sweep", type=Path)
     planning.add_argument("seconds", type=float, help="of CPU time for each training")
     planning.add_argument("out", type=Path, help="the file to write")
-    showing = commands.add_parser("table", help="score the sweep's runs and print what they reached")
+    showing = commands.add_parser("table", help="score the sweep's runs and print the table")
     showing.add_argument("sweep", type=Path, help="the file that plan wrote")
     showing.add_argument("out", type=Path, help="the sweep's folder")
     showing.add_argument("speakers", type=Path, help="the data of the second test set, which is scored first")

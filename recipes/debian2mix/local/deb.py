@@ -1,4 +1,4 @@
-"""Debian packages read without installing them: an ar archive that holds two tar archives."""
+"""Reads Debian packages without installing them: an ar archive with two tar archives."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Deb:
     """A .deb file.
 
     Args:
-        path: it.
+        path: the file.
 
     Raises:
-        UserError: not a Debian package, truncated, or packed in a way that nothing here unpacks; names the file.
+        UserError: not a Debian package, truncated, or with a compression that is not supported; names the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.parts = self._parts(path.read_bytes())
         if not {"control", "data"} <= set(self.parts):
-            raise UserError(f"{path}: not a Debian package; fetch it anew with apt-get download")
+            raise UserError(f"{path}: not a Debian package; fetch it again with apt-get download")
         control = next(content for name, content in self._files("control") if name == "control").decode()
         fields = dict(line.split(": ", 1) for line in control.splitlines() if ": " in line and line[0] != " ")
         self.package, self.version = fields["Package"], fields["Version"]
@@ -45,7 +45,7 @@ class Deb:
             name, _, suffix = header[:16].decode("ascii", "replace").rstrip(" /").partition(".tar")
             size, position = int(header[48:58]), position + HEADER
             if position + size > len(content):
-                raise UserError(f"{self.path}: ends before its header says; fetch it anew with apt-get download")
+                raise UserError(f"{self.path}: shorter than its header states; fetch it again with apt-get download")
             parts[name] = suffix, content[position : position + size]
             position += size + size % 2
         return parts
@@ -58,12 +58,12 @@ class Deb:
             with UNPACK[suffix](io.BytesIO(packed)) as stream:
                 return unpacked(stream, self.path)
         except KeyError:
-            raise UserError(f"{self.path}: packed as {part}.tar{suffix}, which nothing here unpacks") from None
+            raise UserError(f"{self.path}: packed as {part}.tar{suffix}, which is not supported") from None
         except (lzma.LZMAError, OSError, EOFError) as error:
-            raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it anew with apt-get download") from error
+            raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it again by apt-get download") from error
 
     def _files(self, part: str) -> Iterator[tuple[str, bytes]]:
-        # unpacked as a whole: to seek in a packed archive is to unpack it again and again
+        # unpacked as a whole: seeking in a compressed archive would unpack it repeatedly
         return tar_files(self._unpack(part), self.path)
 
     def files(self) -> Iterator[tuple[str, bytes]]:

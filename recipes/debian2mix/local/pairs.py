@@ -14,7 +14,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.results import read_table
 from tasnet_attn.evaluation.summary import compare, summarise
 
-FEW = 10  # mixtures: pairs with fewer are counted together
+FEW = 10  # mixtures: pairs with fewer are combined
 
 
 def mixtures(folder: Path) -> dict[str, float]:
@@ -24,7 +24,7 @@ def mixtures(folder: Path) -> dict[str, float]:
 
 
 def groups(scores: dict[str, float]) -> dict[str, list[float]]:
-    """{pair of speakers: SI-SNRi of its mixtures}; "all" first, rare pairs together, last."""
+    """{pair of speakers: SI-SNRi of its mixtures}; "all" first, rare pairs combined at the end."""
     pairs: dict[str, list[float]] = {"all": list(scores.values())}
     for name, score in scores.items():
         pairs.setdefault(" + ".join(sorted(part.split("-")[0] for part in name.split("_"))), []).append(score)
@@ -34,7 +34,7 @@ def groups(scores: dict[str, float]) -> dict[str, list[float]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a table for each folder, and the first compared with each other one of the same mixtures."""
+    """Print a table for each folder, and compare the first with each other one on the same mixtures."""
     parser = argparse.ArgumentParser(prog="python recipes/debian2mix/local/pairs.py", description=__doc__)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of `tasnet-attn evaluate`")
     folders = parser.parse_args(arguments).folders

@@ -1,10 +1,10 @@
 """debian2mix: mixtures of two speakers, 8 kHz, from the voices in Debian packages, in LibriMix's layout.
 
-    apt-get download ...                                       (the command says which packages lack)
+    apt-get download ...                                       (the command lists missing packages)
     python recipes/debian2mix/local/prepare.py --packages DIR --out data/debian2mix
 
-Prompts of a speaker are joined to utterances of 3 s or more, utterances of different speakers mixed in LibriMix's way:
-each at a level drawn between -33 and -25 dB, cut to the shorter. Everything follows from the packages and the seed.
+A speaker's prompts are joined to utterances of 3 s or more; those of different speakers are mixed as in LibriMix:
+each at a level drawn between -33 and -25 dB, cut to the shorter. The packages and the seed determine everything.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.files import holding, touching
 
 RATE = 8000
-# mixtures of each, unless said otherwise
+# mixtures of each by default
 SUBSETS = {"train": 2000, "dev": 200, "test": 300, "test-speakers": 300, "dev-speakers": 300}
 WITH_GAMES = 4000  # mixtures of train
 # the corpus's checksum by default settings, from the tested versions below (x86-64, av 18.1, soxr 1.1, soundfile 0.14)
 TESTED = "bf31df0da6cf07d6b10714532f29760aeae31f8dc6c3d05e0c361ab612f6f428"
-# that of its two test sets, which never change: the lines of SHA256SUMS that TESTS finds
+# the checksum of its two test sets, which never change: the lines of SHA256SUMS that TESTS finds
 TESTS = r"/(?:mixture_)?test(?:-speakers)?(?:_mix_clean\.csv|/)"
 PUBLISHED = "e9a2c16db46a8b6650004078e8076f2fef03f730dbb22c37a57e441f08c48fe2"
 
 SHORTEST, LONGEST, PAUSE = 3.0, 6.0, 0.15  # seconds: of an utterance, of an uncut prompt, between joined prompts
-MOST = 240.0  # seconds of each voice of dev-speakers, so that none rules
+MOST = 240.0  # seconds of each voice of dev-speakers, so that none dominates
 LEVELS = (-33.0, -25.0)  # dB, root mean square of the active frames, full scale 0 dB
 FRAME = RATE // 50
 
@@ -55,7 +55,7 @@ class Prompt(NamedTuple):
 
 
 class Utterance(NamedTuple):
-    """What is mixed: its name, speaker-pass-number as in LibriSpeech, and samples [T] int16."""
+    """An utterance: its name, speaker-pass-number as in LibriSpeech, and samples [T] int16."""
 
     name: str
     samples: np.ndarray
@@ -78,7 +78,7 @@ def decode(content: bytes, path: str) -> np.ndarray:
         else:
             samples, rate = corpora.decode(content, path, headless)
     except UserError as error:
-        raise UserError(f"{error}; fetch its package anew") from error
+        raise UserError(f"{error}; fetch its package again") from error
     mono = samples[:, 0] if headless else samples.mean(1)
     return resample(torch.from_numpy(mono)[None], rate, RATE)[0].numpy() if rate != RATE else mono
 
@@ -90,7 +90,7 @@ def active(samples: np.ndarray) -> np.ndarray:
 
 
 def prompts_of(debs: Sequence[Deb]) -> Iterator[Prompt]:
-    """All prompts with 0.3 s of sound or more; a recording that occurs again is given once."""
+    """All prompts with 0.3 s of sound or more; repeated recordings only once."""
     seen = set()
     for deb in debs:
         for path, content in files_of(deb):
@@ -106,7 +106,7 @@ def prompts_of(debs: Sequence[Deb]) -> Iterator[Prompt]:
 
 
 def subset_of(prompt: Prompt, seed: int) -> str:
-    """The subset of a prompt: prompts of one file name stay together, whatever the folder, package or speaker."""
+    """The subset of a prompt: prompts of one file name stay together, in any folder or package, for all speakers."""
     if prompt.speaker in UNSEEN:
         return "test-speakers"
     if prompt.speaker in CHOOSING:
@@ -118,7 +118,7 @@ def subset_of(prompt: Prompt, seed: int) -> str:
 
 
 def balanced(prompts: Sequence[Prompt], most: float) -> list[Prompt]:
-    """Of each speaker's prompts as many as last `most` seconds, in an order that follows from their samples."""
+    """At most `most` seconds of each speaker's prompts, in an order determined by their samples."""
     spoken: Counter[str] = Counter()
     kept = []
     for prompt in sorted(prompts, key=lambda one: hashlib.sha256(one.samples.tobytes()).digest()):
@@ -129,7 +129,7 @@ def balanced(prompts: Sequence[Prompt], most: float) -> list[Prompt]:
 
 
 def divide(prompts: Iterable[Prompt], seed: int) -> dict[str, list[Prompt]]:
-    """The prompts of each subset; no game's voice has more of train than the longest other one."""
+    """The prompts of each subset; no game's voice has more training material than the longest other one."""
     subsets: dict[str, list[Prompt]] = {subset: [] for subset in SUBSETS}
     for prompt in prompts:
         subsets[subset_of(prompt, seed)].append(prompt)
@@ -144,7 +144,7 @@ def divide(prompts: Iterable[Prompt], seed: int) -> dict[str, list[Prompt]]:
 
 
 def join(speaker: str, prompts: Sequence[Prompt], which: int, rng: np.random.Generator) -> Iterator[Utterance]:
-    """A speaker's prompts in random order as utterances of 3 s or more; long prompts are cut, a short rest is left."""
+    """A speaker's prompts, shuffled, as utterances of 3 s or more; long ones are cut, a short remainder is dropped."""
     waiting: list[np.ndarray] = []
     number = 0
     for index in rng.permutation(len(prompts)):
@@ -157,7 +157,7 @@ def join(speaker: str, prompts: Sequence[Prompt], which: int, rng: np.random.Gen
 
 
 def pair(prompts: Sequence[Prompt], count: int, rng: np.random.Generator) -> Iterator[tuple[Utterance, Utterance]]:
-    """`count` pairs of different speakers' utterances. Once all are used up they are joined and paired anew."""
+    """`count` pairs of different speakers' utterances. When all are used, they are joined and paired again."""
     speakers: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         speakers.setdefault(prompt.speaker, []).append(prompt)
@@ -165,7 +165,7 @@ def pair(prompts: Sequence[Prompt], count: int, rng: np.random.Generator) -> Ite
     while made < count:
         utterances = [one for speaker, own in sorted(speakers.items()) for one in join(speaker, own, which, rng)]
         if len({one.speaker for one in utterances}) < 2:
-            raise UserError("the packages do not hold 3 s of two different speakers for every subset")
+            raise UserError("the packages do not contain 3 s of two different speakers for every subset")
         order = [utterances[index] for index in rng.permutation(len(utterances))]
         while order and made < count:
             first = order.pop()
@@ -212,11 +212,11 @@ def write_subset(root: Path, subset: str, prompts: Sequence[Prompt], count: int,
 
 
 def write_credits(root: Path, debs: Sequence[Deb]) -> None:
-    """Say whose voices these are, and keep every package's own statement."""
+    """Credit the voices, and keep every package's own statement."""
     lines = [
         "# Credits",
         "",
-        "Voices, taken from these Debian packages; their copyright files are beside this one.",
+        "Voices, taken from these Debian packages; their copyright files are in this folder.",
         "",
     ]
     for deb in debs:
@@ -234,10 +234,10 @@ def checksums(root: Path) -> str:
 
 
 def find(packages: Path, games: bool = False) -> list[Deb]:
-    """The packages, in a fixed order; the games' behind the others.
+    """The packages, in a fixed order; the games' packages last.
 
     Raises:
-        UserError: some lack; says how to fetch them.
+        UserError: some are missing; says how to fetch them.
     """
     debs = sorted(packages.glob("*.deb"))
     for path in debs:
@@ -246,28 +246,28 @@ def find(packages: Path, games: bool = False) -> list[Deb]:
     wanted = PACKAGES | GAMES if games else PACKAGES
     found = {name: path for path in debs if (name := path.name.partition("_")[0]) in wanted}
     if lacking := [name for name in wanted if name not in found]:
-        raise UserError(f"{packages}: lacks packages; fetch them there with: apt-get download {' '.join(lacking)}")
+        raise UserError(f"{packages}: packages are missing; fetch them here by: apt-get download {' '.join(lacking)}")
     return [Deb(found[name]) for name in wanted]
 
 
 def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None = None, games: bool = False) -> str:
-    """Build the corpus; it appears whole or not at all.
+    """Build the corpus, atomically.
 
     Args:
         packages: the folder of the .deb files.
-        out: the folder to make.
+        out: the folder to create.
         seed: of the split, the pairs and the levels.
         sizes: mixtures of each subset; None: `SUBSETS`.
-        games: take the voices of `GAMES` into train.
+        games: also use the voices of `GAMES` in train.
 
     Returns:
         The corpus's checksum: SHA-256 of its file SHA256SUMS.
 
     Raises:
-        UserError: packages lack or are damaged, `out` already exists, or too little speech; names the file.
+        UserError: packages are missing or damaged, `out` already exists, or too little speech; names the file.
     """
     if out.exists():
-        raise UserError(f"{out}: already exists; look at it with --check, or remove it to build it anew")
+        raise UserError(f"{out}: already exists; verify it with --check, or remove it to build again")
     debs = find(packages, games)
     subsets = divide(prompts_of(debs), seed)
     part = out.with_name(f".{out.name}.part")
@@ -286,17 +286,17 @@ def build(packages: Path, out: Path, seed: int = 0, sizes: dict[str, int] | None
 
 
 def check(out: Path) -> str:
-    """The checksum of a corpus that was built before, after comparing its files with it.
+    """The checksum of an existing corpus, after comparing its files with it.
 
     Raises:
-        UserError: a file is missing, changed or not of the corpus; names it.
+        UserError: a file is missing, changed or not part of the corpus; names it.
     """
     if not (out / "SHA256SUMS").is_file():
         raise UserError(f"{out}: no corpus with a file SHA256SUMS; build it with --packages")
     stored, found = (out / "SHA256SUMS").read_text(), checksums(out)
     if different := set(stored.splitlines()) ^ set(found.splitlines()):
         file = min(line.partition("  ")[2] for line in different)
-        raise UserError(f"{out / file}: missing, changed or not of the corpus; remove {out} and build it anew")
+        raise UserError(f"{out / file}: missing, changed or not part of the corpus; remove {out} and build again")
     return hashlib.sha256(stored.encode()).hexdigest()
 
 
@@ -311,14 +311,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python recipes/debian2mix/local/prepare.py", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--packages", type=Path, default=Path(), help="the folder that holds the .deb files")
-    parser.add_argument("--out", type=Path, default=Path("data/debian2mix"), help="the folder to make")
+    parser.add_argument("--packages", type=Path, default=Path(), help="the folder of the .deb files")
+    parser.add_argument("--out", type=Path, default=Path("data/debian2mix"), help="the folder to create")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check", action="store_true", help="compare a corpus that is there with its checksums")
-    parser.add_argument("--games", action="store_true", help="train on the voices of two games too")
+    parser.add_argument("--check", action="store_true", help="compare an existing corpus with its checksums")
+    parser.add_argument("--games", action="store_true", help="also train on the voices of two games")
     for subset, size in SUBSETS.items():
         usual = f"{size}, {WITH_GAMES} with --games" if subset == "train" else size
-        parser.add_argument(f"--{subset}", type=int, help=f"mixtures in {subset}; {usual} unless given")
+        parser.add_argument(f"--{subset}", type=int, help=f"mixtures in {subset}; default: {usual}")
     options = vars(parser.parse_args(arguments))
     games = options["games"]
     sizes = SUBSETS | ({"train": WITH_GAMES} if games else {})

@@ -1,4 +1,4 @@
-"""Whose voices the Debian packages hold, and which files are whose."""
+"""The speakers in the Debian packages, and their files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PACKAGES = {
     "gcin-voice": ("0~20170223-3", "GPL-3 or LGPL-3; CC-BY-3", "Edward Der-Hua Liu; Chu Lo"),
     "pocketsphinx-testdata": ("0.8+5prealpha+1-15", "BSD-2", "not named: a reader of LibriVox"),
 }
-GAMES = {  # with --games, for training alone
+GAMES = {  # with --games, only for training
     "flight-of-the-amazon-queen": ("1.0.0-9", "the game's own", "not named: the hero, and those he talks to"),
     "hedgewars-data": ("1.0.2-6", "GFDL-1.3", "not named: a voice for each of 14 folders"),
 }
 # Allison Smith speaks both the English and the Spanish prompts: one speaker, never mixed with herself. Of the unnamed
-# voices a language is a speaker, over both KDE packages, so that nobody is mixed with himself under two names. Those
+# voices a language counts as a speaker, across both KDE packages, so that no voice is mixed with itself. Those
 # whom the hero of the Amazon Queen talks to share actors: one speaker for the same reason.
 SPEAKERS = {
     r"/en_US_f_Allison/": "allison",
@@ -51,9 +51,9 @@ SPEAKERS = {
     r"/queen\.1c/\d\d.{4}P\d\.SB": "queen",
     r"/hedgewars/.*/voices/(\w+)/": "hog",
 }
-UNSEEN = ("carlo", "july", "kdeml", "kdeuk")  # two men, two women: in test-speakers and nowhere else
-CHOOSING = ("armelle", "bj", "hero", "liu", "lo", "narrator")  # in dev-speakers and nowhere else
-PLAYING = ("joe", "queen", "hog")  # the games' speakers begin so
+UNSEEN = ("carlo", "july", "kdeml", "kdeuk")  # two men, two women: only in test-speakers
+CHOOSING = ("armelle", "bj", "hero", "liu", "lo", "narrator")  # only in dev-speakers
+PLAYING = ("joe", "queen", "hog")  # prefix of the games' speakers
 # tones, monkeys and silence; tn is overdriven; ru may be uk's voice under another name; a robot
 LEFT_OUT = r"/silence/|/beep|2tone|tt-monkeys\.|confbridge-(join|leave)\.|/klettres/tn/|/(klettres|sounds)/ru/|/Robot/"
 KEPT_OUT = r"asterisk-core-sounds-(fr|ru)|fillets-ng-data-nl|fretsonfire-songs|beneath-a-steel-sky"  # for final scoring
@@ -61,7 +61,7 @@ SOUNDS = (".g722", ".gsm", ".wav", ".ogg", ".opus", ".ALS", ".SB")
 
 
 def speaker_of(path: str) -> str | None:
-    """Who speaks in a package's file; None: nobody, or nobody that can be told from others."""
+    """The speaker of a package's file; None: none, or not distinguishable."""
     if not path.endswith(SOUNDS) or re.search(LEFT_OUT, path):
         return None
     for pattern, speaker in SPEAKERS.items():
@@ -71,7 +71,7 @@ def speaker_of(path: str) -> str | None:
 
 
 def files_of(deb: Deb) -> Iterator[tuple[str, bytes]]:
-    """A package's files as `Deb.files`; those in the Amazon Queen's archive too, in their order there."""
+    """A package's files as in `Deb.files`, including those in the Amazon Queen's archive, in its order."""
     for path, content in deb.files():
         if path.endswith("/queen.1c"):
             yield from ((f"{path}/{name}", part) for name, part in queen(content, f"{deb.path}: {path}"))
@@ -94,10 +94,10 @@ def queen(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
     """
     count = int.from_bytes(content[13:15], "big")
     if not content.startswith(b"QTBLCEM10\x00") or content[12] != 1 or len(content) < 15 + 21 * count:
-        raise UserError(f"{name}: not the archive of the talking version with mp3 speech; fetch its package anew")
+        raise UserError(f"{name}: not the archive of the talking version with mp3 speech; fetch its package again")
     for start in range(15, 15 + 21 * count, 21):
         entry = content[start : start + 21]
         offset, size = int.from_bytes(entry[13:17], "big"), int.from_bytes(entry[17:], "big")
         if offset + size > len(content):
-            raise UserError(f"{name}: ends before its table says; fetch its package anew")
+            raise UserError(f"{name}: shorter than its table states; fetch its package again")
         yield entry[:12].rstrip(b"\x00").decode("latin-1"), content[offset : offset + size]

@@ -1,9 +1,9 @@
-"""AudioSlots over many chunks: how often its sources change places, by three ways of keeping them in order.
+"""AudioSlots over many chunks: how often its sources change places, with three ways of ordering them.
 
     python recipes/librimix/local/swaps.py RUN --data CONF.yml [--tracks N] [--data.key value ...]
 
-"carried on": a chunk's slots start the next chunk's. "continuity": chunks overlap by a quarter, and what they share
-orders them. "references": the references order every chunk, which nobody has outside a test. The weights are the same.
+"carried on": a chunk's slots are the next chunk's queries. "continuity": chunks overlap by a quarter, and the overlap
+orders them. "references": the references order every chunk, which is possible only in a test. The weights are the same.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.model import SourceSeparator, segment_samples
 from tasnet_attn.separators import AudioSlots
 
-HEARD = 1e-3  # of a reference's mean power: below it, a chunk does not tell which estimate is its
+HEARD = 1e-3  # of a reference's mean power: below it, a chunk's estimate cannot be matched
 
 
 def swaps(estimates: Tensor, references: Tensor, size: int) -> int:
-    """How often the best order of the estimates changes from chunk to chunk, chunks with a silent reference left out.
+    """How often the best order of the estimates changes between chunks, without chunks with a silent reference.
 
     Args:
         estimates: [S, C, T].
         references: [S, C, T].
-        size: samples of a chunk; what is left at the end makes none.
+        size: samples of a chunk; an incomplete last chunk is ignored.
     """
     least = HEARD * references.square().mean((1, 2))
     orders = []
@@ -50,10 +50,10 @@ def swaps(estimates: Tensor, references: Tensor, size: int) -> int:
 
 
 class Ways:
-    """A model by all three ways; whichever it was trained for.
+    """A model with all three ways of ordering, whichever it was trained for.
 
     Raises:
-        ValueError: it is no AudioSlots behind an STFT, or knows no length of a chunk.
+        ValueError: not AudioSlots behind an STFT, or without a length of a chunk.
     """
 
     def __init__(self, model: SourceSeparator) -> None:
@@ -61,7 +61,7 @@ class Ways:
             raise ValueError("only AudioSlots behind an STFT has slots to carry on")
         segment, chunk = segment_samples(model), model.separator.chunk
         if segment is None and chunk is None:
-            raise ValueError("the model has neither a segment nor separator.chunk: how long is a chunk?")
+            raise ValueError("the model has neither a segment nor separator.chunk: so the length of a chunk is unknown")
         frames = chunk or model.encoder.n_frames(segment or 0)
         self.size, self.rate = segment or frames * model.encoder.hop, model.sample_rate
         self.carrying, self.alone = deepcopy(model), deepcopy(model)
@@ -80,7 +80,7 @@ class Ways:
 
 
 def table(model: SourceSeparator, tracks: Iterable[Track]) -> str:
-    """Swaps a minute and SI-SNRi (the mean over tracks of the mean over sources, with a 95 % interval) of each way."""
+    """Swaps per minute and SI-SNRi (mean over tracks of the mean over sources, with 95 % interval) of each way."""
     ways = Ways(model)
     rows: dict[str, list[dict[str, float]]] = {}
     for track in tracks:
@@ -92,7 +92,7 @@ def table(model: SourceSeparator, tracks: Iterable[Track]) -> str:
             count = swaps(estimates, references, ways.size)
             seconds = mixture.shape[-1] / ways.rate
             rows.setdefault(way, []).append({"score": gained, "mean": gained, "seconds": seconds, "swaps": count})
-    lines = ["| order by | swaps a minute | SI-SNRi, dB |", "|---|---|---|"]
+    lines = ["| order by | swaps per minute | SI-SNRi, dB |", "|---|---|---|"]
     for way, found in rows.items():
         data = pd.DataFrame(found)
         figure = summarise(data)["mean of means"]
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, required=True, help="a YAML file with a data section; its test split is used"
     )
-    parser.add_argument("--tracks", type=int, help="only so many, the first ones")
+    parser.add_argument("--tracks", type=int, help="only this many tracks, the first ones")
     options, overrides = parser.parse_known_args(arguments)
     try:
         model = load(options.model)

@@ -1,8 +1,8 @@
-"""AudioSlots' table 1: trains what is missing, scores oracle, autoencoder and AudioSlots by both masks, prints it.
+"""AudioSlots' table 1: trains missing runs, scores oracle, autoencoder and AudioSlots with both masks, and prints it.
 
     python recipes/librimix/local/table1.py --out exp/table1 [--config FILE ...] [--key value ...]
 
-`--config` and `--key value` go to every training, on top of the recipes' files; call it again, and it goes on.
+`--config` and `--key value` apply to every training, on top of the recipes' files; call it again to resume.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SYSTEMS = {  # row: recipe, options of its training, settings of its evaluation
     "AudioSlots, transformer": ("audioslots", [], {}),
     "AudioSlots, Slot Attention": ("audioslots", [SLOT_ATTENTION], {}),
 }
-MASKS = {"binary": "masks/binary", "wiener": "."}  # as the recipes' `evaluation.mask` has them
+MASKS = {"binary": "masks/binary", "wiener": "."}  # as in the recipes' `evaluation.mask`
 PUBLISHED = "published: autoencoder minus AudioSlots 0.18 +- 0.01 dB (Reddy et al. 2023); never ours"
 
 

@@ -34,13 +34,13 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.files import holding, touching, write_text
 
 RATE = 44_100
-TAIL = 1.5  # seconds in which the last notes ring
+TAIL = 1.5  # seconds for the last notes to ring
 PACKAGES = ("pretty_midi", "midirenderer", "pysinsy")
 LABEL = "synthetic: composed at random, played by a soundfont, sung by a synthesiser"
 README = f"""# synthsong: synthetic songs
 
 Every song here is {LABEL.removeprefix("synthetic: ")}. No person wrote, played or sang them. Scores on them say
-little about real music; whoever quotes one must say "synthetic".
+little about real music; say "synthetic" if you quote one.
 
 Four stems of 16 bits at {RATE} Hz for each track; the mixture is their sum. `manifest.json` has every song's key, tempo
 and instruments, and the SHA-256 of its files. See CREDITS for what they were made with.
@@ -61,7 +61,7 @@ Stereo = NDArray[np.float64]  # [T, 2] at RATE
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of what renders.
+    """The installed versions of the renderers.
 
     Raises:
         UserError: one is missing.
@@ -114,7 +114,7 @@ def _play(parts: Sequence[Part], song: Song) -> Stereo:
             )
             for note in part.notes
         ]
-        # the last event makes the renderer go on while the last notes ring
+        # the last event keeps the renderer running while the last notes ring
         player.control_changes = [
             pretty_midi.ControlChange(10, part.pan, 0),
             pretty_midi.ControlChange(1, 0, end + TAIL),
@@ -132,19 +132,19 @@ def _sing(song: Song) -> Stereo:
     """The melody with its syllables.
 
     The voice model was recorded in few keys, so it sings on the white keys, slower or faster than the song, and
-    resampling brings tempo and key right; formants move along, which makes other singers of the one.
+    resampling corrects tempo and key. This also shifts the formants, which makes different singers from one.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         import pysinsy
     ratio = 2 ** (song.shift / 12)
     with tempfile.TemporaryDirectory() as folder:
-        # The model's global variance of pitch squeezes or stretches every melody to one spread, semitones off the score
+        # The model's global variance of pitch gives every melody the same spread, semitones off the score
         voice, score = Path(folder, "voice"), Path(folder, "score.xml")
         model = Path(pysinsy.get_default_htsvoice()).read_bytes()
         voice.write_bytes(model.replace(b"USE_GV[LF0]:1", b"USE_GV[LF0]:0", 1))
         score.write_text(music_xml(song, song.tempo / ratio), encoding="utf-8")
-        singer = pysinsy.Sinsy()  # a new one for each song: its noise generator starts anew
+        singer = pysinsy.Sinsy()  # a new one for each song, to restart its noise generator
         singer.setLanguages("j", pysinsy.get_default_dic_dir())
         singer.loadVoices(str(voice))
         singer.setAlpha(song.alpha)
@@ -209,15 +209,15 @@ def _attributes(tempo: float) -> str:
 
 
 def write_song(song: Song, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write `folder/<song's name>/` with a file for each stem and `song.json`, whole or not at all; returns the latter.
+    """Write `folder/<song's name>/` with a file for each stem and `song.json`, atomically; returns the latter.
 
     Args:
         song: what to render.
         folder: of the split.
-        facts: what else `song.json` is to hold.
+        facts: more facts for `song.json`.
     """
-    part = folder.parent / ".part"  # not beside the tracks, where it could be taken for one
-    shutil.rmtree(part, ignore_errors=True)  # left by a build that was killed
+    part = folder.parent / ".part"  # not next to the tracks, where it could be mistaken for one
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed build
     part.mkdir(parents=True)
     sums = {}
     for stem, samples in render(song).items():
@@ -239,22 +239,22 @@ def write_song(song: Song, folder: Path, facts: dict[str, Any]) -> dict[str, Any
 
 
 def build(out: Path, songs: int, seed: int, bars: int) -> Path:
-    """Build the data set; songs that already exist are not made again.
+    """Build the data set; existing songs are kept.
 
     Args:
         out: the folder.
-        songs: to train on; a quarter as many to validate and to test.
-        seed: another seed, other songs.
+        songs: to train on; a quarter as many each for validation and test.
+        seed: another seed gives other songs.
         bars: of every song.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: no songs, the extra is not installed, or `out` holds songs of other settings.
+        UserError: no songs, the extra is not installed, or `out` has songs with other settings.
     """
     if songs < 1 or bars < 1 or seed < 0:
-        raise UserError(f"{songs} songs of {bars} bars, seed {seed}: one song and bar at least, and no negative seed")
+        raise UserError(f"{songs} songs of {bars} bars, seed {seed}: needs a song, a bar, and no negative seed")
     settings = {"seed": seed, "bars": bars, "versions": versions()}
     write_text(out / "README.md", README)
     write_text(out / "CREDITS", CREDITS)
@@ -279,7 +279,7 @@ def build(out: Path, songs: int, seed: int, bars: int) -> Path:
             )
     for split, listed in tracks.items():
         for about in listed:
-            (out / split / about["name"] / "song.json").stat()  # else the folder was removed meanwhile
+            (out / split / about["name"] / "song.json").stat()  # otherwise the folder was removed meanwhile
     manifest = out / "manifest.json"
     write_text(manifest, json.dumps({"synthetic": True, "about": LABEL, **settings, "tracks": tracks}, indent=1))
     return manifest
@@ -291,9 +291,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python recipes/synthsong/local/prepare.py", description="Build a data set of synthetic songs."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write, for example data/synthsong")
-    help = "to train on; a quarter as many to validate and to test (default: 20)"
+    help = "to train on; a quarter as many each for validation and test (default: 20)"
     parser.add_argument("--songs", type=int, default=20, help=help)
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other songs (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other songs (default: 0)")
     help = "of every song; 32 are 57 to 103 s, a multiple of 4 ends with a phrase (default: 32)"
     parser.add_argument("--bars", type=int, default=32, help=help)
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""Composing: random songs with a sung melody, as notes; every song is a pure function of (seed, split, index, bars).
+"""Composes random songs with a sung melody, as notes; every song is a pure function of (seed, split, index, bars).
 
 Times are in sixteenth notes, pitches are MIDI numbers. Everything is written on the white keys (C major or A minor) and
-moved to the song's key by `Song.shift`; the melody stays there, because the voice sings the white keys best.
+transposed to the song's key by `Song.shift`; the melody stays there, because the voice sings the white keys best.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPLITS = ("train", "valid", "test")
 STEMS = ("vocals", "drums", "bass", "other")
 WHITE = (0, 2, 4, 5, 7, 9, 11)
 LADDER = (62, 64, 65, 67, 69, 71, 72, 74)  # white keys that the voice hits within half a semitone
-SHIFTS = range(-5, 4)  # more, and a resampled voice is a giant's or a mouse's
+SHIFTS = range(-5, 4)  # with more, a resampled voice sounds like a giant's or a mouse's
 FORM = "IAABBSAB"  # four bars each: intro and solo without the voice, two sections with it
 
 # degrees of the C major scale that carry the chords of four bars; half of them begin on A minor
@@ -77,7 +77,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """What one instrument plays: a General MIDI program (or kit), its place from 0 (left) to 127, and notes."""
+    """The part of an instrument: a General MIDI program (or kit), its place from 0 (left) to 127, and notes."""
 
     stem: str
     program: int
@@ -90,15 +90,15 @@ class Song:
     """A song as notes.
 
     Attributes:
-        name: says that it is synthetic, its split and its number.
-        tempo: quarter notes a minute.
+        name: contains "synthetic", its split and its number.
+        tempo: quarter notes per minute.
         bars: of four quarter notes.
-        shift: semitones from the white keys to the song's key; the parts have it already, the melody does not.
+        shift: semitones from the white keys to the song's key; already applied to the parts, but not to the melody.
         chords: the pitch classes of every bar's chord, root first, in the song's key.
-        melody: what the voice sings, on the white keys.
+        melody: of the voice, on the white keys.
         alpha: the voice's frequency warping; 0.55 is the recorded singer.
-        room: how much of the voice's sound is reverberation.
-        levels: dB of every stem against the others.
+        room: part of reverberation in the voice's sound.
+        levels: dB of every stem relative to the others.
         parts: the instruments, in the song's key.
     """
 
@@ -114,7 +114,7 @@ class Song:
     parts: tuple[Part, ...]
 
     def seconds(self, sixteenths: float) -> float:
-        """When a time of the score is, in seconds."""
+        """The time in seconds of a position in the score."""
         return sixteenths * 15 / self.tempo
 
 
@@ -163,7 +163,7 @@ def compose(seed: int, split: str, index: int, bars: int = 32) -> Song:
 
 
 class _Style:
-    """What the phrases of a section have in common."""
+    """The common settings of a section's phrases."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.progression, self.bass = _pick(rng, PROGRESSIONS), _pick(rng, BASS)
@@ -190,7 +190,7 @@ def _chord(degree: int) -> tuple[int, ...]:
 
 
 def _melody(rng: np.random.Generator, bar: int, chords: Sequence[tuple[int, ...]]) -> list[Note]:
-    """A phrase that steps along the white keys, and meets a chord tone on the first and third quarter."""
+    """A phrase that steps along the white keys, with a chord tone on the first and third quarter."""
     notes = []
     step = int(rng.integers(2, 6))
     motif = [_pick(rng, RHYTHMS) for _ in range(2)]

@@ -16,12 +16,12 @@ from tasnet_attn.archives import tar_files, unpacked
 from tasnet_attn.errors import UserError
 
 RATE = 24_000
-VOICES = "kokoro-js-1.2.1.tgz"  # as `npm pack kokoro-js@1.2.1` writes it
+VOICES = "kokoro-js-1.2.1.tgz"  # written by `npm pack kokoro-js@1.2.1`
 VOICE = re.compile(r"/voices/.*\.bin$")
 ACCENTS = {  # language of an utterance: espeak-ng's name for it
     "en": "en-us", "gb": "en-gb", "es": "es", "fr": "fr-fr", "it": "it", "pt": "pt-br", "de": "de",
 }  # fmt: skip
-# espeak-ng's phonemes (^ ties two letters) in Kokoro's letters, as its own text front end (misaki) writes them
+# espeak-ng's phonemes (^ ties two letters) in Kokoro's letters, as in its own text front end (misaki)
 EVERYWHERE = {
     "a^ɪ": "I", "a^ʊ": "W", "d^z": "ʣ", "d^ʒ": "ʤ", "e^ɪ": "A", "o^ʊ": "O", "ə^ʊ": "Q", "s^s": "S", "t^s": "ʦ",
     "t^ʃ": "ʧ", "ɔ^ɪ": "Y", "^": "", "ʏ": "y",
@@ -56,7 +56,7 @@ def phonemes_of(raw: str, language: str) -> str:
 
 
 class Kokoro:
-    """The synthesiser; it works in one thread, and the same call gives the same samples.
+    """The synthesiser; it runs in one thread, and the same call gives the same samples.
 
     Args:
         archive: the voices, see `read_styles`.
@@ -97,7 +97,7 @@ class Kokoro:
         """A sentence as samples [T] float32 at a rate in Hz."""
         tokens = [self.letters[one] for one in self.phonemes(text, language) if one in self.letters]
         style = sum(weight * self.styles[voice][len(tokens) - 1] for voice, weight in speaker.voices)
-        # the shift plays the samples faster, which shortens them: speak slower by as much
+        # the shift plays the samples faster, which shortens them: so speak slower by the same factor
         inputs = {
             "tokens": np.array([[0, *tokens, 0]], np.int64),
             "style": np.asarray(style, np.float32)[None],

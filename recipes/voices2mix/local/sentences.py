@@ -1,4 +1,4 @@
-"""Sentences in six languages out of Debian packages: quotations (fortunes) and a book (debian-handbook)."""
+"""Sentences in six languages from Debian packages: quotations (fortunes) and a book (debian-handbook)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tasnet_attn.archives import tar_files, unpacked_by
 from tasnet_attn.errors import UserError
 
-# package: its licence, as its copyright file states it
+# package: its licence, according to its copyright file
 PACKAGES = {
     "debian-handbook": "GPL-2+ or CC-BY-SA-3.0",
     "fortunes": "BSD-3-Clause, quotations",
@@ -23,7 +23,7 @@ PACKAGES = {
     "fortunes-it": "public domain, quotations",
 }
 BOOK = {"en": "en-US", "es": "es-ES", "fr": "fr-FR", "it": "it-IT", "pt": "pt-BR", "de": "de-DE"}  # the handbook's
-FORTUNES = {  # package, language: the files with prose fit for all ears
+FORTUNES = {  # package, language: the files with inoffensive prose
     ("fortunes", "en"): "art computers cookie education food goedel humorists law literature magic medicine "
     "miscellaneous news paradoxum people pets platitudes politics science sports tao wisdom work",
     ("fortunes-min", "en"): "fortunes literature riddles",
@@ -35,7 +35,7 @@ FORTUNES = {  # package, language: the files with prose fit for all ears
 }
 LETTERS = "A-Za-zÀ-ÖØ-öø-ÿœŒ"
 GRAVE = str.maketrans("aeiou", "àèìòù")
-# capitals within a word, dashes, consonants that stand alone, punctuation that is out of order
+# capitals within a word, dashes, single consonants, irregular punctuation
 ODD = (
     rf"[{LETTERS}][A-Z]|--| -|- |\b(?:www|http|etc|(?<!')[b-df-hj-np-tv-xz])\b(?!')|\b[B-HJ-Z]:|[:;] ?[.!?]|[ ,][,;.!?]"
 )
@@ -81,13 +81,13 @@ def find(folder: Path) -> list[Deb]:
 
 
 def quotations(text: str) -> Iterator[str]:
-    """The entries of a file of fortunes, without who said it."""
+    """The entries of a file of fortunes, without their authors."""
     for entry in re.split(r"^%.*$", text, flags=re.MULTILINE):
         yield re.split(r"^\s*(?:--|―|—) ?", entry, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def paragraphs(page: str) -> Iterator[str]:
-    """The paragraphs of a page of the handbook; code in them becomes a character that no sentence has."""
+    """The paragraphs of a page of the handbook; code is replaced by a character that no sentence has."""
     for paragraph in re.findall(r'<div class="para">(.*?)</div>', page, flags=re.DOTALL):
         paragraph = re.sub(r"<(code|pre|tt|kbd)\b.*?</\1>", "\0", paragraph, flags=re.DOTALL)
         yield html.unescape(re.sub(r"<[^>]*>", "", paragraph))
@@ -96,7 +96,7 @@ def paragraphs(page: str) -> Iterator[str]:
 def split(text: str, language: str) -> Iterator[Sentence]:
     """The sentences of a text that are easy to read aloud: no numbers, no code, no abbreviations, not too long."""
     text = " ".join(text.replace("\u2019", "'").split())
-    if language == "it":  # perche', citta', e' stato: an accent, typed as an apostrophe
+    if language == "it":  # perche', citta', e' stato: an apostrophe for an accent
         text = re.sub(r"[aeiou]'(?=[ ,;:.!?]|$)", lambda found: found[0][0].translate(GRAVE), text)
     for one in re.split(rf"(?<=[.!?])\s+(?=[¿¡{LETTERS}])", text):
         whole = re.fullmatch(rf"[¿¡]?[A-ZÀ-ÖØ-ÞŒ][{LETTERS} ,;:'¿¡!?-]*[.!?]", one)
@@ -106,7 +106,7 @@ def split(text: str, language: str) -> Iterator[Sentence]:
 
 
 def read(debs: list[Deb]) -> list[Sentence]:
-    """All sentences of the packages, each once, whatever its capitals and commas; English ones first."""
+    """All sentences of the packages, without repetitions (ignoring case and commas); English ones first."""
     found: dict[str, Sentence] = {}
     contents = {deb.package: deb.files() for deb in debs}
     for language, folder in BOOK.items():
@@ -126,7 +126,7 @@ def read(debs: list[Deb]) -> list[Sentence]:
 
 
 def shares(sentences: list[Sentence], parts: dict[str, float], seed: int) -> dict[str, list[Sentence]]:
-    """Divide sentences among subsets and order them, by nothing but their own text and the seed.
+    """Divide sentences among subsets and order them, depending only on their text and the seed.
 
     Args:
         sentences: to divide.

@@ -1,4 +1,4 @@
-"""Who speaks: Kokoro's voices and blends of them, divided among the subsets so that no voice is in two of them."""
+"""The speakers: Kokoro's voices and blends of them, divided so that no voice is in two subsets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from tasnet_attn.errors import UserError
 
-SETS = ("train", "dev-speakers", "test")  # of speakers; the subset dev has train's
-# voices of each sex and blends in the two sets of strangers; train gets the other voices
+SETS = ("train", "dev-speakers", "test")  # of speakers; the subset dev uses train's
+# voices of each sex and blends in the two sets of unseen speakers; train gets the other voices
 VOICES = {"test": 5, "dev-speakers": 4}
 BLENDS = {"train": 174, "dev-speakers": 12, "test": 20}
-ALIKE = 0.8  # cosine between two voices' styles: above it they may be one person, and stay together
+ALIKE = 0.8  # cosine between two voices' styles: above it they may be the same person, and stay together
 TOO_ALIKE = 0.9  # between two speakers' styles: above it they are not mixed with one another
 
 
@@ -21,7 +21,7 @@ class Speaker(NamedTuple):
     """A voice or a blend.
 
     Args:
-        name: in file names, so without - and _.
+        name: for file names, so without - and _.
         voices: Kokoro's voices, with weights that sum to one.
         speed: of speaking, 1 is the voice's own.
         shift: of pitch and formants, 1 is the voice's own.
@@ -45,7 +45,7 @@ def colour(styles: dict[str, np.ndarray], speaker: Speaker) -> np.ndarray:
 
 
 def groups(styles: dict[str, np.ndarray]) -> list[list[str]]:
-    """Voices that are alike, directly or through others (em_santa and pm_santa are one voice)."""
+    """Groups of similar voices, directly or through others (em_santa and pm_santa are one voice)."""
     found = [{voice} for voice in sorted(styles)]
     colours = {voice: colour(styles, Speaker("", ((voice, 1.0),))) for voice in styles}
     for one, other in combinations(sorted(styles), 2):
@@ -58,7 +58,7 @@ def groups(styles: dict[str, np.ndarray]) -> list[list[str]]:
 
 
 def divide(styles: dict[str, np.ndarray], seed: int) -> dict[str, list[str]]:
-    """Set -> its voices: whole groups, until each set of strangers has its number of women and of men.
+    """Set -> its voices: whole groups, until each set of unseen speakers has its number of women and men.
 
     Raises:
         UserError: too few voices.
@@ -84,10 +84,10 @@ def divide(styles: dict[str, np.ndarray], seed: int) -> dict[str, list[str]]:
 def blends(voices: list[str], count: int, rng: np.random.Generator) -> list[Speaker]:
     """Weighted means of two voices, mostly of one sex; no pair comes twice."""
     pairs = list(combinations(voices, 2))
-    # weighted drawing without replacement: 85 % of what is drawn first is of one sex
+    # weighted drawing without replacement: 85 % of the first draws have one sex
     weights = np.array([0.85 if sex(a) == sex(b) else 0.15 for a, b in pairs])
     if len(pairs) < count:
-        raise UserError(f"{len(voices)} voices make {len(pairs)} pairs, but {count} blends are wanted")
+        raise UserError(f"{len(voices)} voices make {len(pairs)} pairs, but {count} blends are needed")
     speakers = []
     for index in rng.choice(len(pairs), count, replace=False, p=weights / weights.sum()):
         one, other = pairs[index]
@@ -98,7 +98,7 @@ def blends(voices: list[str], count: int, rng: np.random.Generator) -> list[Spea
 
 
 def draw(styles: dict[str, np.ndarray], seed: int) -> dict[str, list[Speaker]]:
-    """Set -> its speakers, in the order in which they get sentences; everything follows from voices and seed."""
+    """Set -> its speakers, in the order in which they get sentences; determined by voices and seed."""
     drawn: dict[str, list[Speaker]] = {}
     number = 0
     for index, (name, voices) in enumerate(sorted(divide(styles, seed).items())):

