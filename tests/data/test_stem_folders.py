@@ -206,7 +206,7 @@ def test_unreadable_samples_name_the_file(tmp_path):
     soundfile.write(file, samples, 8000, "FLOAT")
     with pytest.raises(UserError, match=r"a\.wav: NaN or infinite value at sample 57"):
         read_audio(file, 10, 60)
-    with pytest.raises(UserError, match="ends 10 samples before"):
+    with pytest.raises(UserError, match="10 samples shorter than"):
         read_audio(file, 60, 50)
     with pytest.raises(UserError, match="no such file"):
         read_audio(tmp_path / "b.wav")
