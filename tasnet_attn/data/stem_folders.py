@@ -30,7 +30,10 @@ class StemTrack(Track):
         for stem in dict.fromkeys(stem for source in sources for stem in (sums or {}).get(source, [source])):
             found = [file for suffix in SUFFIXES if (file := folder / f"{stem}{suffix}").is_file()]
             if not found:
-                problem = problem or f"{folder / stem}.wav: no such file, nor .flac or .ogg; each source needs one"
+                lack = (
+                    f"{folder / stem}.wav: no such file, nor .flac or .ogg; put it there, since each source needs one"
+                )
+                problem = problem or lack
             if len(found) > 1:
                 problem = f"{folder}: has {found[0].name} and {found[1].name}; delete one of them"
             parts.append(Part(found[0] if found else folder / f"{stem}.wav", stem))

@@ -183,7 +183,7 @@ def damage(root, how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("missing", "track0/guitar.wav: no such file, nor .flac or .ogg; each source needs one"),
+        ("missing", "track0/guitar.wav: no such file, nor .flac or .ogg; put it there, since each source needs one"),
         ("twice", "has guitar.wav and guitar.flac"),
         ("shorter", "guitar.wav: has 2999 samples, but backing.wav has 3000"),
         ("channels", "backing.wav: has 2 channel(s), not 1"),
