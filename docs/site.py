@@ -14,7 +14,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tasnet_attn"
-LINK = re.compile(r"(!?\[(?:[^\]]|\](?!\())*\])\(([^)\s]+)\)")
+# brackets within a link's text come in pairs: a list in a block above does not begin it
+LINK = re.compile(r"(!?\[(?:[^][]|\[[^][]*\])*\])\(([^)\s]+)\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -210,3 +210,10 @@ def test_the_site_fetches_no_script():
     scripts = site["extra"]["polyfills"]
     assert any("iframe-worker" in script for script in scripts) and site["theme"]["font"] is False
     assert all((ROOT / "docs" / script).is_file() for script in scripts)
+
+
+def test_the_site_rewrites_links_and_no_code():
+    """A list in a block above a link is not that link's beginning."""
+    link = re.search(r'^LINK = re.compile\(r"(.*)"\)', (ROOT / "docs/site.py").read_text(), re.MULTILINE)[1]
+    found = [match[1] for text in PAGES.values() for match in re.finditer(link, text)]
+    assert len(found) > 50 and [said for said in found if "\n\n" in said or said.count("[") > 2] == []
