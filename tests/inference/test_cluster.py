@@ -103,8 +103,10 @@ def test_a_cluster_gives_the_same_files(folder):
             head.communicate("\n")
     assert main(words(folder, folder / "here")) == 1
     for found in (ran, again):
-        assert found.returncode == 1 and found.stderr.count("\n") == 1, found.stderr
-        assert "f/damaged.wav: shorter than its header states" in found.stderr
+        # a slow machine prints its progress, too
+        errors = [line for line in found.stderr.splitlines() if not line.startswith("separate: ")]
+        assert found.returncode == 1 and len(errors) == 1, found.stderr
+        assert "f/damaged.wav: shorter than its header states" in errors[0]
     assert "2 of 4 files are already separated" in again.stdout and "f/b.wav -> there/b: guitar.wav" in again.stdout
     contents = [
         {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*.wav")}

@@ -86,7 +86,7 @@ def test_one_process(arguments, tmp_path, monkeypatch, capsys, hook, step, numbe
     assert main(["train", *arguments]) == STATUS[number]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tasnet-attn: ")]
     assert said in line and str(tmp_path / "run") in line
-    assert (tmp_path / "run/finished").exists() == ("end" in said)
+    assert (tmp_path / "run/finished").exists() == ("finished" in said)
     assert (tmp_path / "run/checkpoints/last.ckpt").exists() == (hook not in ("setup", "on_sanity_check_start"))
 
 
