@@ -176,7 +176,7 @@ def test_every_data_set_takes_them(tmp_path):
     torch.testing.assert_close(clip[:, start : start + 16_128], mixture)
     torch.testing.assert_close(clip[:, :start], whole[:, :start])
     assert not torch.equal(references, before[..., start : start + 16_128]) and mixture.shape == (1, 16_128)
-    with pytest.raises(ValueError, match="mixture 'mean' takes no augmentation; set it to 'sum' or leave gain out"):
+    with pytest.raises(ValueError, match="mixture 'mean' takes no augmentation; set it to 'sum' or turn gain off"):
         MIR1K(["vocals"], 8000, clips, mixture="mean", gain=1.0)
 
 
