@@ -188,6 +188,7 @@ def test_check_data_lists_the_bundled_songs(capsys):
     assert lines[-1] == ["verdict:", "OK"]
 
 
+@pytest.mark.slow
 def test_export(model, tmp_path, capsys):
     assert main(["export", model, "--out", str(tmp_path / "other.safetensors")]) == 0
     from tasnet_attn import load

@@ -139,6 +139,7 @@ def test_every_format_takes_every_rate_mono(tmp_path, format, rate):
     assert info.length / info.sample_rate == pytest.approx(0.5, abs=0.05 if format in ("mp3", "m4a") else 0.001)
 
 
+@pytest.mark.slow
 def test_forty_five_seconds_at_192_khz_as_ogg(tmp_path):
     files, _ = write(tmp_path, 0.1 * torch.randn(2, 1, 45 * 192_000), "ogg", rate=192_000, block=1 << 20)
     assert audio_info(files[0])[:2] == (192_000, 45 * 192_000)

@@ -50,6 +50,7 @@ def test_another_rate_and_silence(tmp_path):
     assert table["SI-SNRi"].notna().all() and table["excerpts"].tolist() == [4, 2]
 
 
+@pytest.mark.slow
 def test_an_evaluation_writes_it_and_the_report_draws_it(tmp_path):
     for name in ("one", "two"):
         evaluate(tasnet_model(), tones(2), tmp_path / name, "fast", "cpu", by_length=[0.25, 1], name=name)
