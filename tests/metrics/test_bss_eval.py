@@ -46,7 +46,7 @@ def assert_equal(ours, theirs, tolerance=1e-8):
         np.testing.assert_allclose(found[sane], expected[sane], rtol=0, atol=tolerance, err_msg=name)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 1000),
     sources=st.integers(1, 3),
