@@ -97,14 +97,34 @@ class SISNR(Loss):
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         estimates, references = widened(separation.estimates), widened(references)
         if model.interchangeable:
-            costs = -si_snr(references.unsqueeze(1), estimates.unsqueeze(2), self.cap)  # [B, S, S, C]
+            costs = -self.ratio(references.unsqueeze(1), estimates.unsqueeze(2))  # [B, S, S, C]
         else:
-            paired = -si_snr(references, estimates, self.cap)  # [B, S, C]
+            paired = -self.ratio(references, estimates)  # [B, S, C]
             costs = torch.diag_embed(paired.transpose(1, 2)).permute(0, 2, 3, 1)
         heard = (references.amax(-1) > references.amin(-1)).to(costs)  # [B, S, C]
         counts = heard.sum(-1)
         costs = (costs * heard.unsqueeze(1)).sum(-1) / counts.clamp_min(1).unsqueeze(1)
         return match(costs, model.interchangeable, counts)
+
+    def ratio(self, references: Tensor, estimates: Tensor) -> Tensor:
+        """What is to become large, dB; the last axis, time, is gone."""
+        return si_snr(references, estimates, self.cap)
+
+
+class SNR(SISNR):
+    """Negative SNR: like SI-SNR, but the estimates learn the references' level, too.
+
+    Args:
+        cap: dB that no source's ratio exceeds, the soft threshold of Wisdom et al. 2020, arXiv 2006.12701, equation 2.
+    """
+
+    scale_free = False
+
+    def __init__(self, cap: float = 30.0) -> None:
+        super().__init__(cap)
+
+    def ratio(self, references: Tensor, estimates: Tensor) -> Tensor:
+        return -snr_cost(references.square().sum(-1), (references - estimates).square().sum(-1), self.cap)
 
 
 class Spectral(Loss):
@@ -180,7 +200,7 @@ class MixIT(Loss):
 
 
 def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
-    """The mean over references and channels of 10 log10(noise / signal + 10 ** (-cap / 10)), dB; 0 without a signal.
+    """The mean over references and channels of `snr_cost`.
 
     Args:
         signal: energies [..., R, C].
@@ -188,8 +208,14 @@ def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
         cap: dB.
     """
     heard = signal > 0
+    return snr_cost(signal, noise, cap).sum((-2, -1)) / heard.sum((-2, -1)).clamp_min(1)
+
+
+def snr_cost(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
+    """10 log10(noise / signal + 10 ** (-cap / 10)) of energies, dB; 0 without a signal."""
+    heard = signal > 0
     ratio = torch.where(heard, noise / torch.where(heard, signal, 1), 1) + 10 ** (-cap / 10)
-    return (10 * torch.log10(ratio) * heard).sum((-2, -1)) / heard.sum((-2, -1)).clamp_min(1)
+    return 10 * torch.log10(ratio) * heard
 
 
 def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0, empty: bool = True) -> Tensor:

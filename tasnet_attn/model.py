@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -132,7 +132,7 @@ class SourceSeparator(Configurable, nn.Module):
         self.decoder = decoder
         # SI-SNR does not determine the outputs' level or sign; training measures it (see `SeparationTask`)
         self.gain: Tensor
-        self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("gain", torch.ones(len(sources)))
 
     @property
     def causal(self) -> bool:
@@ -168,7 +168,17 @@ class SourceSeparator(Configurable, nn.Module):
     def _decode(self, stage: Tensor, encoded: Encoded, shape: torch.Size) -> Tensor:
         batch, channels, length = shape
         estimates = self.decoder(self.head.apply(stage, encoded), length)  # [N, S, T]
-        return self.gain * estimates.unflatten(0, (batch, channels)).transpose(1, 2)
+        return self.gain[:, None, None] * estimates.unflatten(0, (batch, channels)).transpose(1, 2)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.update(self.of_today(state_dict, prefix))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def of_today(self, weights: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """Weights from a file of any version: earlier ones had one gain for all sources."""
+        gain = weights.get(f"{prefix}gain")
+        former = isinstance(gain, Tensor) and gain.dim() == 0
+        return {**weights, f"{prefix}gain": gain.expand(len(self.sources))} if former else dict(weights)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -58,12 +58,12 @@ def test_the_commands_left_what_they_say(folder):
         assert (folder / path).stat().st_size > 100, path
     with (folder / "exp/level/scores.csv").open() as file:
         assert {row["source"] for row in csv.DictReader(file) if row["metric"] == "level"} == {"guitar", "backing"}
-    described = config.read_yaml(folder / "exp/snr")
+    described = config.read_yaml(folder / "exp/l1")
     assert described["model"]["head"] == {
         "class_path": "my_objective.TanhMask",
         "init_args": {"activation": "linear", "subtract": False, "kind": "real"},
     }
-    assert described["task"]["loss"] == {"class_path": "my_objective.SNR", "init_args": {}}
+    assert described["task"]["loss"] == {"class_path": "my_objective.WaveformL1", "init_args": {}}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 from conftest import tasnet_model
 
 from tasnet_attn.errors import UserError
-from tasnet_attn.losses import SISNR, MixIT, Spectral, match, remixed
+from tasnet_attn.losses import SISNR, SNR, MixIT, Spectral, match, remixed
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import Separation
 
@@ -107,17 +107,36 @@ def test_sisnr_of_interchangeable_sources_ignores_their_order():
     torch.testing.assert_close(SISNR()(separation_of(estimates.flip(1)), references, model), loss)
 
 
+@pytest.mark.parametrize("loss", [SISNR(), SNR()])
 @pytest.mark.parametrize("interchangeable", [False, True])
-def test_silent_references_are_left_out(interchangeable):
+def test_silent_references_are_left_out(interchangeable, loss):
     model = tasnet_model(interchangeable=interchangeable)
     references, estimates = torch.randn(1, 2, 1, 100), torch.randn(1, 2, 1, 100)
     references[0, 1] = 0
-    heard = -si_snr(references[0, 0, 0], estimates[0, :, 0])
+    heard = -loss.ratio(references[0, 0, 0], estimates[0, :, 0])
     expected = heard.min() if interchangeable else heard[0]
-    torch.testing.assert_close(SISNR()(separation_of(estimates), references, model), expected)
-    nothing = SISNR()(separation_of(estimates.requires_grad_()), torch.zeros(1, 2, 1, 100), model)
+    torch.testing.assert_close(loss(separation_of(estimates), references, model), expected)
+    nothing = loss(separation_of(estimates.requires_grad_()), torch.zeros(1, 2, 1, 100), model)
     nothing.backward()
     assert nothing == 0 and estimates.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("interchangeable", [False, True])
+def test_snr_minds_the_level(interchangeable):
+    """It is asteroid's, which has no cap; the cap bounds it."""
+    from asteroid.losses import pairwise_neg_snr
+
+    model = tasnet_model(interchangeable=interchangeable)
+    references, noise = torch.randn(1, 2, 1, 4000), torch.randn(1, 2, 1, 4000)
+    estimates = 3 * references + noise
+    theirs = pairwise_neg_snr(estimates[:, :, 0], references[:, :, 0])[0]  # [estimate, reference]
+    expected = theirs.diagonal().mean()
+    if interchangeable:
+        expected = torch.minimum(expected, theirs.fliplr().diagonal().mean())
+    loss = SNR(cap=200)(separation_of(estimates), references, model)
+    torch.testing.assert_close(loss, expected, atol=1e-3, rtol=0)
+    assert SISNR()(separation_of(estimates), references, model) < -9 < 6 < loss  # the level costs
+    torch.testing.assert_close(SNR(20)(separation_of(references), references, model), torch.tensor(-20.0))
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
@@ -142,7 +161,7 @@ def test_spectral_is_the_sum_over_stages_of_the_distance_of_features(distance):
 
 
 @pytest.mark.parametrize("interchangeable", [False, True])
-@pytest.mark.parametrize("loss", [SISNR(), SISNR(cap=20), Spectral("l1"), Spectral("l2"), MixIT()])
+@pytest.mark.parametrize("loss", [SISNR(), SISNR(cap=20), SNR(), Spectral("l1"), Spectral("l2"), MixIT()])
 def test_a_batch_s_loss_is_the_mean_of_its_segments_(loss, interchangeable):
     """In stereo, with a segment of one silent reference, which counts as much as the others."""
     model, references = tasnet_model(interchangeable=interchangeable).eval(), torch.randn(3, 2, 2, 128)

@@ -86,7 +86,10 @@ export class Stream {
   /** The decoder's remainder of frames that overlap the end: a waveform, and the windows that divide it. */
   #rest() {
     const [waveform, weights] = this.step.rest.map((name) => this.state[name].data);
-    return waveform.map((value, i) => (this.step.gain * value) / Math.max(weights[i % weights.length], this.step.floor));
+    const gains = [this.step.gain].flat(); // one of each source, or one of all
+    const size = waveform.length / (this.channels * this.sources);
+    const scaled = (value, i) => gains[Math.floor(i / size) % gains.length] * value;
+    return waveform.map((value, i) => scaled(value, i) / Math.max(weights[i % weights.length], this.step.floor));
   }
 
   /** [channels, sources, t], flat -> signals, of samples 0 to `end` of the sound. */

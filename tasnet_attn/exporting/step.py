@@ -131,7 +131,7 @@ def about_step(model: SourceSeparator, state: State) -> dict[str, Any]:
         "delay": decoder.delay,
         "rest": [name for name in state.names if name.startswith("decoder.")],  # a waveform and its divisor
         "floor": EPS,
-        "gain": model.gain.item(),  # the channels of the other part; the estimates have it
+        "gain": model.gain.tolist(),  # of each source, for the decoder's remainder; the estimates have it
         "latency": model.latency,
         "states": states,
     }

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.model import SourceSeparator
 
 LARGEST = 10**6  # largest setting of a model, unless its file is larger; and largest bank not in the file (1 GiB):
 BUFFERS = 1 << 28
@@ -46,6 +47,8 @@ def fill(file: Path, config: Any, weights: dict[str, Any], build: Callable[[], M
     held = sum({s._cdata: s.nbytes() for s in (w.untyped_storage() for w in weights.values())}.values())
     _check_numbers(file, config, max(LARGEST, held))
     shapes = _on_meta(file, build, len(weights))
+    if isinstance(shapes, SourceSeparator):
+        weights = shapes.of_today(weights)
     expected, kept = shapes.state_dict(), shapes.state_dict(keep_vars=True)
     misfit = f"{file}: the weights do not fit the model that the file describes: "
     for name in sorted(expected.keys() ^ weights.keys()):

@@ -52,7 +52,8 @@ class OnnxSteps:
             self.sources, self.sample_rate, step = about["sources"], about["sample_rate"], about["step"]
             self.stride, self.lead, self.trail = step["stride"], step["lead"], step["trail"]
             self.delay, self.latency, self.floor = step["delay"], step["latency"], step["floor"]
-            self.gain, self.ended, self.states = step["gain"], step["rest"], step["states"]
+            self.gain = np.broadcast_to(np.float32(step["gain"]), len(self.sources))  # earlier files have a single one
+            self.ended, self.states = step["rest"], step["states"]
             sizes = sum(math.prod(each["shape"]) for each in self.states)
         except _refusals() as error:
             raise UserError(f"{file}: not a step written by `export --to onnx-step` ({_first(error)})") from error
@@ -89,8 +90,8 @@ class OnnxSteps:
         if not self.ended:
             return torch.zeros(state.channels, len(self.sources), 0)
         waveform, weights = (state.tensors[name] for name in self.ended)
-        rest = self.gain * waveform / np.maximum(weights, self.floor)
-        return torch.from_numpy(rest.astype(np.float32).reshape(state.channels, len(self.sources), -1))
+        rest = (waveform / np.maximum(weights, self.floor)).reshape(state.channels, len(self.sources), -1)
+        return torch.from_numpy((self.gain[:, None] * rest).astype(np.float32))
 
 
 def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:

@@ -96,8 +96,9 @@ class ModelSteps:
         encoded, encoder = model.encoder.step(samples, state["encoder"])
         stages, separator = model.separator.step(encoded.features, state["separator"])
         estimates, decoder = model.decoder.step(model.head.apply(stages[-1], encoded), state["decoder"])
-        return model.gain * estimates, {"encoder": encoder, "separator": separator, "decoder": decoder}
+        return model.gain[:, None] * estimates, {"encoder": encoder, "separator": separator, "decoder": decoder}
 
     def rest(self, state: dict[str, Any]) -> Tensor:
         """See `Steps`."""
-        return self.model.gain * self.model.decoder.rest(state["decoder"]).unflatten(0, (-1, len(self.sources)))
+        rest = self.model.decoder.rest(state["decoder"]).unflatten(0, (-1, len(self.sources)))
+        return self.model.gain[:, None] * rest

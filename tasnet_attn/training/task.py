@@ -101,10 +101,17 @@ class SeparationTask(LightningModule):
         if len(batch[0]) == 0:
             return  # a padding batch: all processes must take the same number of steps
         loss, estimates = self._loss(batch)
-        ours, theirs = widened(estimates).sum(1), widened(batch[1]).sum(1)
         size = loss.new_tensor(len(batch[0]))
         self._add_ratios(batch[1].detach(), estimates.detach())
-        self._sums += torch.stack([(ours * theirs).sum(), ours.square().sum(), size * loss, size])
+        self._sums += torch.stack([size * loss, size])
+        if self.loss.scale_free:
+            self._add_levels(widened(estimates), widened(batch[1]))
+
+    def _add_levels(self, estimates: Tensor, references: Tensor) -> None:
+        if self.model.interchangeable or estimates.shape[1] != references.shape[1]:  # an output is not one source
+            estimates, references = estimates.sum(1, keepdim=True), references.sum(1, keepdim=True)
+        products = torch.stack([estimates * references, estimates.square()])
+        self._levels += products.sum((1, 3, 4))
 
     def on_validation_epoch_start(self) -> None:
         self._begin_measuring()
@@ -116,7 +123,8 @@ class SeparationTask(LightningModule):
         self._log_measured("test")
 
     def _begin_measuring(self) -> None:
-        self._sums = torch.zeros_like(self.model.gain).repeat(4)
+        self._sums = self.model.gain.new_zeros(2)  # of the loss, and the number of segments
+        self._levels = self.model.gain.new_zeros(2, len(self.model.sources))  # <estimate, reference>, <estimate, estimate>
         self._ratios = torch.zeros(2, 0)  # the first batch gives the number of references
 
     def _add_ratios(self, references: Tensor, estimates: Tensor) -> None:
@@ -129,25 +137,27 @@ class SeparationTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Before a training checkpoint is written: log the metrics, set the gain, step a plateau schedule.
 
-        A loss that does not depend on the level leaves it, and even the sign, undetermined: the gain is set to bring
-        the sum of the estimates closest to the sum of the references. This changes neither such a loss nor the
+        A loss that does not depend on the level leaves it, and even the sign, undetermined: each source's gain is set to
+        bring its estimates closest to its references (least squares). If the sources are interchangeable, one gain
+        brings the sum of the estimates closest to the sum of the references. This changes neither such a loss nor the
         training.
         """
-        common, energy, loss = self._log_measured("valid")
+        loss = self._log_measured("valid")
         if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
-        if self.loss.scale_free and common != 0:
-            self.model.gain *= common / energy
+        if self.loss.scale_free:
+            common, energy = self.trainer.strategy.reduce(self._levels, reduce_op="sum")
+            self.model.gain *= torch.where(common != 0, common / energy, 1)
         for config in self.trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and self.trainer.is_last_batch:
                 config.scheduler.step(loss)  # type: ignore[arg-type]
 
-    def _log_measured(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Log a split's loss and SI-SNR over all processes; returns the gain's two sums, and the loss.
+    def _log_measured(self, split: str) -> Tensor:
+        """Log a split's loss and SI-SNR over all processes; returns the loss.
 
         (Lightning's own mean over processes takes their mean number of segments as an integer.)
         """
-        common, energy, loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        loss, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         self.log(f"{split}_loss", loss / size, prog_bar=True, sync_dist=True)
         total, heard = self.trainer.strategy.reduce(self._ratios, reduce_op="sum")
         sources = self.model.sources
@@ -155,7 +165,7 @@ class SeparationTask(LightningModule):
         for name, ratio in zip(names, total / heard, strict=True):
             self.log(f"{split}_si_snr_{name}", ratio)
         self.log(f"{split}_si_snr", (total / heard).nanmean())
-        return common, energy, loss / size
+        return loss / size
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Skip plateau schedules: Lightning steps those after the checkpoint, and not in a resumed epoch."""
@@ -240,7 +250,7 @@ class SeparationTask(LightningModule):
         if waited := waits(self.trainer):
             waited.restart()
         self._epoch_began = time.perf_counter()
-        self._epoch = torch.zeros_like(self.model.gain).repeat(2)
+        self._epoch = self.model.gain.new_zeros(2)
 
     def on_train_epoch_end(self) -> None:
         total, size = self.trainer.strategy.reduce(self._epoch.clone(), reduce_op="sum")

@@ -203,6 +203,9 @@ def test_weights_of_another_kind_are_one_line(tmp_path):
         refused(tmp_path / f"{name}.ckpt", said)
     torch.save({"model_config": model.config, "state_dict": {"model.gain": "three"}}, tmp_path / "text.ckpt")
     refused(tmp_path / "text.ckpt", "'gain' is not a tensor")
+    gain = {f"model.{k}": torch.ones(3) if k == "gain" else v for k, v in model.state_dict().items()}
+    torch.save({"model_config": model.config, "state_dict": gain}, tmp_path / "gain.ckpt")
+    refused(tmp_path / "gain.ckpt", r"'gain' is \[3\], not \[2\]")
     torch.save([1], tmp_path / "list.ckpt")
     refused(tmp_path / "list.ckpt", "contains a list")
 
