@@ -20,7 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="MODEL", help="a run folder, a checkpoint or a model file")
     help = "a test set's name, and the folder of evaluate that scored it; may be given several times"
     parser.add_argument("--set", action="append", required=True, metavar="NAME=FOLDER", dest="sets", help=help)
-    parser.add_argument("--source", help="for named sources: the one to report (default: the mean of all)")
+    help = "for named sources: one to report; may be given several times (default: the mean of all)"
+    parser.add_argument("--source", action="append", dest="of_sources", help=help)
     parser.add_argument("--cost", required=True, help="cost of the training, in words")
     parser.add_argument("--family", help="its name in the paper's claims: TasNet, 1_trans_0, 2_trans_0, ...")
     parser.add_argument("--budget", help="in words; claims compare systems of one budget")
@@ -37,7 +38,7 @@ def rows_of(options: argparse.Namespace) -> list[dict[str, Any]]:
         name, equals, folder = given.rpartition("=")
         if not equals:
             raise UserError(f"--set {given}: must be NAME=FOLDER")
-        found.append(rows.row_of(Path(folder), name, options.source))
+        found += [rows.row_of(Path(folder), name, source) for source in options.of_sources or [None]]
     return found
 
 

@@ -45,7 +45,8 @@ def tables(systems: list[dict[str, Any]]) -> list[str]:
     corpora = sorted({row["corpus"] for system in systems for row in system["rows"]})
     for corpus in corpora:
         found = [(system, row) for system in systems for row in system["rows"] if row["corpus"] == corpus]
-        lines += [f"## {corpus}", "", f"{len(found[0][1]['SI-SNRi'])} mixtures.", ""]
+        count = len(found[0][1]["SI-SNRi"])
+        lines += [f"## {corpus}", "", f"{count} mixture{'s' if count > 1 else ''}.", ""]
         lines += [
             "| system | parameters | cost | real time | SI-SNRi | SDR | better, % |",
             "|---|---|---|---|---|---|---|",

@@ -90,9 +90,10 @@ def _test_table(tested: list[dict[str, Any]]) -> str:
         cells = []
         for metric in metrics:
             scale, unit = (100, "%") if metric == metrics[-1] else (1, "dB")
-            value, low, high = ((row[metric][key] or 0) * scale for key in ("value", "low", "high"))
             digits = 0 if unit == "%" else 2
-            cells.append(f"{value:.{digits}f} {unit} ({low:.{digits}f} to {high:.{digits}f})")
+            told = {key: f"{scale * value:.{digits}f}" for key, value in row[metric].items() if value is not None}
+            interval = f" ({told['low']} to {told['high']})" if "low" in told else ""  # one mixture has none
+            cells.append(f"{told['value']} {unit}{interval}")
         lines.append(f"| {row['corpus']} | {row['mixtures']} | {' | '.join(cells)} |")
     return "Means over mixtures, with 95 % intervals (bootstrap over mixtures).\n\n" + "\n".join(lines)
 

@@ -24,7 +24,7 @@ def models() -> str:
             "no models ship with this version; train one (tasnet-attn demo shows how), or use one from the hub: " + HUB
         )
     heads = ["name", "sources", "rate", "size", "score", "licence"]
-    use = f"tasnet-attn separate talk.mp3 --model {rows[0][0]}      its card: tasnet-attn models {rows[0][0]}"
+    use = f"tasnet-attn separate sound.mp3 --model {rows[0][0]}      its card: tasnet-attn models {rows[0][0]}"
     return f"{terminal.table(heads, rows)}\n\n{use}"
 
 
