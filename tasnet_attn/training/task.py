@@ -124,7 +124,7 @@ class SeparationTask(LightningModule):
 
     def _begin_measuring(self) -> None:
         self._sums = self.model.gain.new_zeros(2)  # of the loss, and the number of segments
-        self._levels = self.model.gain.new_zeros(2, len(self.model.sources))  # <estimate, reference>, <estimate, estimate>
+        self._levels = torch.zeros_like(self.model.gain).repeat(2, 1)  # <estimate, reference>, <estimate, estimate>
         self._ratios = torch.zeros(2, 0)  # the first batch gives the number of references
 
     def _add_ratios(self, references: Tensor, estimates: Tensor) -> None:
@@ -137,8 +137,8 @@ class SeparationTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Before a training checkpoint is written: log the metrics, set the gain, step a plateau schedule.
 
-        A loss that does not depend on the level leaves it, and even the sign, undetermined: each source's gain is set to
-        bring its estimates closest to its references (least squares). If the sources are interchangeable, one gain
+        A loss that does not depend on the level leaves it, and even the sign, undetermined: each source's gain is set
+        to bring its estimates closest to its references (least squares). If the sources are interchangeable, one gain
         brings the sum of the estimates closest to the sum of the references. This changes neither such a loss nor the
         training.
         """
