@@ -119,6 +119,7 @@ class SNR(SISNR):
     """
 
     scale_free = False
+    cap: float
 
     def __init__(self, cap: float = 30.0) -> None:
         super().__init__(cap)

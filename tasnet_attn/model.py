@@ -177,8 +177,9 @@ class SourceSeparator(Configurable, nn.Module):
     def of_today(self, weights: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """Weights from a file of any version: earlier ones had one gain for all sources."""
         gain = weights.get(f"{prefix}gain")
-        former = isinstance(gain, Tensor) and gain.dim() == 0
-        return {**weights, f"{prefix}gain": gain.expand(len(self.sources))} if former else dict(weights)
+        if not isinstance(gain, Tensor) or gain.dim():
+            return dict(weights)
+        return {**weights, f"{prefix}gain": gain.expand(len(self.sources))}
 
     @property
     def config(self) -> dict[str, Any]:
