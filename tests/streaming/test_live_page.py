@@ -29,6 +29,7 @@ def ltl(tmp_path_factory):
     torch.manual_seed(0)
     window = partial(LTL, hidden=8, heads=1, ffn=8, transformer_layers=1, window=9)
     model = tasnet_model(window, kernel_size=20, stride=7).eval()
+    model.gain.copy_(torch.tensor([-1.7, 0.6]))
     file = tmp_path_factory.mktemp("ltl") / "ltl.step.onnx"
     FORMATS["onnx-step"].write(model, file, {})
     file.with_suffix(".json").write_text(json.dumps(step_header(model, {})))
