@@ -25,7 +25,7 @@ def choose(
     mask: Masks | Sequence[Masks] | None = None,
     oracle: Literal["masks", "autoencoder", "remix"] | None = None,
     sources: Sequence[str] | None = None,
-) -> tuple[dict[str, Any], list[str], int]:
+) -> tuple[dict[str, Any], list[str], int, Path]:
     """Load the systems to evaluate.
 
     Args:
@@ -39,22 +39,24 @@ def choose(
         sources: names of the tracks' sources; None: the model's (an autoencoder has one, its tracks several).
 
     Returns:
-        {mask, "" for the model's own: system}, names of the tracks' sources, and the model's sample rate in Hz.
+        {mask, "" for the model's own: system}, names of the tracks' sources, the model's sample rate in Hz, and its
+        file.
 
     Raises:
         UserError: no such checkpoint, or a model that has no such masks or does not fit this oracle.
     """
-    file = model / "checkpoints" / f"{checkpoint}.ckpt"
-    if checkpoint == "last" and model.is_dir() and not file.is_file():
-        raise UserError(f"{file}: no such file, but evaluation.checkpoint is 'last'; use --checkpoint best")
-    loaded = load(find(model, checkpoint))
+    own = model / "checkpoints" / f"{checkpoint}.ckpt"
+    if checkpoint == "last" and model.is_dir() and not own.is_file():
+        raise UserError(f"{own}: no such file, but evaluation.checkpoint is 'last'; use --checkpoint best")
+    file = find(model, checkpoint)
+    loaded = load(file)
     kinds: list[str] = [mask] if isinstance(mask, str) else [*mask] if mask else [""]
     names = list(loaded.sources if sources is None else sources)
     try:
         systems = {kind: _system(loaded, kind, oracle) for kind in kinds}
     except ValueError as error:
         raise UserError(f"{model}: {error}") from error
-    return systems, names, loaded.sample_rate
+    return systems, names, loaded.sample_rate, file
 
 
 def about(model: Any, file: Path | None, data: object, split: str) -> dict[str, str]:

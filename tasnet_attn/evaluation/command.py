@@ -45,7 +45,6 @@ from tasnet_attn.evaluation.systems import System, fingerprint
 from tasnet_attn.files import holding, touching, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.signals import Signals
-from tasnet_attn.storage.finding import find
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
@@ -229,10 +228,9 @@ def run(
         given: arguments of `evaluate` as plain data.
     """
     options, choice = _options(Path(model), given)
-    systems, sources, rate = choose(Path(model), **choice)
+    systems, sources, rate, file = choose(Path(model), **choice)
     dataset = from_config(Path(data), sources, rate, overrides)
     tracks = dataset.tracks(split, own_rate=True)  # type: ignore[arg-type]
-    file = find(Path(model), choice["checkpoint"])
     folder = default_out(Path(model)) if out is None else Path(out)
     found: list[dict[str, Any]] = []
     name = options["name"] or named(_run_folder(Path(model)))

@@ -549,9 +549,9 @@ def test_a_saved_model_is_evaluated_by_name(saved, capsys):
 
 
 def test_a_model_on_the_hub_is_evaluated(saved, tmp_path, monkeypatch):
-    """By the same door as `load`, and into a folder here."""
+    """By the same door as `load`, and into a folder here; the hub is asked once."""
     hub = {"someone/model": str(saved)}
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: hub[name])
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: hub.pop(name))
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--model", "hf://someone/model", "--data", str(saved / "data.yml")]) == 0
     here, file = read_table(tmp_path / "model.evaluation"), saved / "model.safetensors"
