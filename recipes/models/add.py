@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import rows  # noqa: E402
 
+from tasnet_attn import config  # noqa: E402
 from tasnet_attn.errors import UserError  # noqa: E402
 
 
@@ -47,9 +48,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python recipes/models/add.py", description=__doc__.split("\n")[0])
     arguments(parser)
     parser.add_argument("--system", required=True, help="its name in the tables")
+    help = "a module whose classes the model names, like tasnet_attn.separators.asteroid; may be given several times"
+    parser.add_argument("--import", action="append", default=[], metavar="MODULE", dest="modules", help=help)
     options = parser.parse_args(given)
     about = {key: getattr(options, key) for key in ("family", "budget") if getattr(options, key)}
     try:
+        config.import_modules(options.modules)
         print(rows.save(options.system, options.run, rows_of(options), options.cost, **about))
     except UserError as error:
         print(f"add: {error}", file=sys.stderr)
