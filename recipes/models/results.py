@@ -99,8 +99,8 @@ def claims(systems: list[dict[str, Any]]) -> list[str]:
         *lines,
         "",
         "[fidelity.md](fidelity.md) has the papers' tables and what the small twins of their sweeps say;",
-        "[ablations.md](ablations.md#every-system-at-one-budget-small) every system, with Asteroid's Conv-TasNet and DPRNN,",
-        "at a small budget with three seeds.",
+        "[ablations.md](ablations.md#every-system-at-one-budget-small) every system, with Asteroid's Conv-TasNet and",
+        "DPRNN, at a small budget with three seeds.",
     ]
 
 
