@@ -76,6 +76,8 @@ def _train(arguments: Sequence[str], modules: list[str]) -> int:
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line of any command but `train`; `overrides`: its --key value. A mistake exits with 2."""
     parser = given.parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in given.ABOUT:
+        parser.error(f"no command {arguments[0]!r}; the commands are {', '.join(given.ABOUT)}")
     options, rest = parser.parse_known_args(arguments)
     takes = {"check-data": "--", "evaluate": "--data."}.get(options.command)  # --key value that argparse does not know
     if rest and (takes is None or any(word.startswith("--") and not word.startswith(takes) for word in rest)):

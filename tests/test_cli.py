@@ -163,12 +163,19 @@ def test_a_mistake_is_one_line_and_status_2(arguments, said, model, song, tmp_pa
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()] == []
 
 
-def test_an_unknown_option_is_one_line_and_status_2(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["separate", "a.wav", "--model", "m", "--overlapp", "3"], "--overlapp"),
+        (["seperate", "a.wav"], "no command 'seperate'; the commands are demo, train, separate"),
+    ],
+)
+def test_an_unknown_word_is_one_line_and_status_2(arguments, said, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["separate", "a.wav", "--model", "m", "--overlapp", "3"])
+        main(arguments)
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert "--overlapp" in error and error.count("\n") == 1
+    assert said in error and error.count("\n") == 1
 
 
 def test_a_bug_of_ours_shows_its_traceback(model, song, monkeypatch):

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.results import read_summary, read_table
+from tasnet_attn.evaluation.results import by_track, read_summary, read_table
 from tasnet_attn.evaluation.summary import compare, summarise
 from tasnet_attn.files import file_name, write_text
 from tasnet_attn.inference import separate
@@ -43,12 +43,13 @@ def row_of(folder: Path, corpus: str, source: str | None = None) -> dict[str, An
         if source not in set(table["source"]):
             raise UserError(f"{folder}: no source {source!r} was scored; choose from {', '.join(set(table['source']))}")
         table, corpus = table[table["source"] == source], f"{corpus}, {source}"
-    row: dict[str, Any] = {"corpus": corpus, "checkpoint": summary.get("checkpoint")}
-    for metric in METRICS:
-        means = table[table["metric"] == metric].groupby("track")["mean"].mean().sort_index()
-        row[metric] = [round(float(value), 2) for value in means]
-        row["tracks"] = hashlib.sha256("\n".join(means.index).encode()).hexdigest()[:16]  # equal: the same tracks
-    return row
+    scored = pd.DataFrame({metric: by_track(table, metric) for metric in METRICS}).dropna().sort_index()
+    return {
+        "corpus": corpus,
+        "checkpoint": summary.get("checkpoint"),
+        **{metric: [round(float(value), 2) for value in scored[metric]] for metric in METRICS},
+        "tracks": hashlib.sha256("\n".join(scored.index).encode()).hexdigest()[:16],  # equal: the same tracks
+    }
 
 
 def interval(values: list[float]) -> dict[str, float]:

@@ -203,17 +203,23 @@ def score_rows(found: Found) -> tuple[list[dict[str, str]], str]:
         }
         if cell.name == baseline:
             row |= {f"minus {baseline}": "", "p": "", "verdict": "baseline"}
-        states = found.rows.loc[found.rows["cell"] == cell.name, "state"]
-        rows.append(row | {"runs": f"{(states == 'finished').sum()} of {len(states)}"})
+        rows.append(row | {"runs": _counted(found.rows[found.rows["cell"] == cell.name], metric)})
     test = "Wilcoxon's signed-rank test" if paired == "tracks" else "t-test"
     note = (
         f"Means over {paired} with 95 % t-intervals. Differences from the baseline are paired by {paired}; p: paired "
         f"{test}, two-sided, not corrected for the number of cells. Undecided: the intervals of the two cells "
-        "overlap, or the interval of their difference contains 0."
+        "overlap, or the interval of their difference contains 0. Runs without a score (silence) are left out."
     )
     if settings.evaluate:
         note += f" Scores of tracks: {settings.average}, over tracks and over windows."
     return rows, note
+
+
+def _counted(runs: pd.DataFrame, metric: str) -> str:
+    """How many of a cell's runs are finished, and how many of these have a score, if not all."""
+    finished = runs[runs["state"] == "finished"]
+    scored = finished.reindex(columns=[metric])[metric].notna().sum()
+    return f"{len(finished)} of {len(runs)}" + (f", {scored} scored" if scored < len(finished) else "")
 
 
 def _scored(found: Found) -> list[str]:

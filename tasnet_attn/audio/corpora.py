@@ -1,12 +1,14 @@
-"""Sound for the builders of corpora: reading files that are in memory, and writing samples unchanged.
+"""Sound for the builders of corpora: reading files that are in memory, writing samples unchanged, LibriMix's layout.
 
 A corpus is identified by its checksum, so nothing is dithered, resampled or turned down here.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasnet_attn.audio.writing import refusals
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import touching
+from tasnet_attn.files import touching, whole
 
 BUSY = "another process is building in this folder; wait for it, or give another --out"
 
@@ -84,3 +86,39 @@ def write_pcm(file: Path, samples: NDArray[Any], sample_rate: int, **tags: str) 
         for tag, text in tags.items():
             setattr(out, tag, text)
         out.write(samples)
+
+
+def write_mixture(root: Path, subset: str, name: str, sources: NDArray[np.int16], sample_rate: int) -> dict[str, Any]:
+    """Write a clean mixture and its sources into LibriMix's folders; the mixture is their sum to the last bit.
+
+    Args:
+        root: the folder that contains wav8k.
+        subset: such as "train".
+        name: of the mixture, `mixture_ID`.
+        sources: [S, T]; their sum fits into 16 bits.
+        sample_rate: Hz.
+
+    Returns:
+        The mixture's row for `write_mixtures`.
+    """
+    parts = {"mixture_path": ("mix_clean", sources.sum(0, dtype=np.int16))}
+    parts |= {f"source_{i}_path": (f"s{i}", source) for i, source in enumerate(sources, start=1)}
+    row: dict[str, Any] = {"mixture_ID": name}
+    for column, (part, samples) in parts.items():
+        row[column] = f"wav{sample_rate // 1000}k/min/{subset}/{part}/{name}.wav"
+        (root / row[column]).parent.mkdir(parents=True, exist_ok=True)
+        write_pcm(root / row[column], samples, sample_rate)
+    return row | {"length": sources.shape[1]}
+
+
+def write_mixtures(root: Path, subset: str, rows: Sequence[Mapping[str, Any]], sample_rate: int) -> None:
+    """Write a subset's metadata from the rows of `write_mixture`."""
+    write_table(root / f"wav{sample_rate // 1000}k/min/metadata/mixture_{subset}_mix_clean.csv", rows)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file atomically."""
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

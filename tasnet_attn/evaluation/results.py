@@ -209,6 +209,11 @@ def read_table(folder: Path) -> pd.DataFrame:
     return table
 
 
+def by_track(table: pd.DataFrame, metric: str) -> pd.Series:
+    """Each track's mean over windows and sources in one metric; NaN if one of its sources has no score."""
+    return table[table["metric"] == metric].groupby("track")["mean"].agg(lambda means: means.mean(skipna=False))
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
     """A folder's `summary.json`, possibly foreign: types of values are checked; texts may be anything.
 

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,19 @@ def test_what_is_done_is_not_done_again(unbroken, capsys):
     assert main(["ablate", str(sweep), "--out", str(out)]) == 0
     assert stamps(out) == before and (out / "table.md").read_text() == table
     assert "0 ran now" in capsys.readouterr().out
+
+
+def test_a_run_without_a_score_is_not_counted_as_one(unbroken):
+    sweep = write_sweep(unbroken[0].parent, "by_score.yml", metric="test:SI-SNRi")
+    out = unbroken[1].with_name("unscored")
+    shutil.copytree(unbroken[1], out)
+    row = next(row for row in cells_of(out) if (row["cell"], row["seed"]) == ("TasNet", "1"))
+    scores = out / row["folder"] / "test" / "scores.csv"
+    scores.write_text(re.sub(r"(SI-SNRi),[^,]*,[^,]*,", r"\1,,,", scores.read_text()))
+    assert main(["ablate", str(sweep), "--out", str(out)]) == 0
+    lines = [line.split(" | ") for line in (out / "table.md").read_text().partition("##")[0].splitlines()]
+    counted = {words[0]: words[-1] for words in lines}
+    assert counted["| TasNet"] == "2 of 2, 1 scored |" and counted["| 1_trans_0, ffn=8"] == "2 of 2 |"
 
 
 @pytest.mark.slow

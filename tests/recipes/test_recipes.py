@@ -240,7 +240,8 @@ TINY = {  # what makes a separator small; another one stays as it is
 }  # fmt: skip
 TINY["SkipAttentionHourglass"] = TINY["Hourglass"]
 PLAIN = "demo/ltl"  # the one that gets an ordinary Python and the bundled songs
-ALIKE = ("demo/convtasnet", "demo/dprnn")  # debian2mix has the same separators, demo/ltl the same data
+# others have the same separators, and others the same data
+ALIKE = ("demo/convtasnet", "demo/dprnn", "debian2mix/audioslots", "debian2mix/mixit")
 EXPORTED = (PLAIN, "mir1k/hourglass_park")  # the last stage, too; of the best and of the last checkpoint
 ELSEWHERE = {"musdb18/ltl_gammatone": {"data.root": "data/MUSDB18-HQ"}}  # MUSDB18's other layout
 ELSEWHERE["librimix/sepformer"] = {f"{SEPARATOR}.width": 32, f"{SEPARATOR}.fold.init_args.size": 25} | {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from tasnet_attn import config
@@ -16,7 +17,7 @@ from tasnet_attn.ablation.sweep import Run, Sweep, read
 from tasnet_attn.ablation.tables import short
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluation
-from tasnet_attn.evaluation.results import read_table
+from tasnet_attn.evaluation.results import by_track, read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.losses import SISNR
 from tasnet_attn.model import SourceSeparator
@@ -83,16 +84,13 @@ def score(file: Path, out: Path, speakers: Path) -> None:
         evaluation.run(str(run.trained), str(speakers), str(run.folder / SETS["unseen speakers"]))
 
 
-def mixtures(runs: list[Run], folder: str) -> dict[str, dict[str, float]]:
-    """{cell: {mixture: SI-SNRi, dB, the mean over seeds and speakers}}."""
-    found: dict[str, list[dict[str, float]]] = {}
+def mixtures(runs: list[Run], folder: str) -> pd.DataFrame:
+    """SI-SNRi in dB, the mean over seeds and speakers: a row for each mixture that all cells have, a column a cell."""
+    found: dict[str, list[pd.Series]] = {}
     for run in runs:
-        table = read_table(run.folder / folder)
-        scores = table[table["metric"] == "SI-SNRi"].groupby("track")["mean"].mean().to_dict()
-        found.setdefault(run.cell.name, []).append(scores)
-    return {
-        cell: {name: float(np.mean([each[name] for each in all_])) for name in all_[0]} for cell, all_ in found.items()
-    }
+        found.setdefault(run.cell.name, []).append(by_track(read_table(run.folder / folder), "SI-SNRi"))
+    means = {cell: pd.concat(seeds, axis=1).mean(axis=1, skipna=False) for cell, seeds in found.items()}
+    return pd.DataFrame(means).dropna()
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -118,10 +116,10 @@ def table(file: Path, out: Path) -> str:
         row = [cell.name, f"{cell.parameters:,}", short(cell.macs), str(cell.config["trainer"]["max_steps"])]
         row.append(str(seeds[cell.name]))
         for each in scores.values():
-            ours = np.array([each[cell.name][name] for name in each[first]])
+            ours = each[cell.name].to_numpy()
             mean, low, high = interval(ours)
             row.append(f"{mean:.2f} ({low:.2f} to {high:.2f})")
-            mean, low, high = interval(ours - np.array(list(each[first].values())))
+            mean, low, high = interval(ours - each[first].to_numpy())
             verdict = "" if low > 0 or high < 0 else ", undecided"
             row.append("" if cell.name == first else f"{mean:+.2f} ({low:+.2f} to {high:+.2f}){verdict}")
         rows.append(row)

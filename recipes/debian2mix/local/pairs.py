@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasnet_attn.errors import UserError
-from tasnet_attn.evaluation.results import read_table
+from tasnet_attn.evaluation.results import by_track, read_table
 from tasnet_attn.evaluation.summary import compare, summarise
 
 FEW = 10  # mixtures: pairs with fewer are combined
@@ -19,8 +19,7 @@ FEW = 10  # mixtures: pairs with fewer are combined
 
 def mixtures(folder: Path) -> dict[str, float]:
     """{mixture: SI-SNRi, dB}."""
-    table = read_table(folder)
-    return table[table["metric"] == "SI-SNRi"].groupby("track", sort=False)["mean"].mean().to_dict()
+    return by_track(read_table(folder), "SI-SNRi").dropna().to_dict()
 
 
 def groups(scores: dict[str, float]) -> dict[str, list[float]]:

@@ -10,7 +10,6 @@ each at a level drawn between -33 and -25 dB, cut to the shorter. The packages a
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import re
 import shutil
@@ -18,7 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -194,21 +193,9 @@ def write_subset(root: Path, subset: str, prompts: Sequence[Prompt], count: int,
     rng = np.random.default_rng([seed, list(SUBSETS).index(subset)])
     rows = []
     for pair_ in pair(prompts, count, rng):
-        sources = mix(pair_, rng)
-        row: dict[str, Any] = {"mixture_ID": "_".join(one.name for one in pair_)}
-        parts = {"mixture_path": ("mix_clean", sources.sum(0, dtype=np.int16))}
-        parts |= {f"source_{i}_path": (f"s{i}", source) for i, source in enumerate(sources, start=1)}
-        for column, (part, samples) in parts.items():
-            row[column] = f"wav8k/min/{subset}/{part}/{row['mixture_ID']}.wav"
-            (root / row[column]).parent.mkdir(parents=True, exist_ok=True)
-            corpora.write_pcm(root / row[column], samples, RATE)
-        rows.append(row | {"length": sources.shape[1]})
-    table = root / f"wav8k/min/metadata/mixture_{subset}_mix_clean.csv"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        name = "_".join(one.name for one in pair_)
+        rows.append(corpora.write_mixture(root, subset, name, mix(pair_, rng), RATE))
+    corpora.write_mixtures(root, subset, rows, RATE)
 
 
 def write_credits(root: Path, debs: Sequence[Deb]) -> None:

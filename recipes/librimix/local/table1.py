@@ -16,7 +16,7 @@ import pandas as pd
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import run
-from tasnet_attn.evaluation.results import read_table
+from tasnet_attn.evaluation.results import by_track, read_table
 from tasnet_attn.evaluation.summary import summarise
 from tasnet_attn.files import write_text
 from tasnet_attn.training import train
@@ -58,7 +58,7 @@ def table1(out: Path, options: Sequence[str], seconds: Sequence[float] = (0.5, 1
             for mask, below in MASKS.items():
                 table = read_table(place / below)
                 for kept, metric in ((scores, "SI-SNR"), (improvements, "SI-SNRi")):
-                    kept[row, length, mask] = table[table["metric"] == metric].groupby("track")["score"].mean()
+                    kept[row, length, mask] = by_track(table, metric)
     lines = [
         "| chunks | system | binary: SI-SNR | SI-SNRi | Wiener-like: SI-SNR | SI-SNRi |",
         "|---|---|---|---|---|---|",

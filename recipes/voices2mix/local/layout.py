@@ -15,7 +15,7 @@ from mixing import Utterance, at_rate, mix, pair
 from speakers import Speaker
 from speech import Planned, digest, load
 
-from tasnet_attn.audio.corpora import read_pcm, write_pcm
+from tasnet_attn.audio.corpora import read_pcm, write_mixture, write_mixtures, write_table
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import whole
 
@@ -27,14 +27,6 @@ def write(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     with whole(path) as part:
         part.write_bytes(content)
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a CSV file atomically."""
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def write_subset(
@@ -65,18 +57,11 @@ def write_subset(
         if len(spoken) < 2:
             raise UserError(f"{out}: an utterance of {' and '.join(one.name for one in pair_)} is damaged; build again")
         mixed = mix(spoken, rng)
+        name = "_".join(one.name for one in pair_)
         for rate, rows in tables.items():
-            sources = at_rate(mixed, rate)
-            row: dict[str, Any] = {"mixture_ID": "_".join(one.name for one in pair_)}
-            parts = {"mixture_path": ("mix_clean", sources.sum(0, dtype=np.int16))}
-            parts |= {f"source_{i}_path": (f"s{i}", source) for i, source in enumerate(sources, start=1)}
-            for column, (part, samples) in parts.items():
-                row[column] = f"wav{rate // 1000}k/min/{subset}/{part}/{row['mixture_ID']}.wav"
-                (root / row[column]).parent.mkdir(parents=True, exist_ok=True)
-                write_pcm(root / row[column], samples, rate)
-            rows.append(row | {"length": sources.shape[1]})
+            rows.append(write_mixture(root, subset, name, at_rate(mixed, rate), rate))
     for rate, rows in tables.items():
-        write_table(root / f"wav{rate // 1000}k/min/metadata/mixture_{subset}_mix_clean.csv", rows)
+        write_mixtures(root, subset, rows, rate)
 
 
 def write_tables(root: Path, out: Path, planned: list[Planned]) -> None:
