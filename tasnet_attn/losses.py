@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tasnet_attn.config import Configurable
 from tasnet_attn.errors import UserError
+from tasnet_attn.heads import Mask
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
@@ -131,7 +132,9 @@ class SNR(SISNR):
 class Spectral(Loss):
     """Distance between predicted and true features, every stage matched separately, summed over the stages.
 
-    The references are encoded with the mixture's scale, so that both sides have the same units.
+    The references are encoded with the mixture's scale, so that both sides have the same units. With a head that makes
+    masks (`Mask`), the features must be magnitudes themselves: the mask that divides |X|**power among the sources is
+    not the one that divides X.
 
     Args:
         distance: "l1", mean absolute, or "l2", mean squared.
@@ -141,6 +144,15 @@ class Spectral(Loss):
         if distance not in ("l1", "l2"):
             raise ValueError(f"distance {distance!r} is neither 'l1' nor 'l2'")
         self.distance = distance
+
+    def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
+        super().check(model, data_sources)
+        power = getattr(model.encoder, "power", 1.0)
+        if isinstance(model.head, Mask) and power != 1:
+            raise UserError(
+                f"task.loss: Spectral compares masked features, and a mask for |X|**{power:g} does not fit X: set "
+                "model.encoder.power to 1, or model.head to Magnitude with the encoder's power"
+            )
 
     def stages(self, separation: Separation, references: Tensor, model: SourceSeparator) -> list[Tensor]:
         """The loss of each stage."""
@@ -234,9 +246,8 @@ def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0, empty: boo
     Raises:
         UserError: too many assignments to try.
 
-    Source: Wisdom et al. 2020, equation 2. The energies of all errors follow from scalar products of the signals, so
-        only
-    the best remix is computed.
+    Source: Wisdom et al. 2020, equation 3. The energies of all errors follow from scalar products of the signals, so
+    only the best remix is computed.
     """
     outputs, mixtures = estimates.shape[1], references.shape[1]
     if mixtures**outputs > MOST_WAYS:

@@ -25,6 +25,7 @@ def choose(
     mask: Masks | Sequence[Masks] | None = None,
     oracle: Literal["masks", "autoencoder", "remix"] | None = None,
     sources: Sequence[str] | None = None,
+    separating: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[str], int, Path]:
     """Load the systems to evaluate.
 
@@ -37,6 +38,7 @@ def choose(
             "autoencoder", from its reconstruction of each clean source; "remix", the model's outputs, each added to the
             source that it fits best (MixIT).
         sources: names of the tracks' sources; None: the model's (an autoencoder has one, its tracks several).
+        separating: segment, overlap and device, for "remix", which separates itself.
 
     Returns:
         {mask, "" for the model's own: system}, names of the tracks' sources, the model's sample rate in Hz, and its
@@ -53,7 +55,7 @@ def choose(
     kinds: list[str] = [mask] if isinstance(mask, str) else [*mask] if mask else [""]
     names = list(loaded.sources if sources is None else sources)
     try:
-        systems = {kind: _system(loaded, kind, oracle) for kind in kinds}
+        systems = {kind: _system(loaded, kind, oracle, separating or {}) for kind in kinds}
     except ValueError as error:
         raise UserError(f"{model}: {error}") from error
     return systems, names, loaded.sample_rate, file
@@ -92,10 +94,10 @@ def trained(model: Any, file: Path | None) -> dict[str, str]:
     return found
 
 
-def _system(model: Any, kind: str, oracle: str | None) -> Any:
+def _system(model: Any, kind: str, oracle: str | None, separating: dict[str, Any]) -> Any:
     head = getattr(model, "head", None)
     if oracle == "remix":
-        return Remix(_system(model, kind, None))
+        return Remix(_system(model, kind, None, {}), **separating)
     if oracle is not None:
         own = head.kind if isinstance(head, Magnitude) and head.kind != "none" else "wiener"
         return {"masks": ModelOracle, "autoencoder": Autoencoder}[oracle](model, kind or own)  # type: ignore[arg-type]

@@ -50,8 +50,9 @@ from tasnet_attn.version import __version__
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
 LOWEST, HIGHEST = 1000, 1_000_000  # Hz; limits of the rate for scoring
 RATES = f"{LOWEST} at least, {HIGHEST} at most"
+SEPARATING = ("segment", "overlap", "device")  # for oracles that separate themselves
 BUSY = "another `evaluate` is using this folder; wait for it, or give another --out"
-OWN = ("model", "tracks", "out", "facts")  # arguments that are not in configurations
+OWN = ("model", "tracks", "out", "facts", "separating")  # arguments that are not in configurations
 CHOICE = tuple(key for key in config.settings(choose) if key not in OWN)  # arguments of `choose` in the section
 
 
@@ -228,7 +229,7 @@ def run(
         given: arguments of `evaluate` as plain data.
     """
     options, choice = _options(Path(model), given)
-    systems, sources, rate, file = choose(Path(model), **choice)
+    systems, sources, rate, file = choose(Path(model), **choice, separating={key: options[key] for key in SEPARATING})
     dataset = from_config(Path(data), sources, rate, overrides)
     tracks = dataset.tracks(split, own_rate=True)  # type: ignore[arg-type]
     folder = default_out(Path(model)) if out is None else Path(out)

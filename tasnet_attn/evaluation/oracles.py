@@ -162,20 +162,27 @@ class Remix:
 
     Args:
         model: typically with more outputs than references.
+        segment: see `inference.separate`.
+        overlap: likewise.
+        device: likewise.
 
     Source: Wisdom et al. 2020, arXiv 2006.12701, section 3.
     """
 
-    def __init__(self, model: SourceSeparator) -> None:
+    def __init__(
+        self, model: SourceSeparator, segment: float | None = None, overlap: float | None = None, device: str = "auto"
+    ) -> None:
         self.model, self.sample_rate = model, model.sample_rate
+        self.segment, self.overlap, self.device = segment, overlap, device
 
     def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
         """Mixture [C, T], references [R, C, T] -> estimates [R, C, T]."""
-        estimates = torch.stack(list(separate(self.model, mixture, self.sample_rate).values()))
+        options = {"segment": self.segment, "overlap": self.overlap, "device": self.device}
+        estimates = torch.stack(list(separate(self.model, mixture, self.sample_rate, **options).values()))
         return remixed(estimates[None], references[None].to(estimates), empty=False)[0]
 
     def __repr__(self) -> str:
-        return f"Remix({self.model.config}, {_weights(self.model)})"
+        return f"Remix({self.model.config}, {_weights(self.model)}, {self.segment}, {self.overlap})"
 
 
 def _weights(model: SourceSeparator) -> str:

@@ -15,24 +15,37 @@ from tasnet_attn.storage.filling import NoDraws
 MOST = 10_000  # parameter tensors
 
 
-SHARED = ("n_filters", "kernel_size", "stride", "n_fft", "hop")  # of our encoders and decoders
+# settings of our encoders that our decoders or heads have too, and must be equal
+SHARED = {
+    "decoder": ("n_filters", "kernel_size", "stride", "n_fft", "hop", "window", "drop"),
+    "head": ("power",),
+}
 
 
 def check_ends(config: dict[str, Any]) -> None:
-    """Reject a decoder that does not fit its encoder.
+    """Reject a decoder or a head that does not fit its encoder, and an encoder for another rate.
 
     Raises:
         UserError: names the setting that differs.
     """
-    ends = [config[end]["init_args"] for end in ("encoder", "decoder")]
-    if any("." in config[end]["class_path"] for end in ("encoder", "decoder")):
+    parts = {part: config[part] for part in ("encoder", *SHARED) if config.get(part)}
+    if any("." in part["class_path"] for part in parts.values()):
         return  # a user's class, whose settings may mean something else
-    encoder, decoder = ({**end, "stride": end.get("stride") or end.get("kernel_size")} for end in ends)
-    for key in SHARED:
-        if key in encoder and key in decoder and encoder[key] != decoder[key]:
-            raise UserError(
-                f"model.decoder.{key}: {decoder[key]} is not the encoder's {encoder[key]}; use the same value for both"
-            )
+    settings = {name: dict(part["init_args"]) for name, part in parts.items()}
+    for name in ("encoder", "decoder"):
+        settings[name]["stride"] = settings[name].get("stride") or settings[name].get("kernel_size")
+    encoder = settings["encoder"]
+    for part, keys in SHARED.items():
+        for key in keys:
+            ours = settings.get(part, {}).get(key, encoder.get(key))
+            if key in encoder and ours != encoder[key]:
+                raise UserError(
+                    f"model.{part}.{key}: {ours} is not the encoder's {encoder[key]}; use the same value for both"
+                )
+    if (rate := encoder.get("sample_rate", config["sample_rate"])) != config["sample_rate"]:
+        raise UserError(
+            f"model.encoder.sample_rate: {rate} is not the model's {config['sample_rate']}; use the same value for both"
+        )
 
 
 def check_size(config: dict[str, Any]) -> None:

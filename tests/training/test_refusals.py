@@ -19,6 +19,9 @@ from tasnet_attn.training.command import train
 STFT = [f"--model.{end}=STFT{end.title()}" for end in ("encoder", "decoder")]
 STFT += [f"--model.{end}.{size}" for end in ("encoder", "decoder") for size in ("n_fft=64", "hop=16")]
 
+GAMMATONE = ["--model.encoder=GammatoneEncoder"]
+GAMMATONE += [f"--model.encoder.{key}" for key in ("n_filters=12", "kernel_size=16", "sample_rate=16000")]
+
 
 @pytest.fixture
 def arguments(begun, tmp_path):  # noqa: F811
@@ -37,6 +40,17 @@ def arguments(begun, tmp_path):  # noqa: F811
         (["--model.separator.ffn=0"], "model.separator.ffn: 0 must be at least 1"),
         ([*STFT, "--model.encoder.hop=0"], "model.encoder.hop: 0 must be at least 1"),
         ([*STFT, "--model.decoder.hop=0"], "model.decoder.hop: 0 must be at least 1"),
+        ([*STFT, "--model.decoder.drop=dc"], "model.decoder.drop: dc is not the encoder's None; use the same value"),
+        ([*STFT, "--model.decoder.window=hamming"], "model.decoder.window: hamming is not the encoder's hann"),
+        (
+            [*STFT, "--model.encoder.power=0.3", "--model.head=Magnitude", "--task.loss=Spectral"],
+            "model.head.power: 1.0 is not the encoder's 0.3",
+        ),
+        (
+            [*STFT, "--model.encoder.power=0.3", "--task.loss=Spectral"],
+            "task.loss: Spectral compares masked features, and a mask for |X|**0.3 does not fit X",
+        ),
+        (GAMMATONE, "model.encoder.sample_rate: 16000 is not the model's 8000; use the same value for both"),
         ([*STFT, "--model.encoder.normalise=x"], "'x' is neither 'max' nor null"),
         (["--model.sample_rate=null"], "model.sample_rate: null is not a whole number"),
         (["--model.sample_rate=0"], "model.sample_rate: 0 must be at least 1"),
