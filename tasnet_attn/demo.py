@@ -31,6 +31,7 @@ from tasnet_attn.reporting.command import listen, report
 from tasnet_attn.reporting.figures import spectrograms
 from tasnet_attn.reporting.tables import Table
 from tasnet_attn.storage import load
+from tasnet_attn.storage.finding import find
 from tasnet_attn.storage.shipped import score, shipped
 from tasnet_attn.storage.tensors import read_facts
 from tasnet_attn.training.command import train
@@ -66,11 +67,12 @@ def demo(out: Path, steps: int | None = None, training: bool = True) -> Path:
     if steps is not None:
         arguments += [f"--trainer.max_steps={steps}", f"--task.lr_scheduler.init_args.T_max={steps}"]
     arguments += [f"--data.cache={out / 'copies'}", "--data.workers=0"]  # decoded once, a batch takes 2 ms to read
+    # the last weights are scored and separate, not the best on "valid": those excerpts must stay unseen
+    arguments += ["--evaluation.checkpoint=last"]
     with _threads(2):
         run = train([*arguments, "--out", str(out / "run"), "--ckpt_path", "last"])  # an interrupted demo resumes
 
-    # the last weights, not the best on "valid": those excerpts must stay unseen
-    file = run / "checkpoints" / "last.ckpt"
+    file = find(run)
     model = load(file)
     data = from_config(run, model.sources, model.sample_rate)
     how: dict[str, Any] = {"audio": "wav", "show": ("SDR", "SI-SNRi"), "convention": "mean of medians"}

@@ -65,7 +65,7 @@ class ClipSegments(Segments):
     """Segments together with the clip that each is cut from, for encoders that divide by the clip's maximum.
 
     Args:
-        per_clip: every epoch takes each clip once, in random order, at a random start (Park et al. 2018); otherwise
+        per_clip: every pass takes each clip once, in random order, at a random start (Park et al. 2018); otherwise
             every start of every clip is equally likely, so that long clips occur more often.
         tracks: see `Segments`.
         length: see `Segments`.

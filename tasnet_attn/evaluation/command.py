@@ -84,7 +84,7 @@ def evaluate(
     """Score a system on tracks; all arguments but OWN are also the `evaluation` section of a configuration.
 
     Args:
-        model: an object with `sources`, `sample_rate`, `interchangeable` and `forward`, or an oracle: called with
+        model: an `nn.Module` with the attributes of `model.Separates`, or an oracle: called with
             mixture [C, T] and references [S, C, T], whole in memory, it returns estimates [S, C, T] of the tracks'
             sources.
         tracks: the tracks to separate, with unique names.

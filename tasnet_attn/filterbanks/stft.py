@@ -66,6 +66,10 @@ class STFTEncoder(Encoder):
         self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)
 
+    @property
+    def cannot_stream(self) -> str:
+        return "needs a hop of at most half its window" if self.lead < 0 else super().cannot_stream
+
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor:
         """The largest magnitude of every channel of a clip in blocks [C, t]: [C, 1, 1]."""
         half, left = self.n_fft // 2, self.n_frames(length)

@@ -24,9 +24,8 @@ class DualPath(Separator):
 
     For spectrograms, the plane is bands of bins by frames, and `across` runs along time: if it is causal and each frame
     is standardised by itself, the model is causal and streams. For the code of a learned encoder, the plane is chunks
-    of
-    frames: with paths of one bidirectional LSTM and the norm "global" this is DPRNN. Memory is linear in the length if
-    that of the paths is.
+    of frames: with paths of one bidirectional LSTM and the norm "global" this is DPRNN. Memory is linear in the length
+    if that of the paths is.
 
     Args:
         n_features: F.

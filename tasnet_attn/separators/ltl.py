@@ -36,14 +36,15 @@ class LTL(Separator):
         lstm_before: X, may be 0.
         transformer_layers: layers of self-attention and feed-forward, may be 0.
         lstm_after: Y, may be 0.
-        hidden: LSTM units per direction; the width of the transformer, except that it is F when X = 0.
+        hidden: LSTM units per direction. The transformer is as wide as the LSTM's output, twice this if bidirectional;
+            when X = 0 it is as wide as F.
         heads: attention heads; they divide that width.
         ffn: hidden width of the feed-forward part.
         bidirectional: bidirectional LSTMs.
         attention: "causal" or "full"; None: causal unless bidirectional.
         window: frames that a frame sees to either side, including itself; None: all.
         positional: "sinusoidal" adds a code before the transformer; None adds none.
-        init: initialisation of the transformer's weight matrices; nothing else is changed.
+        init: initialisation of the transformer's weight matrices, whose biases become zero; nothing else is changed.
         dropout: on the residual branches of the transformer.
         input_norm: LayerNorm over the features of each frame.
         norm: of the transformer's layers, "post" or "pre", which adds a LayerNorm after the last one.
