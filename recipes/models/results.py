@@ -30,10 +30,10 @@ CLAIMS = [  # of the LTL paper (hal-02986238): what it says, ours, the other, wh
 ]
 EQUAL = "about equals"
 COMPARED = [
-    "The paper's models are unidirectional, with four layers behind a learned encoder, trained for days on music. These",
-    "are small, bidirectional, behind an STFT, and trained on speech for minutes; a row compares one training of each. A",
-    "claim is decided by the interval of the mean difference over the mixtures (bootstrap); p is Wilcoxon's signed-rank",
-    "test on the same differences.",
+    "The paper's models are unidirectional, with four layers behind a learned encoder, trained for days on music.",
+    "These are small, bidirectional, behind an STFT, and trained on speech for minutes; a row compares one training of",
+    "each. A claim is decided by the interval of the mean difference over the mixtures (bootstrap); p is Wilcoxon's",
+    "signed-rank test on the same differences.",
 ]
 
 

@@ -187,7 +187,7 @@ def _print_table(listed: dict[Split, list[Track]], looks: list[Look], findings: 
         infos = [info for one in here for info in one.infos.values()]
         seconds = sum(max((i.length / i.sample_rate for i in one.infos.values()), default=0.0) for one in here)
         residuals = [one.residual for one in here if one.residual is not None]
-        made = [track.made for track in tracks if track.parts and all(part.holds != MIXTURE for part in track.parts)]
+        made = [track.made for track in tracks if track.parts and not track.beside(MIXTURE)]
         worst = max(residuals, default=-inf)
         mixture = f"{worst:.1f} dB" if worst > -inf else "equal" if residuals else made[0] if made else "-"
         channels, rates = (_values(info[key] for info in infos) for key in (2, 0))

@@ -20,6 +20,8 @@ def configured(configs: Sequence[Path], overrides: Sequence[str] = ()) -> Segmen
     named = ", ".join(map(str, configs))
     ours = config.read([*(f"--config={file}" for file in configs), *overrides]).ours
     stated, schema = ours.get("model", {}), config.settings(SourceSeparator)
+    if not isinstance(stated, dict):
+        raise UserError(f"{named}: model: {stated!r} is not a section with sources and sample_rate")
     if "data" not in ours or not {"sources", "sample_rate"} <= stated.keys():
         what = "has no data set (data.class_path) or no model.sources; a conf.yml extends its base.yml"
         raise UserError(f"{named}: {what}: give both")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tasnet_attn.checking.track import SILENT, Finding, Look
-from tasnet_attn.data import MIXTURE, REST
+from tasnet_attn.data import REST
 
 ALIKE = 0.9999  # cosine of two beginnings; 16-bit rounding of speech at another level leaves 0.999999
 CHUNK = 2048
@@ -25,12 +25,13 @@ def overlaps(looks: list[Look]) -> list[Finding]:
     first: dict[str, tuple[int, Path]] = {}
     for number, one in enumerate(looks):
         for holds, sound in one.sounds.items():
-            if holds == REST or sound.rms < SILENT:
+            beside = one.beside(holds)
+            if beside and holds == REST or sound.rms < SILENT:
                 continue
             earlier, file = first.setdefault(sound.hash, (number, one.path(holds)))
             if earlier == number:
                 continue
-            mixed = holds == MIXTURE and len(one.infos) > 1  # otherwise an utterance that is its own mixture
+            mixed = beside and len(one.infos) > 1  # otherwise an utterance that is its own mixture
             if one.track.utterance and looks[earlier].split == one.split and not mixed:
                 continue  # a split may mix an utterance several times
             pairs[earlier, number].append((file, one.path(holds), "has the same sound as"))
@@ -41,7 +42,7 @@ def overlaps(looks: list[Look]) -> list[Finding]:
 
 
 def _within(one: Look) -> Iterator[Finding]:
-    sources = {h: s for h, s in one.sounds.items() if h not in (MIXTURE, REST) and s.rms >= SILENT}
+    sources = {h: s for h, s in one.sounds.items() if not one.beside(h) and s.rms >= SILENT}
     for (a, first), (b, second) in combinations(sources.items(), 2):
         if first.hash == second.hash:
             what = f"{one.path(b)}: {b} is the same sound as {a}, {one.path(a).name}"

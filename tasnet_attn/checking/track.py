@@ -74,6 +74,10 @@ class Look:
         """Add a finding."""
         self.findings.append(Finding(level, kind, self.split, what, fix))
 
+    def beside(self, holds: str) -> bool:
+        """Whether a part is the mixture or the rest, and not a source of that name."""
+        return holds in (MIXTURE, REST) and (not self.track.parts or self.track.beside(holds))
+
     def path(self, holds: str) -> Path:
         """The file of a part."""
         return next(part.file for part in self.parts if part.holds == holds)
@@ -185,8 +189,9 @@ def _ask(found: Look) -> None:
 def _listen(found: Look) -> None:
     """Read all parts in parallel, in blocks; if a file is damaged, the others are still checked."""
     parts = [part for part in found.parts if part.file in found.infos]
-    found.sounds = {part.holds: Sound(found.track.utterance and part.holds not in (MIXTURE, REST)) for part in parts}
-    whole = MIXTURE in found.sounds and len(parts) == len(found.parts) and len(set(found.infos.values())) == 1
+    found.sounds = {part.holds: Sound(found.track.utterance and not found.beside(part.holds)) for part in parts}
+    mixed = MIXTURE in found.sounds and found.beside(MIXTURE)
+    whole = mixed and len(parts) == len(found.parts) and len(set(found.infos.values())) == 1
     mm = ms = ss = rr = 0.0  # energies: mixture, mixture x sum, sum, mixture - sum
     start, end = 0, max((info.length for info in found.infos.values()), default=0)
     while start < end and parts:
@@ -255,17 +260,18 @@ def _judge(found: Look) -> None:
         where, rate = f"{found.path(holds)}", found.infos[found.path(holds)].sample_rate
         if len(found.sounds) > len(found.infos):
             where += f" ({holds})"  # a file with several signals
-        if sound.rms < SILENT and holds != REST:
-            level: Literal["error", "warning"] = "error" if holds == MIXTURE else "warning"
+        beside = found.beside(holds)
+        if sound.rms < SILENT and not (beside and holds == REST):
+            level: Literal["error", "warning"] = "error" if beside else "warning"
             fix = "remove this track, or accept that this source has no score here"
             found.find(level, "silent", f"{where}: is silent throughout (below -80 dB)", fix)
         if sound.runs and sound.first_run is not None:
             what = f"{where}: clipped, {sound.runs} runs of {RUN} or more samples at full scale, the first at "
             fix = "if there are many, export it again at a lower level, or remove this track"
             found.find("warning", "clipped", what + f"{sound.first_run / rate:.2f} s", fix)
-        if holds != MIXTURE and sound.offset > OFFSET and sound.offset > sound.rms / 10:
+        if not (beside and holds == MIXTURE) and sound.offset > OFFSET and sound.offset > sound.rms / 10:
             what = f"{where}: its mean is {sound.offset:.3f} of full scale, not zero"
             found.find("warning", "offset", what, "filter it: ffmpeg -i IN.wav -af highpass=f=5 NEW.wav")
-    sources = [sound for holds, sound in found.sounds.items() if holds not in (MIXTURE, REST)]
-    if sources and all(sound.rms < SILENT for sound in sources) and MIXTURE not in found.sounds:
+    sources = [sound for holds, sound in found.sounds.items() if not found.beside(holds)]
+    if sources and all(sound.rms < SILENT for sound in sources) and not found.beside(MIXTURE):
         found.find("error", "silent", f"{found.track}: all sources are silent", "remove this track")

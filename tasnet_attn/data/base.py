@@ -115,7 +115,7 @@ class SegmentedData(Configurable, LightningDataModule):
         noise: probability that a training segment's mixture gets noise, 10 to 40 dB below it.
         cache: a folder for decoded copies of compressed tracks, made when training begins; None: decode every time.
 
-    All but `reverb` (one room) and `noise` is drawn independently for every source; the mixture changes with the sources.
+    All but `reverb` (one room) and `noise` is drawn independently for every source; the mixture changes with them.
     """
 
     abstract = True

@@ -44,6 +44,7 @@ class Excerpts(Track):
         stems = None if pair else dict.fromkeys(MIXTURES, MIXTURES[:1])
         super().__init__(name, list(MIXTURES), sample_rate, parts, stems, channels=1)
         self.utterance = pair  # it may come in several pairs
+        self.variant = sample_rate  # of the samples, not of the files
 
     @cached_property
     def infos(self) -> dict[Path, AudioInfo]:

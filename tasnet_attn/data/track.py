@@ -198,7 +198,7 @@ class Track:
         """Samples start .. start + length (None: to the end): mixture [C, T], references [S, C, T]."""
         sums = [self.made_of(which) for which in range(len(self.sources))]
         stems = list(dict.fromkeys(stem for stems in sums for stem in stems))
-        mixed = self._beside(MIXTURE)
+        mixed = self.beside(MIXTURE)
         signals = self._signals([MIXTURE, *stems] if mixed else stems, start, length)
         references = torch.stack([sum_of(signals, stems) for stems in sums])
         return signals[MIXTURE] if mixed else references.sum(0), references
@@ -219,13 +219,13 @@ class Track:
 
     def read_rest(self, start: int, length: int) -> Tensor:
         """The part of the mixture that is not a source, for example noise, [C, length] or a scalar 0."""
-        return self._signals([REST], start, length)[REST] if self._beside(REST) else torch.zeros(())
+        return self._signals([REST], start, length)[REST] if self.beside(REST) else torch.zeros(())
 
     def speaker(self, which: int) -> str | None:
         """The speaker of source number `which`, for remixes; None: unlike any other source."""
         return None
 
-    def _beside(self, what: str) -> bool:
+    def beside(self, what: str) -> bool:
         """Whether a part is MIXTURE or REST (which may also be a stem's name)."""
         stems = (self.made_of(which) for which in range(len(self.sources)))
         return any(part.holds == what for part in self.parts) and not any(what in names for names in stems)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.oracles import Autoencoder, ModelOracle, Remix
 from tasnet_attn.heads import Magnitude
-from tasnet_attn.model import SourceSeparator
+from tasnet_attn.model import SourceSeparator, check_sources
 from tasnet_attn.storage import load
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
@@ -55,6 +55,7 @@ def choose(
     kinds: list[str] = [mask] if isinstance(mask, str) else [*mask] if mask else [""]
     names = list(loaded.sources if sources is None else sources)
     try:
+        check_sources(names)
         systems = {kind: _system(loaded, kind, oracle, separating or {}) for kind in kinds}
     except ValueError as error:
         raise UserError(f"{model}: {error}") from error

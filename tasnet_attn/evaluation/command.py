@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from copy import copy
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,10 +41,11 @@ from tasnet_attn.evaluation.results import (
 from tasnet_attn.evaluation.scores import Backend, best_order, offered, score
 from tasnet_attn.evaluation.spool import Spool
 from tasnet_attn.evaluation.summary import Convention
-from tasnet_attn.evaluation.systems import System, fingerprint
+from tasnet_attn.evaluation.systems import System, fingerprint, written
 from tasnet_attn.files import holding, touching, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.signals import Signals
+from tasnet_attn.storage.finding import CHECKPOINTS
 from tasnet_attn.version import __version__
 
 Baseline = Literal["mixture", "oracle-binary", "oracle-ratio", "oracle-wiener"]
@@ -133,8 +134,9 @@ def evaluate(
     names = offered(v3, beside)
     if not metrics and (unknown := [metric for metric in show if metric not in names]):
         raise UserError(f"evaluation.show: {unknown[0]!r} is not scored; choose from {', '.join(names)}")
+    lowest = rate or min(track.sample_rate for track in tracks)
     for key, seconds in (("window", window), ("hop", hop)):
-        if seconds is not None and not (math.isfinite(seconds) and seconds * tracks[0].sample_rate >= 1):
+        if seconds is not None and not (math.isfinite(seconds) and seconds * lowest >= 1):
             raise UserError(f"evaluation.{key}: {seconds} must be finite and at least one sample, in seconds")
     settings: dict[str, Any] = {"backend": backend, "window": window, "hop": hop, "v3": v3}
     settings |= {"rate": rate, "beside": list(beside)}
@@ -157,7 +159,11 @@ def evaluate(
 
         def finish() -> None:
             track, place, future = pending.popleft()
-            documents[track] = future.result()
+            try:
+                documents[track] = future.result()
+            except BrokenExecutor as error:
+                what = "a process that scores was killed, perhaps for lack of memory; use fewer --jobs"
+                raise UserError(f"{track}: {what}", status=1) from error
             shutil.rmtree(place, ignore_errors=True)
             write_text(out / f"{file_name(track)}.json", json.dumps(documents[track], indent=1))
             bar.update(seconds_of[track])
@@ -165,6 +171,7 @@ def evaluate(
         gpu = jobs == 1 and system.device.type == "cuda"
         scorer = Scorer(settings, metrics, system.device if gpu else torch.device("cpu"))
         how = {"version": __version__, "metrics": config.describe(list(metrics)), **settings}
+        how |= {f"class {number}": found for number, found in enumerate(written(metrics))}
         length = sum(seconds_of.values())
         with workspace(out) as work, _executor(jobs) as executor, terminal.bar(length, "s of audio", name) as bar:
             for number, track in enumerate(tracks, 1):
@@ -178,12 +185,15 @@ def evaluate(
                 stamp = fingerprint(system.stamp, how, sources, mixture, references)
                 kept = read_document(out / f"{file_name(track.name)}.json")
                 folder = out / "audio" / file_name(track.name)
-                if kept and kept[OURS].get("stamp") == stamp and (audio is None or folder.is_dir()):
+                known = kept is not None and kept[OURS].get("stamp") == stamp
+                if known and (audio is None or any(folder.glob(f"*.{audio}"))):
+                    assert kept is not None
                     documents[track.name] = kept
                     shutil.rmtree(place, ignore_errors=True)
                     bar.update(seconds_of[track.name])
                     terminal.detail(f"{track.name}: scored already")
                     continue
+                shutil.rmtree(folder, ignore_errors=True)  # another model's, or in another format
                 began = time.perf_counter()
                 system.estimate(track.name, scored_rate, mixture, references, spools[2])
                 took = f"separated in {time.perf_counter() - began:.1f} s"
@@ -205,6 +215,7 @@ def evaluate(
         ordered = {texts[track.name]: documents[track.name] for track in tracks}
         about = {"name": name, "interchangeable": system.interchangeable, **settings, **shows}
         about |= {"sample_rate": rate or tracks[0].sample_rate, "model_rate": system.rate, "baselines": list(baselines)}
+        about |= {"by_length": list(by_length)}
         summary = write_tables(out, ordered, **about, **(facts or {}))
         if by_length:
             lengths.by_length(model, tracks, out, by_length, device)
@@ -235,12 +246,14 @@ def run(
     folder = default_out(Path(model)) if out is None else Path(out)
     found: list[dict[str, Any]] = []
     name = options["name"] or named(_run_folder(Path(model)))
+    scored = file.stem if file.suffix == ".ckpt" and file.stem in CHECKPOINTS else None
     terminal.say(f"{name}: {split} of {data}, tracks: {len(tracks)}")
     with terminal.log(folder / terminal.LOG):
         for number, (mask, system) in enumerate(systems.items()):
             below = folder / "masks" / mask if number else folder
             called = {"name": f"{name}, {mask} masks" if mask else name}
-            facts = {key: choice[key] for key in ("checkpoint", "oracle")} | {"mask": mask or None}
+            facts = {"checkpoint": scored, "oracle": choice["oracle"], "mask": mask or None}
+            facts["masks"] = list(systems)[1:] if not number else []
             facts["about"] = about(system, file, dataset, split)
             found.append(evaluate(system, tracks, below, **options | called, facts=facts))
             print(shown(below, found[-1]))

@@ -21,7 +21,7 @@ from torch import Tensor
 from tasnet_attn import terminal
 from tasnet_attn.audio.resampling import resample
 from tasnet_attn.data.track import Track
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.evaluation.summary import summarise
 from tasnet_attn.files import write_text
 from tasnet_attn.inference.segments import pick_device
@@ -29,6 +29,7 @@ from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 
 FILE = "by_length.csv"
+COLUMNS = ("length", "excerpts", "SI-SNR", "SI-SNRi", "low", "high", "seconds", "memory")
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # only Linux reports a process's peak
 
 
@@ -76,6 +77,20 @@ def checked(model: Any, tracks: Sequence[Track], lengths: Sequence[float]) -> tu
     if not chosen:
         raise UserError(f"evaluation.by_length: no track is {lengths[-1]:g} s long; give shorter lengths")
     return lengths, chosen
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The table that `by_length` wrote into a folder.
+
+    Raises:
+        UserError: not such a table.
+    """
+    path = folder / FILE
+    try:
+        table = pd.read_csv(path)
+        return table.astype(dict.fromkeys(COLUMNS, float))
+    except (KeyError, ValueError) as error:  # of pandas, too
+        raise UserError(f"{path}: not a table of `tasnet-attn evaluate --by-length`: {first_line(error)}") from error
 
 
 def shown(table: pd.DataFrame) -> str:

@@ -5,13 +5,16 @@ Shapes: S sources, C channels, T samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tasnet_attn.audio.resampling import exactly, resample, resampled
+from tasnet_attn.config.components import is_ours
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.spool import Spool
@@ -43,7 +46,8 @@ class System:
         if self.is_model:
             what = getattr(model, "config", self.stamp)
             weights: dict[str, Tensor] = getattr(model, "state_dict", dict)()
-            self.stamp = fingerprint(what, weights, segment, overlap, order_by_references)
+            classes = written(getattr(model, "modules", list)())
+            self.stamp = fingerprint(what, weights, segment, overlap, order_by_references, *classes)
 
     def read(self, track: Track, mixture: Spool, references: Spool) -> tuple[list[str], int]:
         """Store a track's mixture and its references in the model's order; returns their names and the scored rate."""
@@ -92,6 +96,13 @@ class System:
         if hasattr(self.model, "blocks"):
             return self.model.blocks(mixture, references)
         return iter([self.model(mixture.read(), references.read())])
+
+
+def written(parts: Iterable[object]) -> list[str]:
+    """Digests of the files that define the classes of others, so that what a changed class made is made again."""
+    theirs = {type(part).__module__ for part in parts if not is_ours(type(part))}
+    files = (getattr(sys.modules[name], "__file__", None) for name in theirs if not name.startswith("torch."))
+    return sorted(digest([Path(file).read_bytes()]) for file in files if file)
 
 
 def fingerprint(*parts: Any) -> str:

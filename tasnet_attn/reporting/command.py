@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import named
-from tasnet_attn.evaluation.lengths import FILE
+from tasnet_attn.evaluation.lengths import FILE, read
 from tasnet_attn.evaluation.results import read_summary, read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.reporting import tables
@@ -50,8 +51,10 @@ def report(
         The file.
 
     Raises:
-        UserError: no folder, or one without scores.
+        UserError: no folder, one without scores, or a bad number.
     """
+    if not 0 < seconds < math.inf or players < 0:
+        raise UserError(f"report: --seconds {seconds:g} must be above 0 and finite, --players {players} at least 0")
     systems = _systems([Path(folder) for folder in folders])
     out = systems[0].folder / "report.html" if out is None else Path(out)
     listening = Listening(seconds, audio)
@@ -108,10 +111,14 @@ def _write(out: Path, listening: Listening, **parts: Any) -> Path:
 
 def _by_length(systems: Sequence[System], out: Path) -> str:
     """The figure of systems evaluated by length, saved next to the page, as base64; "": there are none."""
-    tables_ = {system.name: system.folder / FILE for system in systems if (system.folder / FILE).is_file()}
+    tables_ = {
+        system.name: read(system.folder)
+        for system in systems
+        if (system.folder / FILE).is_file() and system.summary.get("by_length") != []  # an earlier evaluation's
+    }
     if not tables_:
         return ""
-    figure = by_length({name: pd.read_csv(file) for name, file in tables_.items()}, out.with_name("by_length.png"))
+    figure = by_length(tables_, out.with_name("by_length.png"))
     return base64.b64encode(figure.read_bytes()).decode()
 
 
@@ -121,9 +128,7 @@ def _systems(folders: Sequence[Path]) -> list[System]:
     found: list[System] = []
     for folder in folders:
         folder = folder / "evaluation" if (folder / "evaluation" / "scores.csv").is_file() else folder
-        below = [path.parent for part in ("masks", "baselines") for path in sorted(folder.glob(f"{part}/*/scores.csv"))]
-        for each in (folder, *below):
-            scores, summary = read_table(each), read_summary(each)
+        for each, scores, summary in _read(folder):
             name = f"{summary['name']} (baseline)" if each.parent.name == "baselines" else summary["name"]
             if name == "evaluation":  # the name of every run in earlier versions
                 name = named(each)
@@ -134,6 +139,17 @@ def _systems(folders: Sequence[Path]) -> list[System]:
                 name += "'"
             found.append(System(name, f"c{len(found) % tables.COLOURS}", each, summary, scores))
     return found
+
+
+def _read(folder: Path) -> Iterator[tuple[Path, pd.DataFrame, dict[str, Any]]]:
+    """An evaluation, its further masks and its baselines, without those that an earlier evaluation left here."""
+    scores, summary = read_table(folder), read_summary(folder)
+    yield folder, scores, summary
+    for part in ("masks", "baselines"):
+        listed = summary.get(part)  # earlier versions do not list masks
+        for path in sorted(folder.glob(f"{part}/*/scores.csv")):
+            if listed is None or path.parent.name in listed:
+                yield path.parent, read_table(path.parent), read_summary(path.parent)
 
 
 def _players(systems: Sequence[System], listening: Listening, count: int) -> list[dict[str, Any]]:
@@ -147,7 +163,6 @@ def _players(systems: Sequence[System], listening: Listening, count: int) -> lis
     if len(ranked) > count:
         ranked = [ranked[i] for i in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
     return [
-        listening.player(track, files_of(track, {system.name: system.folder for system in kept[track]}, sources))
+        listening.player(track, files_of(track, {s.name: (s.folder, list(s.summary["scores"])) for s in kept[track]}))
         for track in ranked
-        for sources in [list(kept[track][0].summary["scores"])]
     ]

@@ -28,7 +28,7 @@ def by_length(tables: dict[str, pd.DataFrame], path: Path) -> Path:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     score, memory, seconds = figure.subplots(1, 3)
     for number, (name, table) in enumerate(tables.items()):
-        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^vPX"[number % 7], "label": name}
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^vPX"[number % 7], "label": plain(name)}
         score.plot(table["length"], table["SI-SNRi"], **style)
         score.fill_between(table["length"], table["low"], table["high"], color=style["color"], alpha=0.15, linewidth=0)
         memory.plot(table["length"], table["memory"], **style)
@@ -46,6 +46,11 @@ def by_length(tables: dict[str, pd.DataFrame], path: Path) -> Path:
     with whole(path, path.suffix) as part:
         figure.savefig(part, dpi=100)
     return path
+
+
+def plain(text: str) -> str:
+    """A label as matplotlib draws it unchanged: a $ would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def spectrograms(signals: dict[str, Tensor], sample_rate: int, path: Path, seconds: float = 8.0) -> Path:
@@ -81,7 +86,7 @@ def draw_signals(figure: Figure, signals: dict[str, Tensor], sample_rate: int) -
     for wave, mel, (title, signal) in zip(axes[::2], axes[1::2], arrays.items(), strict=True):
         wave.plot(np.linspace(0, seconds, len(signal), endpoint=False), signal.mean(-1), linewidth=0.3)
         wave.set(ylim=(-loudest, loudest), yticks=[])
-        wave.set_title(title, loc="left", fontsize="medium")
+        wave.set_title(plain(title), loc="left", fontsize="medium")
         decibels, extent = mel_spectrogram(signal, sample_rate), (0.0, seconds, 0.0, 100.0)
         scale: dict[str, Any] = {"vmin": FLOOR, "vmax": 0, "cmap": COLOUR_MAP}
         image = mel.imshow(decibels, origin="lower", aspect="auto", extent=extent, **scale)

@@ -83,25 +83,27 @@ def has_audio(folder: Path, track: str) -> bool:
     return (folder / "audio" / file_name(track)).is_dir()
 
 
-def files_of(track: str, folders: dict[str, Path], sources: Sequence[str]) -> dict[str, Path]:
-    """A track's mixture, and for each source the reference and every system's estimate, by label.
+def files_of(track: str, systems: dict[str, tuple[Path, list[str]]]) -> dict[str, Path]:
+    """A track's mixture, and for each source the reference and the estimates of the systems that have it, by label.
 
     Args:
         track: its name.
-        folders: {system: folder of an evaluation} that kept the track's audio.
-        sources: their names.
+        systems: {name: folder of an evaluation that kept the track's audio, names of its sources}.
 
     Raises:
         UserError: a file is missing.
     """
-    first, names = next(iter(folders.values())), signal_names(sources)
-    files = {"mixture": _file(first, track, names[0])}
-    references, estimates = names[1 : len(sources) + 1], names[len(sources) + 1 :]
-    for source, reference, estimate in zip(sources, references, estimates, strict=True):
-        files[f"{source}{REFERENCE}"] = _file(first, track, reference)
-        for system, folder in folders.items():
-            label = f"{source}: {system}" if len(folders) > 1 else f"{source}: estimate"
-            files[label] = _file(folder, track, estimate)
+    files: dict[str, Path] = {}
+    for source in dict.fromkeys(source for _, sources in systems.values() for source in sources):
+        for system, (folder, sources) in systems.items():
+            if source not in sources:
+                continue
+            names, which = signal_names(sources), sources.index(source)
+            label = f"{source}: {system}" if len(systems) > 1 else f"{source}: estimate"
+            wanted = {"mixture": names[0], f"{source}{REFERENCE}": names[1 + which]}
+            for key, name in (wanted | {label: names[1 + len(sources) + which]}).items():
+                if key not in files:
+                    files[key] = _file(folder, track, name)
     return files
 
 

@@ -42,8 +42,8 @@ class SamsNet(Separator):
             half the memory, one more forward pass, the same numbers.
 
     Source: Li et al. 2019, section 2. The text leaves open how attention contracts (per channel is our reading), the
-    axis of LayerNorm, the last convolution and whether the sources share weights: these defaults are ours. The published
-    total of 3.7 M parameters does not follow from the text.
+    axis of LayerNorm, the last convolution and whether the sources share weights: these defaults are ours. The
+    published total of 3.7 M parameters does not follow from the text.
     """
 
     former: ClassVar[dict[str, Any]] = {"scale": "width"}

@@ -406,6 +406,22 @@ def test_a_planted_fault_is_found_alone_and_gone_when_fixed(name, copy, check):
     assert check(root) == (0, [], "verdict: OK")
 
 
+@pytest.mark.parametrize(("name", "silent"), [("rest", True), ("mixture", False)])
+def test_a_source_may_be_called_like_a_part_beside_the_sources(name, silent, tmp_path, check):
+    for split in ("train", "valid", "test"):
+        write_stem_folders(tmp_path, (LENGTH, LENGTH + 500), split, RATE, sources=("guitar", name))
+    for file in tmp_path.rglob(f"{name}.wav") if silent else []:
+        samples, rate = soundfile.read(file)
+        soundfile.write(file, 0 * samples, rate)
+    (tmp_path / "base.yml").write_text(
+        f"model: {{sources: [guitar, {name}], sample_rate: {RATE}}}\n"
+        f"data: {{class_path: StemFolders, init_args: {{root: {tmp_path}, segment: 0.5}}}}\n"
+    )
+    status, findings, _ = check(tmp_path)
+    assert status == 0 and len(findings) == (6 if silent else 0)
+    assert all("is silent throughout" in finding for finding in findings)
+
+
 def test_one_bad_file_stops_nothing(copy, check):
     root = copy("folders")
     files = [wrong_rate(root), missing(root), not_a_number(root), truncated_flac(root)]
@@ -463,6 +479,8 @@ def test_files_are_layered_and_overridden_like_trains(tmp_path):
     )
     conf.write_text("model: {sample_rate: 16000, separator: AudioSlots}\ntask: {}\ndata: {init_args: {segment: 0.5}}\n")
     more.write_text("data: {init_args: {segment: 0.7}}\n")
+    with pytest.raises(UserError, match="base.yml: model: 'foo' is not a section"):
+        configured([base], ["--model", "foo"])
     data = configured([base, conf])
     assert (data.sample_rate, data.mode, data.segment) == (16_000, "max", 0.5)
     options = [

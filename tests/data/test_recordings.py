@@ -1,5 +1,7 @@
 """Recordings without stems: what is read, how they are split and paired, and that MixIT learns from them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
@@ -112,6 +114,17 @@ data: {{class_path: Recordings, init_args: {{root: sounds, segment: 0.25, segmen
 trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}
 evaluation: {{oracle: remix, sources: [mixture1, mixture2], show: [SI-SNRi]}}
 """
+
+
+def test_copies_are_of_one_rate(tmp_path):
+    write(tmp_path / "sounds", NAMES)
+    for rate in (16_000, 8000, 16_000):
+        settings = {"segment": 0.1, "segments_per_epoch": 4, "workers": 0}
+        make = partial(Recordings, OUTPUTS, rate, tmp_path / "sounds", **settings)
+        plain, cached = (make(cache=cache).segments("train") for cache in (None, tmp_path / "copies"))
+        for index in range(4):
+            for ours, theirs in zip(cached[0, index], plain[0, index], strict=True):
+                torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
 @pytest.mark.slow

@@ -77,6 +77,13 @@ class LevelHere(Metric):
         return {"level": 10 * estimates.square().mean((1, 2)).log10() + self.offset}
 
 
+class Deadly(Metric):
+    """It ends its process."""
+
+    def __call__(self, mixture, references, estimates, sample_rate):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def tracks(count=3):
     return [Tones(f"song {number}") for number in range(count)]
 
@@ -312,6 +319,40 @@ def test_what_changed_is_done_again(tmp_path, change, monkeypatch):
         assert system.calls == (1 if change == "audio" else 2)
 
 
+@pytest.mark.slow
+def test_a_killed_scorer_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="song 0: a process that scores was killed") as caught:
+        evaluate(OracleMask("ratio"), tracks(1), tmp_path, metrics=[Deadly()], jobs=2)
+    assert caught.value.status == 1
+
+
+def test_audio_that_is_kept_is_of_the_system_that_was_scored_last(tmp_path):
+    songs, kept = tracks(1), tmp_path / "audio" / "song 0"
+    evaluate(OracleMask("ratio"), songs, tmp_path, audio="wav")
+    evaluate(OracleMask("binary"), songs, tmp_path)
+    assert not kept.exists()  # not another's beside the new scores
+    evaluate(OracleMask("binary"), songs, tmp_path, audio="wav")
+    expected = OracleMask("binary")(*songs[0].read())[0, 0].numpy()
+    np.testing.assert_allclose(soundfile.read(kept / "one.wav")[0], expected, atol=1e-6)
+    evaluate(OracleMask("binary"), songs, tmp_path, audio="flac")
+    assert {path.suffix for path in kept.iterdir()} == {".flac"}
+    evaluate(OracleMask("binary"), songs, tmp_path)
+    assert kept.is_dir()
+
+
+def test_a_metric_whose_source_changed_is_computed_again(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(METRICS.format(name="Gain"))
+    monkeypatch.syspath_prepend(tmp_path)
+    import mine
+
+    evaluate(Counted("ratio"), tracks(1), tmp_path / "out", metrics=[mine.Gain()])
+    (tmp_path / "mine.py").write_text(METRICS.format(name="Gain") + "# corrected")
+    system = Counted("ratio")
+    evaluate(system, tracks(1), tmp_path / "out", metrics=[mine.Gain()])
+    assert system.calls == 1
+    monkeypatch.delitem(sys.modules, "mine")
+
+
 SCRIPT = """
 import sys, time
 sys.path[:0] = {here!r}
@@ -400,6 +441,11 @@ def test_no_signal_overwrites_another_whatever_sources_are_called(tmp_path):
     for samples, expected in zip(kept, torch.cat([mixture[None], references, estimates]), strict=True):
         np.testing.assert_allclose(samples, expected[0], atol=1e-5)
     assert report([tmp_path]).read_text().count('<section class="player"') == 1
+
+
+def test_a_window_is_a_sample_at_least_at_the_scored_rate(tmp_path):
+    with pytest.raises(UserError, match="evaluation.window: 0.0002 must be finite and at least one sample"):
+        evaluate(OracleMask("ratio"), tracks(1), tmp_path / "out", window=0.0002, rate=1000)
 
 
 @pytest.mark.parametrize(("key", "value"), [("window", math.nan), ("window", 0.0), ("hop", 0.0), ("hop", math.inf)])

@@ -190,6 +190,18 @@ def test_the_last_checkpoint_is_another(tmp_path):
     for key, value in load(tmp_path).state_dict().items():  # what the recipe scores is what separates, and is exported
         torch.testing.assert_close(value, last.state_dict()[key])
     assert find(tmp_path, "best").stem == "best"
+    save(last, tmp_path / "file.safetensors")
+    root = write_stem_folders(tmp_path / "songs", split="test", channels=1, sources=["one", "two"])
+    data = {"data": {"class_path": "StemFolders", "init_args": {"root": str(root)}}}
+    (tmp_path / "data.yml").write_text(config.write_yaml(data))
+    for place, asked, scored in (
+        ("", {}, "last"), ("", {"checkpoint": "best"}, "best"), ("checkpoints/last.ckpt", {}, "last"),
+        ("file.safetensors", {}, None),
+    ):  # fmt: skip
+        summary = run(str(tmp_path / place), str(tmp_path / "data.yml"), str(tmp_path / "scores"), **asked)
+        assert summary["checkpoint"] == scored
+    with pytest.raises(UserError, match="different names"):
+        choose(tmp_path, oracle="remix", sources=["one", "one"])
     (tmp_path / "checkpoints" / "last.ckpt").unlink()
     assert find(tmp_path).stem == "best"
     with pytest.raises(UserError, match="last.ckpt: no such file, but evaluation.checkpoint is 'last'"):

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.signal
 import soundfile
@@ -23,9 +25,10 @@ from tasnet_attn.audio.writing import excerpt_bytes
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import evaluate
+from tasnet_attn.evaluation.lengths import COLUMNS
 from tasnet_attn.evaluation.oracles import OracleMask
 from tasnet_attn.reporting.command import TEMPLATES, report
-from tasnet_attn.reporting.figures import draw_signals
+from tasnet_attn.reporting.figures import by_length, draw_signals, spectrograms
 from tasnet_attn.reporting.pictures import kilohertz, mel_spectrogram
 
 RATE = 8000
@@ -245,6 +248,35 @@ def test_systems_are_called_by_their_runs(folders, tmp_path):
     assert "</span>one</td>" in text and "</span>two</td>" in text and "</span>evaluation" not in text
 
 
+def test_what_an_earlier_evaluation_left_is_not_on_the_page(tmp_path):
+    evaluate(OracleMask("ratio"), [Song("a")], tmp_path, baselines=["mixture", "oracle-binary"])
+    evaluate(OracleMask("binary"), [Song("b")], tmp_path, baselines=["mixture"])
+    (tmp_path / "by_length.csv").write_text("length,SI-SNRi\n1,2\n")
+    text = report([tmp_path]).read_text()
+    assert "mixture (baseline)" in text and "oracle-binary" not in text and not (tmp_path / "by_length.png").exists()
+
+
+def test_systems_with_other_sources_are_heard_side_by_side(tmp_path):
+    class Half(OracleMask):
+        sources = ["vocals"]
+
+    track = Song("a")
+    for name, system in (("both", OracleMask("ratio")), ("vocals alone", Half("ratio"))):
+        evaluate(system, [track], tmp_path / name, audio="wav")
+    for order in (["both", "vocals alone"], ["vocals alone", "both"]):
+        text = report([tmp_path / name for name in order], tmp_path / "page.html").read_text()
+        assert text.count('<section class="player"') == 1
+        for label in ("vocals: both", "vocals: vocals alone", "rest &lt;b&gt;: both"):
+            assert label in text
+        assert "rest &lt;b&gt;: vocals alone" not in text
+
+
+def test_a_dollar_is_no_formula(tmp_path):
+    table = pd.DataFrame([{name: 1.0 for name in COLUMNS}])
+    by_length({r"a$\foo$": table}, tmp_path / "by_length.png")
+    spectrograms({r"a$\foo$": torch.randn(1, 4000)}, 8000, tmp_path / "signals.png")
+
+
 def test_the_page_says_model_steps_data_and_date(folders, tmp_path):
     copy = shutil.copytree(folders[0], tmp_path / "ratio")
     about = {"model": "TasNet, 12 parameters", "steps": "1,200", "data": "StemFolders, test"}
@@ -275,6 +307,16 @@ def test_mistakes_are_one_clear_line(tmp_path, folders):
         report([])
     with pytest.raises(UserError, match="is .* a folder of `tasnet-attn evaluate`"):
         report([tmp_path])
+    for settings in ({"seconds": 0.0}, {"seconds": math.nan}, {"seconds": math.inf}, {"players": -1}):
+        with pytest.raises(UserError, match="--seconds .* must be above 0"):
+            report([folders[0]], tmp_path / "page.html", **settings)
+    copy = shutil.copytree(folders[0], tmp_path / "copy")
+    summary = json.loads((copy / "summary.json").read_text()) | {"by_length": [1.0]}
+    (copy / "summary.json").write_text(json.dumps(summary))
+    for damage in ("", "a,b\n1,2\n", ",".join(COLUMNS) + "\n" + "x," * 8):
+        (copy / "by_length.csv").write_text(damage)
+        with pytest.raises(UserError, match="by_length.csv: not a table"):
+            report([copy])
     (tmp_path / "scores.csv").write_text("track,score\nx,y\n")
     with pytest.raises(UserError, match="not a table"):
         report([tmp_path])

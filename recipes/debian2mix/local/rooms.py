@@ -1,4 +1,4 @@
-"""debian2mix in rooms: its training mixtures as recordings without stems, its test sets with the rooms in the references.
+"""debian2mix in rooms: training mixtures as recordings without stems, test sets with the rooms in their references.
 
     python recipes/debian2mix/local/rooms.py --corpus data/debian2mix --out data/debian2mix-rooms
 
