@@ -58,7 +58,7 @@ def separate_files(
 
         cluster = connect(ray, 1)
     record, asked = Record(out), request(model, options)
-    found = find_audio(inputs, out, [out / name for name in record.inputs])
+    found = find_audio(inputs, out, [out / str(name) for name in record.inputs])
     tracks = _sharded(found.sounds, shard)
     if skip_existing and record.all_made(tracks, asked):
         terminal.result(f"{len(tracks)} of {len(tracks)} files are already separated")
