@@ -138,7 +138,7 @@ def encoded_bytes(samples, codec, container, rate=44_100, options=None, source_r
     """Bytes of a file that FFmpeg writes of [T, C] at `source_rate` Hz."""
     with tempfile.NamedTemporaryFile() as file:
         with av.open(file.name, "w", format=container, options=options or {}) as out:
-            layout = "mono" if samples.shape[1] == 1 else "stereo"
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
             stream = out.add_stream(codec, rate=rate, layout=layout)
             stream.bit_rate = 192_000
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from tasnet_attn.audio import ogg
+
 HEAD = 1 << 16  # bytes to look at; an ID3 tag (a picture) is skipped
 UNSIZED = 0x7FFF0000  # sizes from here on, and 0, mean a stream whose size was never filled in
 
@@ -24,6 +26,7 @@ class Kind(NamedTuple):
         claims: the container states its own length; padding after that is cut off.
         cut: the file visibly ends mid-stream.
         links: (start, end) in bytes of the streams concatenated in an Ogg or mp3 file.
+        seconds: of the longest track, roughly, according to a Matroska header; None: not stated.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Kind(NamedTuple):
     claims: bool = False
     cut: bool = False
     links: tuple[tuple[int, int], ...] = ()
+    seconds: float | None = None
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -48,30 +52,43 @@ def kind_of(path: Path) -> Kind | None:
 
 def _kind_of(path: Path) -> Kind | None:
     with path.open("rb") as file:
+        start = _behind_id3(file, 0)
+        file.seek(start)
         head = file.read(HEAD)
-        if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-            return _wave(file, head)
+        if start:
+            return _bare(file, head, start)
+        if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
+            return _wave(file, head[:4])
         if head[:4] == b"riff" and head[24:28] == b"wave":
             return _w64(file)
         if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
             return _aiff(file)
         if head[:4] == b".snd":
             return _au(file, head)
-        if head[:4] == b"fLaC":
-            total = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
-            return Kind("flac", promised=total) if total else Kind("flac", "flac")
         if head[:4] == b"OggS":
-            return _ogg(file)
+            links, ended = ogg.links(file)
+            return Kind("ogg", cut=not ended, links=links)
         if head[:4] == b"caff":
             return _caf(file)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             return Kind("avi", "avi", cut=_end(head) > file.seek(0, 2))
-        for start, name, demuxer, claims in MAGIC:
-            if head.startswith(start):
-                return Kind(name, demuxer, claims=claims, cut=_end(head) > file.seek(0, 2))
-        if head[4:8] == b"ftyp" or head[4:8] in (b"moov", b"mdat", b"wide", b"free"):
+        if head[4:8] == b"ftyp" and head[8:12] in PICTURES:
+            return None
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
             return Kind("mp4", "mov", claims=True)
-        return _elementary(file, head)
+        return _bare(file, head, 0)
+
+
+def _bare(file: BinaryIO, head: bytes, start: int) -> Kind | None:
+    """What may have an ID3 tag in front, which ends at `start`."""
+    if head[:4] == b"fLaC":
+        total = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
+        return Kind("flac", None if total and not start else "flac", promised=total or None)
+    for magic, name, demuxer, claims in MAGIC:
+        if head.startswith(magic):
+            cut, seconds = _end(head) > file.seek(0, 2) - start, _seconds(head) if name == "matroska" else None
+            return Kind(name, demuxer, claims=claims, cut=cut, seconds=seconds)
+    return _elementary(file, head, start)
 
 
 def _end(head: bytes) -> int:
@@ -99,6 +116,23 @@ def _ebml_size(data: bytes, position: int) -> tuple[int, int]:
     return -1 if bits == (1 << 7 * length) - 1 else bits, position + length
 
 
+def _seconds(head: bytes) -> float | None:
+    """The length that a Matroska header states."""
+    info = head.find(b"\x15\x49\xa9\x66")
+    if info < 0:
+        return None
+    size, start = _ebml_size(head, info + 4)
+    body = head[start : start + max(0, size)]
+    ticks, scale = body.find(b"\x44\x89"), body.find(b"\x2a\xd7\xb1")
+    if ticks < 0 or body[ticks + 2] not in (0x84, 0x88):  # a float or a double
+        return None
+    (length,) = struct.unpack_from(">f" if body[ticks + 2] == 0x84 else ">d", body, ticks + 3)
+    width = body[scale + 3] & 15 if scale >= 0 else 0
+    nanoseconds = int.from_bytes(body[scale + 4 : scale + 4 + width], "big") if width else 1_000_000
+    return length * nanoseconds / 1e9 if 0 < length < 1e15 else None
+
+
+PICTURES = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
 MAGIC = (  # first bytes, name, FFmpeg's demuxer, whether its length is reliable
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska", False),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "asf", False),
@@ -128,23 +162,36 @@ def _chunks(file: BinaryIO, start: int, order: str = "<") -> Iterator[tuple[byte
 PLAIN = (1, 3, 6, 7, 0xFFFE)  # integer, float, A-law, mu-law: samples of fixed size
 
 
-def _wave(file: BinaryIO, head: bytes) -> Kind:
+def _wave(file: BinaryIO, magic: bytes) -> Kind:
     align, coding, wide = 0, 0, None
-    for name, position, size in _chunks(file, 12):
+    order = ">" if magic == b"RIFX" else "<"
+    for name, position, size in _chunks(file, 12, order):
         file.seek(position)
         if name == b"ds64":
             wide = struct.unpack("<Q", file.read(16)[8:])[0]
         elif name == b"fmt ":
-            coding, _, _, _, align = struct.unpack("<HHIIH", file.read(14))
+            coding, _, _, _, align = struct.unpack(order + "HHIIH", file.read(14))
         elif name == b"data":
             there = file.seek(0, 2) - position
             size = wide if wide is not None and size == 0xFFFFFFFF else size
-            if size == 0 or (size >= UNSIZED and head[:4] == b"RIFF" and there != size):
+            if size == 0 and there and _only_chunks(file, position, order):
+                return Kind("wav", promised=0)
+            if size == 0 or (size >= UNSIZED and magic != b"RF64" and there != size):
                 return Kind("wav", "wav") if there else Kind("wav")
             plain = coding in PLAIN and align > 0
             over = 0 < size - there <= position  # some programs count their own header into the size of the sound
             return Kind("wav", promised=(there if over else size) // align) if plain else Kind("wav", cut=size > there)
     return Kind("wav")
+
+
+def _only_chunks(file: BinaryIO, start: int, order: str) -> bool:
+    """Whether nothing but chunks, with plain names, lie between here and the end of the file."""
+    end = start
+    for name, position, size in _chunks(file, start, order):
+        if not all(32 <= letter < 127 for letter in name):
+            return False
+        end = position + size
+    return end <= file.seek(0, 2) <= end + 1  # an odd size is followed by a zero
 
 
 def _w64(file: BinaryIO) -> Kind:
@@ -205,52 +252,19 @@ def _sized(name: str, file: BinaryIO, size: int, width: int) -> Kind:
     return Kind(name, cut=size > file.seek(0, 2) - position)
 
 
-def _ogg(file: BinaryIO) -> Kind:
-    """Its concatenated streams; without a last page the file is cut."""
-    starts, ended = [], True
-    for flags, _, position in ogg_pages(file):
-        if flags & 2 and ended:
-            starts.append(position)
-        ended = bool(flags & 4)
-    return Kind("ogg", cut=not ended, links=tuple(zip(starts, [*starts[1:], file.seek(0, 2)], strict=True)))
-
-
-def ogg_pages(file: BinaryIO, start: int = 0) -> Iterator[tuple[int, int, int]]:
-    """(flags, last sample, position) of the complete pages; anything between them is skipped."""
-    end, position = file.seek(0, 2), start
-    while position + 27 <= end:
-        file.seek(position)
-        header = file.read(27 + 255)
-        if header[:4] != b"OggS":
-            further = header.find(b"OggS", 1)
-            position += further if further > 0 else len(header) - 3
-            continue
-        count = header[26]
-        size = 27 + count + sum(header[27 : 27 + count])
-        if position + size > end:
-            return
-        yield header[5], struct.unpack("<q", header[6:14])[0], position
-        position += size
-
-
-def _elementary(file: BinaryIO, head: bytes) -> Kind | None:
-    """MPEG audio without a container: two consecutive frames that fit together."""
+def _elementary(file: BinaryIO, head: bytes, start: int) -> Kind | None:
+    """MPEG audio without a container: two consecutive frames that fit together, or a single one as the whole file."""
     if len(head) > 5 * 188 and set(head[: 5 * 188 : 188]) == {0x47}:
         return Kind("mpegts", "mpegts")
-    start = 0
-    while (behind := _behind_id3(file, start)) > start:
-        start = behind
-        file.seek(start)
-        head = file.read(HEAD)
     for position in range(min(len(head), 4096)):
         if head[position] != 0xFF:
             continue
-        size = _mpeg_frame(head[position : position + 4])
-        if size and (position + size >= len(head) or _mpeg_frame(head[position + size : position + size + 4])):
+        size = mpeg_frame(head[position : position + 4])
+        if size and (position + size == len(head) or mpeg_frame(head[position + size : position + size + 4])):
             links, claims = _mp3_links(file, start + position)
             return Kind("mp3", "mp3", claims=claims, links=links)
         size = _adts_frame(head[position : position + 7])
-        if size and (position + size >= len(head) or _adts_frame(head[position + size : position + size + 7])):
+        if size and (position + size == len(head) or _adts_frame(head[position + size : position + size + 7])):
             return Kind("aac", "aac")
     return None
 
@@ -264,26 +278,27 @@ def _mp3_links(file: BinaryIO, position: int) -> tuple[tuple[tuple[int, int], ..
         file.seek(position)
         frame = file.read(256)
         tag = max(frame.find(b"Xing"), frame.find(b"Info"))
-        claims = claims and tag > 0
-        flags, _, size = struct.unpack(">III", frame[tag + 4 : tag + 16]) if 0 < tag <= 240 else (0, 0, 0)
+        flags, frames, size = struct.unpack(">III", frame[tag + 4 : tag + 16]) if 0 < tag <= 240 else (0, 0, 0)
+        claims = claims and flags & 1 > 0 and frames > 0  # without, FFmpeg guesses a length from the bit rate
         following = position + size if flags & 3 == 3 and size else end
         file.seek(following)
         if file.read(3) == b"TAG":  # ID3, version 1
             following += 128
         file.seek(_behind_id3(file, following))
-        more = _mpeg_frame(file.read(4)) > 0
+        more = mpeg_frame(file.read(4)) > 0
         links.append((start, following if more else end))
         start = following if more else None
     return tuple(links), claims
 
 
 def _behind_id3(file: BinaryIO, position: int) -> int:
-    """The end of an ID3 tag that begins here; `position` if there is none."""
-    file.seek(position)
-    head = file.read(10)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return position
-    return position + 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    """The end of the ID3 tags that begin here; `position` if there are none."""
+    while True:
+        file.seek(position)
+        head = file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return position
+        position += 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
@@ -296,7 +311,7 @@ KILOBITS = {
 }
 
 
-def _mpeg_frame(header: bytes) -> int:
+def mpeg_frame(header: bytes) -> int:
     """Size in bytes of the MPEG audio frame with this header; 0: not one."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -27,15 +27,17 @@ class Found(NamedTuple):
     failed: list[UserError]
 
 
-def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
+def find_audio(inputs: Sequence[Path], out: Path | None = None, made: Collection[Path] = ()) -> Found:
     """Files to separate, by the name of their output.
 
     A file's name is its stem, with its path below a given folder. If stems collide, it is the whole file name; if those
-    collide, the folder's name is added, and then ~2. Skips hidden files and folders, `__MACOSX` and `out`.
+    collide, the folder's name is added, and then ~2. In folders, skips hidden files and folders, `__MACOSX`, `out` and
+    `made`; a folder that links lead to is searched once.
 
     Args:
         inputs: files and folders.
         out: the output folder.
+        made: files that earlier runs wrote, for example into `out` when it is also an input.
 
     Raises:
         UserError: no sound at all, or an input that is given twice.
@@ -43,12 +45,15 @@ def find_audio(inputs: Sequence[Path], out: Path | None = None) -> Found:
     named: list[tuple[PurePath, Path]] = []
     others: list[Path] = []
     failed: list[UserError] = []
+    ours = {os.path.realpath(path) for path in made}
     for given in inputs:
-        if not given.is_dir():
+        if not os.path.isdir(given):  # False too where permission is denied
             named.append((PurePath(given.name), given))  # a missing file is reported later, in order
             continue
         before = len(named) + len(failed)
         for path in _walk(given, out, failed):
+            if ours and os.path.realpath(path) in ours:
+                continue
             if _is_sound(path):
                 named.append((path.relative_to(given), path))
             else:
@@ -103,21 +108,26 @@ def _without_ending(name: str) -> str:
 
 
 def _walk(folder: Path, out: Path | None, failed: list[UserError]) -> Iterator[Path]:
-    """The files below a folder that are not hidden, ordered by name; collects unreadable folders."""
+    """The files below a folder that are not hidden, ordered by name, linked folders last; collects unreadable ones."""
 
     def refused(error: OSError) -> None:
         failed.append(UserError(f"{os.fsdecode(error.filename or folder)}: {error.strerror}", status=1))
 
     skip = None if out is None else os.path.realpath(out)
-    for place, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and name != "__MACOSX" and os.path.realpath(os.path.join(place, name)) != skip
-        )
-        for name in sorted(names):
-            if not name.startswith("._") and not (name.startswith(".") and name.strip(".") and not _odd(name)):
-                yield Path(place, name)
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}  # links may lead in circles
+    tops = deque([str(folder)])
+    while tops:
+        for place, folders, names in os.walk(tops.popleft(), onerror=refused):  # passes over links to folders
+            real = os.path.realpath(place)
+            if real in seen or (real == skip and place != str(folder)):
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+            tops += (link for name in folders if os.path.islink(link := os.path.join(place, name)))
+            for name in sorted(names):
+                if not name.startswith("._") and not (name.startswith(".") and name.strip(".") and not _odd(name)):
+                    yield Path(place, name)
 
 
 def _odd(name: str) -> bool:

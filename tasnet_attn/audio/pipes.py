@@ -11,11 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasnet_attn.audio.kinds import MAGIC, UNSIZED, mpeg_frame
 from tasnet_attn.errors import UserError
 
 TYPES: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "s16": np.dtype("<i2"), "s32": np.dtype("<i4")}
 WAV = {(1, 16): "s16", (1, 32): "s32", (3, 32): "f32"}  # format tag, bits
 EXTENSIBLE, ENDLESS = 0xFFFE, 0xFFFFFFFF
+FILES = (  # the first bytes of files that are no raw samples; those of two bytes may be samples
+    *(b"fLaC", b"OggS", b"RF64", b"RIFX", b"RIFF", b"riff", b"FORM", b"caff", b".snd", b"ID3"),
+    *(magic for magic, *_ in MAGIC if len(magic) > 2),
+)
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,18 @@ class Layout:
     wav: bool = False
 
 
-def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes]:
-    """The format of the input: the wav header's, if there is one, else `raw`; and the bytes of sound already read.
+def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes, int | None]:
+    """The format of the input: the wav header's, if there is one, else `raw`.
+
+    Returns:
+        The format, the bytes of sound already read, and the number of its bytes if the header states it.
 
     Raises:
-        UserError: a wav of another coding than 16 or 32 bits, or an incomplete header.
+        UserError: a wav of another coding than 16 or 32 bits, an incomplete or damaged header, or another kind of file.
     """
     head = _exactly(pipe, 12)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return raw, head
+        return raw, _raw(pipe, head), None
     coding, channels, rate = None, 0, 0
     while True:
         header = _exactly(pipe, 8)
@@ -58,17 +66,43 @@ def opened(pipe: BinaryIO, raw: Layout) -> tuple[Layout, bytes]:
             coding = WAV.get((struct.unpack("<H", body[24:26])[0] if tag == EXTENSIBLE else tag, bits))
     if coding is None or not channels or not rate:
         raise UserError("standard input: a wav stream must have 16- or 32-bit integers or 32-bit floats; convert it")
-    return Layout(rate, channels, coding, wav=True), b""
+    if rate * channels * TYPES[coding].itemsize > 0xFFFFFFFF:  # more than the header of a wav can state
+        raise UserError(f"standard input: {rate} Hz, {channels} channels: its header is damaged")
+    return Layout(rate, channels, coding, wav=True), b"", size if 0 < size < UNSIZED else None
 
 
-def blocks(pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"") -> Iterator[Tensor]:
-    """Blocks [C, size], the last one shorter; an incomplete sample at the end is dropped."""
+def _raw(pipe: BinaryIO, head: bytes) -> bytes:
+    """The first bytes of raw samples; an error if they are those of a file."""
+    frame = mpeg_frame(head)
+    if frame:  # four bytes that samples may have too: look at the next frame
+        head += _exactly(pipe, frame + 4 - len(head))
+    if head.startswith(FILES) or head[4:8] == b"ftyp" or (frame and mpeg_frame(head[frame:])):
+        raise UserError(
+            "standard input: is a sound file, not raw samples or a wav; convert it first: ffmpeg -i FILE -f wav - | ..."
+        )
+    return head
+
+
+def blocks(
+    pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"", length: int | None = None
+) -> Iterator[Tensor]:
+    """Blocks [C, size], the last one shorter; an incomplete sample at the end is dropped.
+
+    Args:
+        pipe: see `opened`.
+        layout: see `opened`.
+        size: samples of a block.
+        before: bytes already read.
+        length: bytes after which the sound ends and something else may follow; None: it lasts until the pipe's end.
+    """
     kind = TYPES[layout.coding]
     width = kind.itemsize * layout.channels
     while True:
-        wanted = (
-            max(size, -(-len(before) // width)) * width
-        )  # complete samples, even if a block is shorter than `before`
+        # complete samples, even if a block is shorter than `before`
+        wanted = max(size, -(-len(before) // width)) * width
+        if length is not None:
+            wanted = min(wanted, length)
+            length -= wanted
         data = before + _exactly(pipe, wanted - len(before))
         before = b""
         samples = np.frombuffer(data, kind, len(data) // width * layout.channels).astype(np.float32)
@@ -76,7 +110,7 @@ def blocks(pipe: BinaryIO, layout: Layout, size: int, before: bytes = b"") -> It
             samples /= 2.0 ** (8 * kind.itemsize - 1)
         if len(samples):
             yield torch.from_numpy(samples.reshape(-1, layout.channels).T.copy())
-        if len(data) < wanted:
+        if len(data) < wanted or length == 0:
             return
 
 

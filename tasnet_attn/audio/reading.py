@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio.kinds import Kind, kind_of, ogg_pages
+from tasnet_attn.audio import ogg
+from tasnet_attn.audio.kinds import Kind, kind_of
 from tasnet_attn.errors import UserError
 
 BLOCK = 1 << 16  # samples read at once
-TAIL = 1 << 18  # bytes at the end of an Ogg file that contain its last pages
 ALSO_FFMPEG = ("wav", "w64", "aiff", "au", "caf", "ogg")
 SLACK = 2048  # samples: a codec's frame, the possible error of a container's length
 
@@ -59,32 +59,51 @@ class Sound:
         self.kind = _checked(path)
         if partial and self.kind.name == "flac":  # libsndfile loses the block in which a FLAC file is cut
             self.kind = self.kind._replace(demuxer="flac")
-        self.hint: int | None
+        self.hint: int | None = None
+        self.promised = self.kind.promised
         if self.kind.demuxer is None:
-            try:
-                with _sndfile(path) as file:
-                    self.sample_rate, self.channels, frames = file.samplerate, file.channels, file.frames
-                self.promised = self.kind.promised
-                self.hint = frames if self.promised is None else self.promised
-            except UserError:
-                if self.kind.name not in ALSO_FFMPEG:
-                    raise
-                self.kind = self.kind._replace(demuxer=self.kind.name)  # a coding that libsndfile lacks
+            self._read_head()
         if self.kind.demuxer is not None:
-            lengths: list[int | None] = []
-            for link in self._links():
-                with _container(path, self.kind, link) as container:
-                    stream = _stream(path, container, track)
-                    lengths.append(_duration(stream))
-                    if len(lengths) == 1:
-                        self.tracks = len(container.streams.audio)
-                        self.sample_rate, self.channels = stream.rate, stream.channels
-            self.hint = None if None in lengths else sum(length or 0 for length in lengths)
-            self.promised = self.hint if self.kind.claims else self.kind.promised
+            self._decode_head()
         if track > self.tracks or track < 1:
             raise UserError(f"{path}: has no audio track {track}; it has {self.tracks}")
         if not 1 <= self.sample_rate <= 10**7 or self.channels < 1:
             raise UserError(f"{path}: {self.sample_rate} Hz, {self.channels} channels: its header is damaged")
+
+    def _read_head(self) -> None:
+        """Rate, channels and length by libsndfile; gives what it cannot read, or not in order, to FFmpeg."""
+        try:
+            heads = [_head(self.path, link) for link in self._links()]
+        except UserError:
+            if self.kind.name not in ALSO_FFMPEG:
+                raise
+            self.kind = self.kind._replace(demuxer=self.kind.name)  # a coding that libsndfile lacks
+            return
+        self.sample_rate, _, self.channels = heads[0]
+        self.hint = sum(head.length for head in heads) if self.promised is None else self.promised
+        if self.kind.name == "ogg" and self.channels in ogg.ORDERS:
+            self.kind = self.kind._replace(demuxer="ogg")
+
+    def _decode_head(self) -> None:
+        """Rate, channels, tracks and length by FFmpeg."""
+        lengths: list[int | None] = []
+        for link in self._links():
+            with _container(self.path, self.kind, link) as container:
+                stream = _stream(self.path, container, self.track)
+                lengths.append(_duration(stream))
+                if len(lengths) > 1:
+                    continue
+                if self.hint is not None:  # by libsndfile, exactly, perhaps at another rate
+                    self.hint = round(self.hint * stream.rate / self.sample_rate)
+                self.tracks = len(container.streams.audio)
+                self.sample_rate, self.channels = stream.rate, stream.channels
+                if self.kind.seconds is not None and len(container.streams) == 1:
+                    late = float((stream.start_time or 0) * (stream.time_base or 0))
+                    self.promised = round(max(0, self.kind.seconds - late) * self.sample_rate)
+        if self.hint is None and None not in lengths:
+            self.hint = sum(length or 0 for length in lengths)
+        if self.kind.claims:
+            self.promised = self.hint
 
     @property
     def info(self) -> AudioInfo:
@@ -102,6 +121,11 @@ class Sound:
         """
         if self.kind.name == "flac" and self.kind.demuxer is None and self._longer():
             self.kind, self.promised = self.kind._replace(demuxer="flac"), None
+        if self.kind.name == "ogg" and not self.partial:
+            with self.path.open("rb") as file:
+                if (place := ogg.damage(file)) is not None:
+                    where = f"the page at byte {place} is broken or missing"
+                    raise UserError(f"{self.path}: is damaged: {where}; --partial accepts the rest")
         decoded = 0
         for block in self._sndfile_blocks() if self.kind.demuxer is None else self._ffmpeg_blocks():
             if check:
@@ -109,11 +133,13 @@ class Sound:
             decoded += block.shape[-1]
             if block.shape[-1]:
                 yield block
-        slack = SLACK if self.kind.demuxer == "mov" else 0
-        self.missing = max(0, (self.promised or 0) - decoded)
-        if (self.missing > slack or self.kind.cut) and not self.partial:
-            lack = f"{self.missing} of {self.promised} samples are missing" if self.missing else "no end of the stream"
-            raise UserError(f"{self.path}: shorter than its header states: {lack}; --partial accepts it")
+        slack = {"mov": SLACK, "matroska": self.sample_rate // 4}.get(self.kind.demuxer or "", 0)
+        stated = self.hint if self.kind.name == "ogg" and self.partial else self.promised
+        lack = (stated or 0) - decoded
+        self.missing = lack if lack > slack else 0
+        if (self.missing or self.kind.cut) and not self.partial:
+            said = f"{self.missing} of {self.promised} samples are missing" if self.missing else "no end of the stream"
+            raise UserError(f"{self.path}: shorter than its header states: {said}; --partial accepts it")
 
     def _longer(self) -> bool:
         """Whether a FLAC file has more frames than its header states, where libsndfile would stop."""
@@ -130,7 +156,7 @@ class Sound:
     def _sndfile_blocks(self) -> Iterator[Tensor]:
         import soundfile
 
-        for link in self._links():
+        for link in self._links() if self.promised != 0 else ():  # libsndfile takes what follows an empty sound for it
             with _sndfile(self.path, link) as file:
                 if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
                     raise self._changes()
@@ -157,7 +183,8 @@ class Sound:
     def _decoded(self, container: Any, stream: Any) -> Iterator[Tensor]:
         import av
 
-        to_float = av.AudioResampler(format="fltp")
+        interleaved = self.channels >= 8  # PyAV counts the planes of such frames wrongly and reads beyond them
+        to_float = av.AudioResampler(format="flt" if interleaved else "fltp")
         failed: Exception | None = None
         begun = False
         packets = container.demux(stream)
@@ -178,8 +205,9 @@ class Sound:
             for frame in frames:
                 if frame.sample_rate != self.sample_rate or len(frame.layout.channels) != self.channels:
                     raise self._changes()
-                for part in [frame] if frame.format.name == "fltp" else to_float.resample(frame):
-                    yield torch.from_numpy(part.to_ndarray())
+                for part in [frame] if frame.format.name == "fltp" and not interleaved else to_float.resample(frame):
+                    samples = part.to_ndarray()
+                    yield torch.from_numpy(samples.reshape(-1, self.channels).T.copy() if interleaved else samples)
         # in a format without a length, a damaged last packet is the end of the sound
 
     def _changes(self) -> UserError:
@@ -217,7 +245,7 @@ def audio_info(path: Path) -> AudioInfo:
 def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
     """Read samples start .. start + length (None: to the end), [C, length] float32.
 
-    Files that libsndfile reads are read by seeking; others are decoded from their start.
+    Files that libsndfile reads are read by seeking; others, and concatenated ones, are decoded from their start.
 
     Raises:
         UserError: missing, not audio, shorter than requested, or NaN samples.
@@ -237,10 +265,10 @@ def read_audio(path: Path, start: int = 0, length: int | None = None) -> Tensor:
 def _excerpt(sound: Sound, start: int, length: int | None) -> Tensor:
     import soundfile
 
-    if sound.kind.demuxer is None:
+    if sound.kind.demuxer is None and len(sound.kind.links) < 2 and sound.promised != 0:
         try:
             with _sndfile(sound.path) as file:
-                begin = min(start, _last_seek(sound.path)) if sound.kind.name == "ogg" else start
+                begin = min(start, ogg.last_seek(sound.path)) if sound.kind.name == "ogg" else start
                 file.seek(min(begin, file.frames))
                 samples = file.read(-1 if length is None else start - begin + length, dtype="float32", always_2d=True)
             return torch.from_numpy(samples.T[:, start - begin :])
@@ -253,14 +281,6 @@ def _excerpt(sound: Sound, start: int, length: int | None) -> Tensor:
         if length is not None and position >= start + length:
             break
     return torch.cat(kept, dim=-1)
-
-
-def _last_seek(path: Path) -> int:
-    """The last sample of an Ogg file to which libsndfile seeks correctly; in its last pages it does not."""
-    with path.open("rb") as file:
-        start = max(0, file.seek(0, 2) - TAIL)
-        samples = [sample for _, sample, _ in ogg_pages(file, start) if sample >= 0]
-    return max(0, samples[-3]) if len(samples) > 2 else 0
 
 
 def check_finite(audio: Tensor, path: Path | str, start: int = 0) -> None:
@@ -325,6 +345,11 @@ def _sndfile(path: Path, link: tuple[int, int] | None = None) -> Any:
         return soundfile.SoundFile(os.fsencode(path) if link is None else _Part(path, *link))
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as audio: {_reason(error)}") from error
+
+
+def _head(path: Path, link: tuple[int, int] | None) -> AudioInfo:
+    with _sndfile(path, link) as file:
+        return AudioInfo(file.samplerate, file.frames, file.channels)
 
 
 @contextmanager

@@ -8,15 +8,24 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+MOST = 1 << 20  # samples to make at once of a channel: a file of 1 Hz would become 44,100 times as large
+
 
 def resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator[Tensor]:
-    """Resample a stream of [..., t] from `rate_in` to `rate_out` Hz; equal rates pass through."""
+    """Resample a stream of [..., t] from `rate_in` to `rate_out` Hz; equal rates pass through.
+
+    A block that would become long is given in several.
+    """
+    if rate_in == rate_out:
+        yield from blocks
+        return
     resampler = None
     for block in blocks:
         resampler = resampler or Resampler(rate_in, rate_out, block.shape[:-1])
-        yield resampler.feed(block)
-    if resampler is not None and rate_in != rate_out:
-        yield resampler.flush()
+        for part in block.split(max(1, MOST * rate_in // rate_out), dim=-1):
+            yield from resampler.feed(part).split(MOST, dim=-1)  # soxr collects some hundred samples of its own accord
+    if resampler is not None:
+        yield from resampler.flush().split(MOST, dim=-1)
 
 
 class Resampler:

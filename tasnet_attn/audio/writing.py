@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio.kinds import ogg_pages
+from tasnet_attn.audio import ogg
 from tasnet_attn.audio.reading import BLOCK
 from tasnet_attn.audio.resampling import resampled
 from tasnet_attn.errors import UserError, first_line
@@ -91,11 +90,14 @@ class Encoding:
             return sample_rate
         return min((rate for rate in rates if rate >= sample_rate), default=max(rates))
 
-    def check(self, path: Path, channels: int) -> None:
-        """Raise UserError if the format does not allow this many channels."""
+    def check(self, path: Path, channels: int, sample_rate: int | None = None) -> None:
+        """Raise UserError if the format does not allow this many channels, or this rate if it is known."""
         most = FORMATS[self.format].channels
         if channels > most:
             raise UserError(f"{path}: {channels} channels; {self.format} has at most {most}; use --format wav")
+        rate = self.rate(sample_rate or 1)
+        if self.format == "flac" and rate > 65_535 and rate % 10:
+            raise UserError(f"{path}: {rate} Hz; above 65535 Hz flac has only multiples of 10; use --format wav")
 
 
 class Stems:
@@ -121,7 +123,7 @@ class Stems:
         encoding: Encoding,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        encoding.check(files[0], channels)
+        encoding.check(files[0], channels, sample_rate)
         self.check = check
         self.work, self.files, self.rate, self.channels, self.encoding = work, files, sample_rate, channels, encoding
         self.raw = [(work / f"{i}.f32").open("wb") for i in range(len(files))]
@@ -273,9 +275,10 @@ def _write_sndfile(
     form = FORMATS[encoding.format]
     container = "RF64" if encoding.format == "wav" and length * channels * 4 > 4e9 else form.container
     subtype = form.subtypes[encoding.depth]
+    order = ogg.ORDERS.get(channels) if form.container == "OGG" else None
     with soundfile.SoundFile(os.fsencode(part), "w", rate, channels, subtype, format=container) as file:
         for block in blocks:  # small ones: libsndfile's Vorbis encoder overflows its stack on large blocks
-            samples = block.T.contiguous().numpy()
+            samples = (block if order is None else block[list(order)]).T.contiguous().numpy()
             if encoding.depth in ("16", "24"):  # libsndfile's own scale is one step below full scale
                 bits = int(encoding.depth)
                 samples = (np.round(samples * 2.0 ** (bits - 1)).astype(np.int32) << (32 - bits)).astype(np.int32)
@@ -288,7 +291,7 @@ def _write_aac(part: Path, blocks: Iterator[Tensor], rate: int, channels: int) -
 
     import av
 
-    layout = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1"}[channels]
+    layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1"}[channels]
     with av.open(
         os.fsdecode(part), "w", format="ipod", options={"movflags": "+faststart", "fflags": "+bitexact"}
     ) as out:
@@ -315,57 +318,13 @@ def _timeless(file: Path) -> None:
             opened.seek(peak + 12)
             opened.write(bytes(4))
         elif head[:4] == b"OggS":
-            old = head[14:18]
-            for _, _, position in list(ogg_pages(opened)):
-                opened.seek(position)
-                header = opened.read(27 + 255)
-                size = 27 + header[26] + sum(header[27 : 27 + header[26]])
-                (checksum,) = struct.unpack("<I", header[22:26])
-                # a checksum is linear: the effect of these four bytes depends on the number of bytes after them
-                checksum ^= _advanced(_checksum(bytes(a ^ b for a, b in zip(old, SERIAL, strict=True))), size - 18)
-                opened.seek(position + 14)
-                opened.write(SERIAL + header[18:22] + struct.pack("<I", checksum))
+            for page in list(ogg.pages(opened)):
+                opened.seek(page.position)
+                data = bytearray(opened.read(page.size))
+                data[14:18] = SERIAL
+                data[22:26] = struct.pack("<I", ogg.checksum(bytes(data)))
+                opened.seek(page.position)
+                opened.write(data)
 
 
 SERIAL = b"tasn"  # of an Ogg stream: any number works
-POLYNOMIAL = 0x04C11DB7  # RFC 3533, section 6
-
-
-def _checksum(data: bytes) -> int:
-    value = 0
-    for byte in data:
-        value = _one_zero_byte(value ^ byte << 24)
-    return value
-
-
-def _advanced(value: int, zeros: int) -> int:
-    """A checksum after this many more zero bytes, by powers of two of the map for one zero byte."""
-    power = 0
-    while zeros:
-        if zeros & 1:
-            value = _apply(_zero_bytes(power), value)
-        zeros, power = zeros >> 1, power + 1
-    return value
-
-
-@cache
-def _zero_bytes(power: int) -> tuple[int, ...]:
-    """The effect of 2**power zero bytes on each bit of a checksum."""
-    if power == 0:
-        return tuple(_one_zero_byte(1 << bit) for bit in range(32))
-    half = _zero_bytes(power - 1)
-    return tuple(_apply(half, column) for column in half)
-
-
-def _one_zero_byte(value: int) -> int:
-    for _ in range(8):
-        value = (value << 1 ^ (POLYNOMIAL if value >> 31 else 0)) & 0xFFFFFFFF
-    return value
-
-
-def _apply(columns: tuple[int, ...], value: int) -> int:
-    result = 0
-    for bit, column in enumerate(columns):
-        if value >> bit & 1:
-            result ^= column
-    return result

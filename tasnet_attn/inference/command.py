@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -56,9 +57,9 @@ def separate_files(
         from tasnet_attn.inference.cluster import connect
 
         cluster = connect(ray, 1)
-    found = find_audio(inputs, out)
-    tracks = _sharded(found.sounds, shard)
     record, asked = Record(out), request(model, options)
+    found = find_audio(inputs, out, [out / str(name) for name in record.inputs])
+    tracks = _sharded(found.sounds, shard)
     if skip_existing and record.all_made(tracks, asked):
         terminal.result(f"{len(tracks)} of {len(tracks)} files are already separated")
         return _told([], found)
@@ -74,7 +75,7 @@ def separate_files(
         if done := len(planned) - len(tracks):
             terminal.result(f"{done} of {len(planned)} files are already separated")
     failed: list[UserError] = []
-    single = len(found.sounds) == 1 and not found.failed and shard is None and not inputs[0].is_dir()
+    single = len(found.sounds) == 1 and not found.failed and shard is None and not os.path.isdir(inputs[0])
     results = attempts(network, model, out, tracks, options, jobs, cluster)
     drawn = terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext()
     with _cleared(out, elsewhere=jobs > 1 or cluster is not None), closing(results), drawn as bar:

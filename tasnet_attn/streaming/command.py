@@ -101,10 +101,10 @@ def stream(
         say(f"{missed} blocks were too late for the devices")
     else:
         pipe = source_pipe or sys.stdin.buffer
-        layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
+        layout, before, length = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
         (live, clock, size), clipped = _live(steps, layout, block), 0
         with _outputs(out, names, layout, target_pipe or sys.stdout.buffer) as files:
-            for samples in blocks(pipe, layout, size, before):
+            for samples in blocks(pipe, layout, size, before, length):
                 with clock:
                     estimates = live.feed(samples)
                 clipped += _write(estimates[which], layout, files)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasnet_attn.audio import Sound
 from tasnet_attn.audio.names import distinct, find_audio, stem_files
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import file_name
@@ -83,6 +84,50 @@ def test_an_empty_folder_stops_nothing_unless_it_is_all(tmp_path):
     assert list(found.sounds) == ["x"] and "empty: no audio files" in str(found.failed[0])
     with pytest.raises(UserError, match="no audio files"):
         find_audio([tmp_path / "empty"])
+
+
+def test_linked_folders_are_searched_once_and_not_in_circles(tmp_path):
+    put(tmp_path, "in/a/x.wav", "in/z/y.wav", "elsewhere/far/v.wav", "out/s.wav", "secret/w.wav")
+    for link, to in {
+        "in/a/self": "in/a",
+        "in/a/top": "in",
+        "in/above": "",
+        "in/b": "in/z",
+        "in/linked": "elsewhere",
+        "elsewhere/far/back": "elsewhere",
+        "in/again": "elsewhere/far",
+        "in/.hidden": "secret",
+        "in/results": "out",
+        "in/nowhere": "none",
+    }.items():
+        (tmp_path / link).symlink_to(tmp_path / to)
+    found = find_audio([tmp_path / "in"], tmp_path / "out")
+    assert sorted(found.sounds) == ["a/x", "again/v", "z/y"] or sorted(found.sounds) == ["a/x", "linked/far/v", "z/y"]
+    assert found.others == [tmp_path / "in/nowhere"] and found.failed == []
+    (tmp_path / "entry").symlink_to(tmp_path / "in")
+    assert list(find_audio([tmp_path / "entry"], tmp_path / "out").sounds) == list(found.sounds)
+
+
+def test_what_earlier_runs_made_is_no_input(tmp_path):
+    put(tmp_path, "x.wav", "x/voice.wav", "y/voice.wav")
+    found = find_audio([tmp_path], tmp_path, [tmp_path / "x/voice.wav", tmp_path / "x/gone.wav"])
+    assert sorted(found.sounds) == ["x", "y/voice"] and found.others == []
+    assert list(find_audio([tmp_path / "x/voice.wav"], tmp_path, [tmp_path / "x/voice.wav"]).sounds) == ["voice"]
+
+
+def test_an_input_without_permission_does_not_hide_the_others(tmp_path, monkeypatch):
+    put(tmp_path, "x.wav", "locked/y.wav")
+    stat = os.stat
+
+    def refusing(path, *arguments, **settings):
+        if "locked/" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert list(find_audio([tmp_path / "locked/y.wav", tmp_path / "x.wav"]).sounds) == ["y", "x"]
+    with pytest.raises(UserError, match="locked/y.wav: Permission denied"):
+        Sound(tmp_path / "locked/y.wav")
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=300)

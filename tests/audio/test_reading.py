@@ -220,6 +220,172 @@ def test_bundled_songs_read_the_same_from_any_position(where):
         assert torch.equal(read_audio(where, start, 10), whole[:, start : start + 10]), start
 
 
+def test_excerpts_of_ogg_files_one_behind_the_other(tmp_path, music):
+    data = audio_bytes(music, "OGG", "VORBIS")
+    (tmp_path / "x").write_bytes(data + data)
+    whole = read_audio(tmp_path / "x")
+    assert audio_info(tmp_path / "x").length == whole.shape[-1] == 2 * LENGTH
+    for start in (100, LENGTH - 100, LENGTH + 5000):
+        assert torch.equal(read_audio(tmp_path / "x", start, 900), whole[:, start : start + 900])
+
+
+@pytest.mark.parametrize("loud", [slice(0, RATE), slice(-RATE, None)])
+def test_an_mp3_whose_recorder_was_killed_is_read_to_its_end(tmp_path, loud):
+    """Its Xing frame states no number of frames, and its first frames' bit rate is not the others'."""
+    samples = np.zeros((4 * RATE, 1), "float32")
+    samples[loud] = np.random.default_rng(0).uniform(-0.5, 0.5, samples[loud].shape)
+    file = io.BytesIO()
+    how = {"bitrate_mode": "VARIABLE", "compression_level": 0.3}
+    with soundfile.SoundFile(file, "w", RATE, 1, "MPEG_LAYER_III", format="MP3", **how) as out:
+        out.write(samples)
+    data = bytearray(file.getvalue())
+    assert len(sound(tmp_path, bytes(data))[1]) == len(samples)
+    place = data.index(b"Xing")
+    data[place + 8 : place + 16] = bytes(8)  # frames and bytes
+    opened, read = sound(tmp_path, bytes(data))
+    assert opened.promised is None and len(samples) <= len(read) < len(samples) + 4 * 1152
+
+
+# ---- damage in the middle -------------------------------------------------------------------------------------------
+
+
+def pages(data):
+    """(start, end) of the pages of an Ogg file."""
+    found, start = [], 0
+    while start < len(data):
+        count = data[start + 26]
+        end = start + 27 + count + sum(data[start + 27 : start + 27 + count])
+        found.append((start, end))
+        start = end
+    return found
+
+
+DAMAGE = {
+    "lost page": lambda data, start, end: data[:start] + data[end:],
+    "flipped byte": lambda data, start, end: data[: end - 9] + bytes([data[end - 9] ^ 255]) + data[end - 8 :],
+    "lost magic": lambda data, start, end: data[:start] + b"XXXX" + data[start + 4 :],
+    "zeros": lambda data, start, end: data[: start + 90] + bytes(end - start) + data[end + 90 :],
+}
+OGG = [("VORBIS", "OGG"), ("OPUS", "OGG"), ("libopus", "ogg"), ("flac", "ogg")]
+
+
+@pytest.mark.parametrize(("codec", "container"), OGG)
+def test_an_ogg_file_with_a_hole_is_an_error(tmp_path, music, codec, container):
+    data = audio_bytes(music, container, codec, 48_000 if "opus" in codec.lower() else RATE)
+    start, end = pages(data)[-2]
+    for name, damaged in DAMAGE.items():
+        with pytest.raises(UserError, match=f"x: is damaged: the page at byte {start} is broken or missing; --partial"):
+            sound(tmp_path, damaged(data, start, end))
+        assert 0 < len(sound(tmp_path, damaged(data, start, end), partial=True)[1]) <= LENGTH, name
+    opened, samples = sound(tmp_path, DAMAGE["lost page"](data, start, end), partial=True)
+    assert opened.missing == opened.hint - len(samples)
+
+
+def test_an_ogg_file_that_was_recorded_from_the_middle_of_a_stream(tmp_path, music):
+    data = audio_bytes(music, "OGG", "VORBIS")
+    places = pages(data)
+    headers = sum(struct.unpack("<q", data[start + 6 : start + 14])[0] == 0 for start, _ in places)
+    joined = data[: places[headers][0]] + data[places[headers + 3][0] :]
+    opened, samples = sound(tmp_path, joined)
+    assert 0.3 * LENGTH < len(samples) == opened.hint < LENGTH
+    _, whole = sound(tmp_path, data)
+    np.testing.assert_allclose(samples[-RATE:], whole[-RATE:], atol=1e-6)
+
+
+MATROSKA = [("libopus", "webm"), ("libopus", "matroska"), ("libmp3lame", "matroska"), ("ac3", "matroska")]
+
+
+@pytest.mark.parametrize(("codec", "container"), MATROSKA)
+def test_a_matroska_file_with_a_hole_is_an_error(tmp_path, music, codec, container):
+    rate = 48_000 if codec == "libopus" else RATE
+    data = encoded_bytes(music, codec, container, rate, options={"cluster_time_limit": "500"})
+    opened, samples = sound(tmp_path, data)
+    assert opened.missing == 0 and len(samples) == pytest.approx(LENGTH * rate / RATE, abs=2048)
+    middle = len(data) // 2
+    for damaged in (data[:middle] + data[middle + 3000 :], data[:middle] + bytes(9000) + data[middle + 9000 :]):
+        with pytest.raises(UserError, match="samples are missing|damaged or cut"):
+            sound(tmp_path, damaged)
+        assert 0 < sound(tmp_path, damaged, partial=True)[0].missing < LENGTH
+
+
+def test_a_matroska_file_that_states_no_length_is_read_as_it_is(tmp_path, music):
+    data = encoded_bytes(music, "libmp3lame", "matroska", options={"live": "1"})
+    opened, samples = sound(tmp_path, data)
+    assert opened.promised is None and len(samples) == pytest.approx(LENGTH, abs=2048)
+
+
+# ---- many channels: the order of a wav, whatever the file's ---------------------------------------------------------
+
+TONES = np.array([300, 400, 500, 60, 700, 800, 900, 1000])  # Hz; the fourth is the bass channel's
+
+
+def tones(channels, rate=48_000):
+    return 0.2 * np.sin(2 * np.pi * TONES[:channels] * np.arange(rate)[:, None] / rate).astype("float32")
+
+
+def heard(samples, rate=48_000):
+    """The loudest frequency of each channel of [T, C], Hz."""
+    return [int(np.abs(np.fft.rfft(channel[:rate], rate)).argmax()) for channel in samples.T]
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"), [("libopus", "ogg"), ("flac", "ogg"), ("libopus", "webm"), ("aac", "ipod")]
+)
+def test_surround_sound_of_another_program(tmp_path, codec, container):
+    opened, samples = sound(tmp_path, encoded_bytes(tones(6), codec, container, 48_000, source_rate=48_000))
+    assert heard(samples) == list(TONES[:6])
+    assert len(samples) == 48_000 and (opened.hint == 48_000 or container == "webm")
+
+
+@pytest.mark.parametrize("channels", [8, 12])
+def test_as_many_channels_as_there_are(tmp_path, channels):
+    layout = {8: "7.1", 12: "12 channels"}[channels]
+    samples, file = np.resize(tones(8).T, (channels, 48_000)).T, io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        stream = out.add_stream("pcm_s16le", rate=48_000, layout=layout)
+        packed = np.ascontiguousarray((samples * 32768).astype(np.int16).reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+        frame.sample_rate, frame.pts = 48_000, 0
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+    np.testing.assert_allclose(sound(tmp_path, file.getvalue())[1], samples, atol=2 / 32768)
+
+
+# ---- what stands in front or behind ---------------------------------------------------------------------------------
+
+ID3 = b"ID3\x03\0\0\0\0\0\x11TIT2\0\0\0\x07\0\0\0song 1"
+
+
+@pytest.mark.parametrize(("codec", "container"), [("PCM_16", "FLAC"), ("tta", "tta")])
+@pytest.mark.parametrize("tags", [1, 2])
+def test_an_id3_tag_in_front(tmp_path, music, codec, container, tags):
+    data = audio_bytes(music, container, codec)
+    _, plain = sound(tmp_path, data)
+    opened, samples = sound(tmp_path, tags * ID3 + data)
+    assert len(samples) == LENGTH and np.array_equal(samples, plain)
+    if container == "FLAC":
+        with pytest.raises(UserError, match="samples are missing|damaged"):
+            sound(tmp_path, (ID3 + data)[: len(data) // 2])
+
+
+def test_a_big_endian_wav(tmp_path, music):
+    file = io.BytesIO()
+    soundfile.write(file, music, RATE, "PCM_16", "BIG", "WAV")
+    data = file.getvalue()
+    assert data[:4] == b"RIFX"
+    assert np.array_equal(sound(tmp_path, data)[1], sound(tmp_path, audio_bytes(music, "WAV"))[1])
+    with pytest.raises(UserError, match="samples are missing"):
+        sound(tmp_path, data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("text", [b"INFOISFT\x0a\0\0\0software 1", b"INFOISFT\x09\0\0\0software"])
+def test_a_wav_without_samples_before_a_chunk(tmp_path, text):
+    data = audio_bytes(np.zeros((0, 1), "float32"), "WAV") + b"LIST" + struct.pack("<I", len(text)) + text
+    assert len(sound(tmp_path, data)[1]) == 0 == audio_info(tmp_path / "x").length
+    with pytest.raises(UserError, match="10 samples shorter"):
+        read_audio(tmp_path / "x", 0, 10)
+
+
 # ---- what is no sound -----------------------------------------------------------------------------------------------
 
 
@@ -231,6 +397,11 @@ def test_bundled_songs_read_the_same_from_any_position(where):
         (b"#EXTM3U\nhttp://127.0.0.1/x.mp3\n", "unknown format"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "unknown format"),
         (bytes(range(256)) * 400, "unknown format"),
+        ("Bitte lauter".encode("utf-16"), "unknown format"),
+        ("Titel 1\nTitel 2".encode("utf-16"), "unknown format"),
+        (b"\0\xff\xfb\x90\0 some binary notes", "unknown format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "unknown format"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1" + bytes(400), "unknown format"),
         (b"\x1aE\xdf\xa3" + bytes(500), "matroska"),
         (b"OggS" + bytes(500), "cannot be read"),
         (b"fLaC" + bytes(500), "cannot be read|damaged"),

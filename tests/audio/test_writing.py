@@ -2,6 +2,7 @@
 
 import time
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -143,6 +144,44 @@ def test_every_format_takes_every_rate_mono(tmp_path, format, rate):
 def test_forty_five_seconds_at_192_khz_as_ogg(tmp_path):
     files, _ = write(tmp_path, 0.1 * torch.randn(2, 1, 45 * 192_000), "ogg", rate=192_000, block=1 << 20)
     assert audio_info(files[0])[:2] == (192_000, 45 * 192_000)
+
+
+TONES = torch.tensor([300.0, 400, 500, 60, 700, 800, 900, 1000])  # Hz; the fourth is the bass channel's
+
+
+@pytest.mark.parametrize("format", [format for format, form in FORMATS.items() if form.channels > 2])
+@pytest.mark.parametrize("channels", range(3, 9))
+def test_channels_keep_the_order_of_a_wav_for_every_reader(tmp_path, format, channels):
+    if channels > FORMATS[format].channels:
+        return
+    sines = 0.2 * torch.sin(2 * torch.pi * TONES[:channels, None] * torch.arange(48_000) / 48_000)
+    (file, _), _ = write(tmp_path, torch.stack([sines, sines]), format, rate=48_000, block=10_000)
+    to_float, parts = av.AudioResampler(format="flt"), []
+    with av.open(file) as container:
+        for frame in container.decode(audio=0):
+            parts += [part.to_ndarray().reshape(-1, channels).T for part in to_float.resample(frame)]
+    for samples in (np.concatenate(parts, axis=1), read(file).numpy()):
+        spectrum = np.abs(np.fft.rfft(samples[:, :48_000], 48_000))
+        assert list(spectrum.argmax(axis=1)) == TONES[:channels].tolist()
+    assert audio_info(file) == (48_000, 48_000, channels)
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
+def test_more_channels_than_any_order_has(tmp_path, format):
+    if FORMATS[format].channels < 12:
+        return
+    stems = tones(channels=1).expand(2, 12, -1) * torch.linspace(0.1, 1, 12)[:, None]
+    files, _ = write(tmp_path, stems, format)
+    torch.testing.assert_close(read(files[0]), stems[0], atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [65_537, 96_001])
+def test_rates_that_flac_lacks_are_one_line_before_anything_is_written(tmp_path, rate):
+    with pytest.raises(UserError, match=f"{rate} Hz; above 65535 Hz flac has only multiples of 10; use --format wav"):
+        write(tmp_path, tones(rate=rate), "flac", rate=rate)
+    assert list(tmp_path.iterdir()) == []
+    for fine in (65_535, 96_010, 700_001):  # the last is written at the highest rate
+        write(tmp_path, tones(length=100, rate=fine), "flac", rate=fine)
 
 
 def test_channels_that_a_format_lacks_are_one_line(tmp_path):

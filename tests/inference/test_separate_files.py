@@ -216,6 +216,32 @@ def test_the_run_s_own_folder_is_not_walked(command, tmp_path):
     assert tree(tmp_path / "out") == ["x/backing.wav", "x/guitar.wav", "x/voice.wav"]
 
 
+def test_stems_in_the_input_folder_are_no_inputs_of_the_next_run(command, tmp_path):
+    folder = tmp_path / "f"
+    song(folder / "x.wav", 300)
+    song(folder / "album/y.wav", 300)
+    for _ in range(3):
+        status, said, error = command(folder, "--sources", "voice", out=folder)
+        assert (status, error) == (0, "") and len(said.splitlines()) == 2
+    assert tree(folder) == ["album/y.wav", "album/y/voice.wav", "x.wav", "x/voice.wav"]
+
+
+def test_an_input_without_permission_is_listed(command, tmp_path, monkeypatch):
+    song(tmp_path / "x.wav", 300)
+    stat = os.stat
+
+    def refusing(path, *arguments, **settings):
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    status, _, error = command(tmp_path / "locked/y.wav", tmp_path / "x.wav")
+    assert status == 1 and error.endswith("locked/y.wav: Permission denied\n") and len(tree(tmp_path / "out")) == 3
+    status, _, error = command(tmp_path / "locked/y.wav")
+    assert status == 2 and error.endswith("locked/y.wav: Permission denied\n")
+
+
 SLOW_2 = pytest.param(2, marks=pytest.mark.slow)
 
 
