@@ -86,6 +86,22 @@ def test_formats_without_a_length_give_what_decodes(tmp_path, music, codec, cont
     assert abs(lag(samples, music)) < 4096
 
 
+KINDS = [(codec, container) for codec, container, _, _ in COMPRESSED]
+KINDS += [("wmav2", "asf"), ("ac3", "ac3"), ("aac", "adts"), ("mp2", "mpegts"), ("pcm_s16le", "avi"), ("mp3", "avi")]
+
+
+@pytest.mark.parametrize(("codec", "container"), KINDS)
+def test_a_data_set_is_told_the_length_that_decodes(tmp_path, music, codec, container):
+    """Also where the header states none: an mp3 without a Xing frame, a FLAC that was written into a pipe."""
+    options = {"write_xing": "0"} if container == "mp3" else {}
+    data = encoded_bytes(music, "libmp3lame" if codec == "mp3" else codec, container, options=options)
+    if container == "flac":
+        data = data[:18] + bytes([*data[18:21], data[21] & 0xF0]) + bytes(4) + data[26:]
+    _, samples = sound(tmp_path, data)
+    assert audio_info(tmp_path / "x").length == len(samples) > LENGTH - 2048
+    assert read_audio(tmp_path / "x", len(samples) - 10, 10).shape[-1] == 10
+
+
 def test_an_audio_track_of_several(tmp_path, music):
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as out:
