@@ -257,11 +257,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         settings = value.get("init_args") or {}
         return ", ".join([value["class_path"].rpartition(".")[2], *(f"{k}={_shown(v)}" for k, v in settings.items())])
-    return as_text(value)
-
-
-def as_text(value: Any) -> str:
-    """A value in the form for `--key value`."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
