@@ -16,7 +16,7 @@ from tasnet_attn.config.components import (
     settings,
     with_former,
 )
-from tasnet_attn.config.documents import parse_value, parse_yaml, read_yaml, write_yaml
+from tasnet_attn.config.documents import parse_value, parse_yaml, read_json, read_yaml, write_yaml
 from tasnet_attn.config.layers import SECTIONS, Layers, argument, moved, read
 from tasnet_attn.config.schema import build, complete, complete_arguments
 
@@ -37,6 +37,7 @@ __all__ = [
     "parse_value",
     "parse_yaml",
     "read",
+    "read_json",
     "read_yaml",
     "settings",
     "with_former",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
 
 REPEATED = 1_000_000  # characters that aliases may add
 QUOTES = ("'", '"', "|", ">", "!", "&", "*")  # what begins a text that is written in another way
@@ -120,4 +121,24 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not a configuration: {reason}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{file}: not a configuration: it must be a mapping with keys like model, data, trainer")
+    return content
+
+
+def read_json(file: Path, kind: type, fix: str) -> Any:
+    """One of a run's own JSON files.
+
+    Args:
+        file: the file.
+        kind: what it contains, dict or list.
+        fix: what to do if it is damaged.
+
+    Raises:
+        UserError: it is damaged, for example cut off.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{file}: damaged ({first_line(error)}); {fix}") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{file}: damaged (contains no {kind.__name__}); {fix}")
     return content
