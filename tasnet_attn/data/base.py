@@ -69,7 +69,8 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # batches of this epoch that the checkpointed run has already used are not read
-        first, self.first = self.first, 0
+        first, self.first = min(self.first, len(self)), 0  # an epoch of fewer tracks may be over
+        self.handed = first
         if first:
             assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
             self.sampler.skip = first * self.batch_size
@@ -115,7 +116,7 @@ class SegmentedData(Configurable, LightningDataModule):
         noise: probability that a training segment's mixture gets noise, 10 to 40 dB below it.
         cache: a folder for decoded copies of compressed tracks, made when training begins; None: decode every time.
 
-    All but `reverb` (one room) and `noise` is drawn independently for every source; the mixture changes with the sources.
+    All but `reverb` (one room) and `noise` is drawn for every source independently; the mixture changes with them.
     """
 
     abstract = True
