@@ -37,7 +37,8 @@ def record(data: SegmentedData) -> dict[str, Any]:
         except UserError:  # no test set, for example: training does not need one, and check-data reports it
             splits[split] = None
             continue
-        lines = [f"{t.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for t in tracks for f in t.files]
+        with touching(Path(RECORD)):
+            lines = [f"{t.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for t in tracks for f in t.files]
         lines += [track.name for track in tracks if not track.files and not track.problem]
         splits[split] = {"tracks": len(tracks), "files": digest(lines)}
     return {"data": type(data).__name__, "splits": splits, "sound": None}
