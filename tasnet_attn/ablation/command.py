@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tasnet_attn import terminal
+from tasnet_attn import config, terminal
 from tasnet_attn.ablation import sweep as sweeps
 from tasnet_attn.ablation.cost import real_time_factor
 from tasnet_attn.ablation.display import Display
@@ -119,7 +119,8 @@ def _report(sweep: Sweep, runs: Sequence[Run], out: Path, statuses: dict[str, St
 def _speeds(sweep: Sweep, out: Path, done: set[str]) -> dict[str, list[float]]:
     """Real-time factors of the finished cells, measured once, when none of our workers run."""
     file = out / "speed.json"
-    kept: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
+    fix = "remove it: the speeds are then measured again"
+    kept: dict[str, list[float]] = config.read_json(file, dict, fix) if file.is_file() else {}
     for cell in sweep.cells:
         if cell.name in done and cell.key not in kept:
             kept[cell.key] = real_time_factor(cell.config["model"])

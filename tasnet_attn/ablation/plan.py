@@ -43,12 +43,15 @@ def _seconds(runs: Sequence[Run]) -> tuple[float, str]:
     """Upper bound of a run's seconds, and its source: earlier runs of the cell, or a short timing."""
     trainer, full = runs[0].cell.config["trainer"], runs[0].cell.config
     steps = steps_of_an_epoch(full)
-    epochs = trainer["max_epochs"] or math.nan
+    limited = trainer["max_epochs"] not in (None, -1)
+    epochs = trainer["max_epochs"] if limited else math.nan
+    unlimited = f"; {'only max_time' if trainer['max_time'] else 'no limit'} is set" if not limited else ""
     if trainer["max_steps"] >= 0:
-        epochs = min(trainer["max_steps"] / steps if steps else math.nan, trainer["max_epochs"] or math.inf)
+        unlimited = ""
+        epochs = min(trainer["max_steps"] / steps if steps else math.nan, epochs if limited else math.inf)
     found = [epoch["seconds"] for run in runs for epoch in read_epochs(run.trained)]
     if known := [seconds for seconds in found if math.isfinite(seconds)]:
-        return sum(known) / len(known) * epochs, f"{len(known)} epochs trained"
+        return sum(known) / len(known) * epochs, f"{len(known)} epochs trained{unlimited}"
     step = step_seconds(full)
     if math.isnan(step):
         return math.nan, "too large to be timed here"
@@ -56,9 +59,7 @@ def _seconds(runs: Sequence[Run]) -> tuple[float, str]:
         return step * trainer["max_steps"], f"timed: {_text(step)} per step"
     if steps is None:
         return math.nan, f"timed: {_text(step)} per step; their number depends on the data"
-    return step * steps * epochs, f"timed: {_text(step * steps)} per epoch" + (
-        "; no limit is set" if math.isnan(epochs) else ""
-    )
+    return step * steps * epochs, f"timed: {_text(step * steps)} per epoch{unlimited}"
 
 
 def _text(seconds: float) -> str:

@@ -57,8 +57,8 @@ class LocalPool:
             if self.closed:
                 raise WorkerDied("stopped")
             if worker is None or worker.poll() is not None:
-                worker = subprocess.Popen(
-                    [sys.executable, "-W", "ignore", "-m", "tasnet_attn.ablation.worker"],
+                worker = subprocess.Popen(  # -P: no file of the working folder replaces a library
+                    [sys.executable, "-P", "-W", "ignore", "-m", "tasnet_attn.ablation.worker"],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment,
                     start_new_session=True,  # Ctrl-C is handled by the runner
                 )  # fmt: skip

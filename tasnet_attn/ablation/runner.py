@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from tasnet_attn import config
 from tasnet_attn.ablation.pools import LocalPool, RayPool, Task
 from tasnet_attn.ablation.sweep import Cell, Run, Sweep
 from tasnet_attn.ablation.worker import LOG, RESULT, read_epochs
-from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation import command as evaluation
 
 LOOK = 0.5  # seconds between two checks of the workers
@@ -51,10 +49,7 @@ def read_result(run: Run) -> dict[str, Any] | None:
     file = run.folder / RESULT
     if not file.is_file():
         return None
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file}: damaged ({error}); remove it to score the run again") from error
+    return config.read_json(file, dict, "remove it to score the run again")
 
 
 def perform_all(

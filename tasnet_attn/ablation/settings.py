@@ -17,7 +17,9 @@ from tasnet_attn import config
 from tasnet_attn.ablation.quantities import in_decibels, more_is_better
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.summary import Convention
+from tasnet_attn.files import file_name
 
+FIGURES = ("curves", "parameters", "time", "grid")  # which every sweep has
 PERCENT = re.compile(r"([-+]?\d+(?:\.\d+)?) ?%")
 
 
@@ -126,7 +128,7 @@ class Settings:
         evaluate: splits whose whole tracks every cell separates, with the checkpoint of its `evaluation` section.
         threads: for training a cell. Sums in another order differ in the last bits, so it is part of the sweep.
         claims: statements to test.
-        figures: further figures, by name.
+        figures: further figures, by name; not curves, parameters, time or grid, which are drawn anyway.
     """
 
     base: list[Path]
@@ -257,11 +259,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         settings = value.get("init_args") or {}
         return ", ".join([value["class_path"].rpartition(".")[2], *(f"{k}={_shown(v)}" for k, v in settings.items())])
-    return as_text(value)
-
-
-def as_text(value: Any) -> str:
-    """A value in the form for `--key value`."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -280,6 +277,9 @@ def check_settings(path: Path, settings: Settings, names: list[str]) -> None:
         raise wrong(f"threads {settings.threads} must be at least 1")
     if not more_is_better(settings.metric) and settings.metric != "valid_loss":
         raise wrong(f"metric {settings.metric!r} must be valid_si_snr, valid_loss or a score like test:SI-SNRi")
+    for name in settings.figures:
+        if file_name(name).casefold() in FIGURES:
+            raise wrong(f"figures.{name}: every sweep has a figure of this name; rename it")
     mentioned = [("baseline", settings.baseline)] if settings.baseline is not None else []
     for i, claim in enumerate(settings.claims):
         if (claim.better is None) == (claim.equal is None) or bool(claim.than) == bool(claim.to):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasnet_attn import config
 from tasnet_attn.ablation.cost import build_on_meta, macs_per_second
 from tasnet_attn.ablation.identity import identity, kept, trained_elsewhere
 from tasnet_attn.ablation.quantities import check, needs_v3
 from tasnet_attn.ablation.settings import (
     Settings,
     as_list,
-    as_text,
     check_settings,
     combinations,
     matches,
@@ -155,7 +155,7 @@ def _arguments(settings: Settings, overrides: dict[str, Any]) -> list[str]:
     files = [*settings.base, *as_list(overrides.get("config", [])), *settings.over]
     keys = {key: value for key, value in overrides.items() if key != "config"}
     arguments = [part for file in files for part in ("--config", str(file))]
-    return [*arguments, *QUIET, *(f"--{key}={as_text(value)}" for key, value in keys.items())]
+    return [*arguments, *QUIET, *(config.argument(key, value) for key, value in keys.items())]
 
 
 def _cell(path: Path, settings: Settings, name: str, coordinates: dict[str, str], overrides: dict[str, Any]) -> Cell:

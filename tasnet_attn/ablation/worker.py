@@ -6,7 +6,6 @@ a line. It ends as soon as its input does, even in the middle of a task, so it d
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -87,18 +86,16 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
     Also "valid_si_snr" and "valid_si_snr:SOURCE", except in runs of version 0.1.0.
     """
-    file = folder / "metrics.csv"
-    if not file.is_file():
-        return []
+    from tasnet_attn.training.folder import read_metrics
+
     epochs: list[dict[str, Any]] = []
-    with file.open() as opened:
-        for row in csv.DictReader(opened):
-            if row.get("valid_loss"):
-                epoch = {"epoch": int(row["epoch"]) + 1, "step": int(row["step"]) + 1, "seconds": math.nan}
-                known = {key: float(value) for key, value in row.items() if key.startswith("valid_") and value}
-                epochs.append(epoch | {key.replace("si_snr_", "si_snr:"): value for key, value in known.items()})
-            elif row.get("epoch_seconds") and epochs and epochs[-1]["epoch"] == int(row["epoch"]) + 1:
-                epochs[-1]["seconds"] = float(row["epoch_seconds"])
+    for row in read_metrics(folder / "metrics.csv"):
+        if row.get("valid_loss"):
+            epoch = {"epoch": int(row["epoch"]) + 1, "step": int(row["step"]) + 1, "seconds": math.nan}
+            known = {key: float(value) for key, value in row.items() if key.startswith("valid_") and value}
+            epochs.append(epoch | {key.replace("si_snr_", "si_snr:"): value for key, value in known.items()})
+        elif row.get("epoch_seconds") and epochs and epochs[-1]["epoch"] == int(row["epoch"]) + 1:
+            epochs[-1]["seconds"] = float(row["epoch_seconds"])
     return epochs
 
 

@@ -16,8 +16,8 @@ from tasnet_attn.config.components import (
     settings,
     with_former,
 )
-from tasnet_attn.config.documents import parse_yaml, read_yaml, write_yaml
-from tasnet_attn.config.layers import SECTIONS, Layers, moved, read
+from tasnet_attn.config.documents import parse_value, parse_yaml, read_json, read_yaml, write_yaml
+from tasnet_attn.config.layers import SECTIONS, Layers, argument, moved, read
 from tasnet_attn.config.schema import build, complete, complete_arguments
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "SECTIONS",
     "Configurable",
     "Layers",
+    "argument",
     "build",
     "complete",
     "complete_arguments",
@@ -33,8 +34,10 @@ __all__ = [
     "known",
     "moved",
     "name_of",
+    "parse_value",
     "parse_yaml",
     "read",
+    "read_json",
     "read_yaml",
     "settings",
     "with_former",

@@ -20,7 +20,7 @@ from tasnet_attn.config.components import (
     shown,
     with_former,
 )
-from tasnet_attn.config.documents import parse_yaml, read_yaml
+from tasnet_attn.config.documents import parse_value, parse_yaml, read_yaml
 from tasnet_attn.errors import UserError
 
 SECTIONS = ("model", "task", "data", "evaluation")  # checked by this reader; Lightning checks the others
@@ -52,7 +52,7 @@ def read(arguments: Sequence[str]) -> Layers:
     for key, value in _options(arguments):
         if key == "--config":
             _add_file(layers, Path(_value(key, value)))
-        elif (keys := key.removeprefix("--").split("."))[0] in SECTIONS and _is_ours(keys):
+        elif _is_ours(keys := key.removeprefix("--").split(".")):
             _set(layers.ours, keys, _data(key, value))
         elif key.removeprefix("--") in FILES:
             _add(layers, {keys[0]: _data(key, value)}, "")
@@ -66,14 +66,14 @@ def read(arguments: Sequence[str]) -> Layers:
 
 def _data(key: str, value: str | None) -> Any:
     try:
-        return parse_yaml(_value(key, value))
+        return parse_value(_value(key, value))
     except ValueError as error:
         raise UserError(f"{key}: {error}") from error
 
 
 def _parsed(value: str | None) -> Any:
     try:
-        return parse_yaml(value or "")
+        return parse_value(value or "")
     except ValueError:
         return value
 
@@ -110,8 +110,23 @@ def _check_theirs(value: Any, path: str) -> None:
             raise UserError(f"{path}: {error}") from error
 
 
+def argument(key: str, value: Any) -> str:
+    """`--key=value` that `read` takes for this value; a text that looks like another value is quoted.
+
+    Lightning's parser quotes nothing: it knows where it expects text.
+    """
+    text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str) and _is_ours(key.split(".")):
+        try:
+            alike = parse_value(text) == value
+        except ValueError:
+            alike = False
+        text = text if alike else json.dumps(text, ensure_ascii=False)
+    return f"--{key}={text}"
+
+
 def _is_ours(keys: list[str]) -> bool:
-    return keys[0] != "task" or keys[1:2] == ["loss"]
+    return keys[0] in SECTIONS and (keys[0] != "task" or keys[1:2] == ["loss"])
 
 
 def _value(key: str, value: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mode
@@ -69,7 +70,8 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # batches of this epoch that the checkpointed run has already used are not read
-        first, self.first = self.first, 0
+        first, self.first = min(self.first, len(self)), 0  # an epoch of fewer tracks may be over
+        self.handed = first
         if first:
             assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
             self.sampler.skip = first * self.batch_size
@@ -150,8 +152,10 @@ class SegmentedData(Configurable, LightningDataModule):
             del least["segments_per_epoch"]
         if wrong := [name for name in least if getattr(self, name) < least[name]]:
             raise ValueError(f"{wrong[0]} {getattr(self, wrong[0])} must be at least {least[wrong[0]]}")
-        if not segment > 0:
-            raise ValueError(f"segment {segment} s must be longer than 0")
+        if not 0 < segment < math.inf:
+            raise ValueError(f"segment {segment} s must be longer than 0 and finite")
+        if not round(segment * sample_rate):
+            raise ValueError(f"segment {segment} s is less than a sample at {sample_rate} Hz; make it longer")
         self.augmentation = Augmentation(remix, gain, swap, polarity, speed, reverb, noise).check()
         self.cached: dict[str, list[Track]] = {}
 

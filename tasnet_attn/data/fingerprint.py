@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
+from tasnet_attn.config import read_json
 from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.track import Split
 from tasnet_attn.errors import UserError
@@ -18,7 +19,8 @@ RECORD = "data.json"  # in a run folder
 
 def digest(lines: Iterable[str]) -> str:
     """16 hexadecimal digits for lines in any order; records of earlier runs contain them."""
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+    text = "\n".join(sorted(lines)).encode("utf-8", "surrogateescape")  # file names may be any bytes
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def record(data: SegmentedData) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def record(data: SegmentedData) -> dict[str, Any]:
         except UserError:  # no test set, for example: training does not need one, and check-data reports it
             splits[split] = None
             continue
-        lines = [f"{t.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for t in tracks for f in t.files]
+        with touching(Path(RECORD)):
+            lines = [f"{t.name}/{f.name} {f.stat().st_size if f.is_file() else None}" for t in tracks for f in t.files]
         lines += [track.name for track in tracks if not track.files and not track.problem]
         splits[split] = {"tracks": len(tracks), "files": digest(lines)}
     return {"data": type(data).__name__, "splits": splits, "sound": None}
@@ -66,9 +69,19 @@ def _waiting(run: Path) -> Path:
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
-    """The record of a run folder, if there is one, or the one kept for it."""
+    """The record of a run folder, if there is one, or the one kept for it.
+
+    Raises:
+        UserError: it is damaged.
+    """
     file = next((file for file in (run / RECORD, _waiting(run)) if file.is_file()), None)
-    return None if file is None else json.loads(file.read_text())
+    if file is None:
+        return None
+    fix = "restore it, or remove it: the run's data are then described as they are now"
+    found = read_json(file, dict, fix)
+    if not {"data", "splits", "sound"} <= found.keys() or not isinstance(found["splits"], dict):
+        raise UserError(f"{file}: damaged (describes no data); {fix}")
+    return found
 
 
 def remember(now: dict[str, Any], run: Path, begins: bool = True) -> list[str]:

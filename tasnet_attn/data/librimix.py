@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.track import MIXTURE, REST, Part, Split, Track
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
 
 
 class Utterances(Track):
@@ -112,7 +113,8 @@ for other variants set data.init_args.mode, noisy and training, and model.sample
         return not self.noisy
 
     def list_tracks(self, split: Split) -> list[Track]:
-        return [track for root in self.roots for track in self._list(root, split)]
+        with touching(self.root):  # a folder in it may be unreadable
+            return [track for root in self.roots for track in self._list(root, split)]
 
     def _list(self, root: Path, split: Split) -> list[Track]:
         file, rows, speakers = self._rows(root, split)
@@ -169,7 +171,7 @@ for other variants set data.init_args.mode, noisy and training, and model.sample
 
         try:
             length = int(float(row["length"] or ""))
-        except ValueError:
+        except (ValueError, OverflowError):  # or infinite
             raise UserError(f"{file}: line {line}: length is not a number: {row['length']!r}") from None
         noise = path("noise_path") if self.noisy else None
         mixture, files = path("mixture_path"), [path(column) for column in speakers]

@@ -17,6 +17,7 @@ from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.segments import Segments
 from tasnet_attn.data.track import Part, Split, Track, visible
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
 
 CHANNELS = {"accompaniment": 0, "vocals": 1}
 TRAINING_SINGERS = ("abjones", "amy")  # 175 of the 1000 clips; the other 825 are for testing
@@ -157,7 +158,8 @@ For another place set data.init_args.root."""
 
     def list_tracks(self, split: Split) -> list[Track]:
         again = split == "valid" and not self.held_out
-        return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture, again) for file in self._find(split)]
+        with touching(self.root):  # a folder in it may be unreadable
+            return [MIR1KClip(file, self.sources, self.sample_rate, self.mixture, again) for file in self._find(split)]
 
     def _find(self, split: Split) -> list[Path]:
         """The clips of a split."""

@@ -13,6 +13,7 @@ from tasnet_attn.audio.stem_files import STREAMS
 from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.track import Part, Split, Track, sum_of, visible
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
 
 STEMS = {stem: (stem,) for stem in STREAMS[1:]} | {"accompaniment": ("drums", "bass", "other")}
 SUFFIX = ".stem.mp4"
@@ -104,7 +105,8 @@ or
         return {stem for source in self.sources for stem in STEMS[source]} == set(STREAMS[1:])
 
     def list_tracks(self, split: Split) -> list[Track]:
-        return [Song(path, self.sources, self.sample_rate) for path in self._find(split).values()]
+        with touching(self.root):  # a folder in it may be unreadable
+            return [Song(path, self.sources, self.sample_rate) for path in self._find(split).values()]
 
     def _find(self, split: Split) -> dict[str, Path]:
         """The songs of a split by name."""

@@ -8,6 +8,7 @@ from typing import Any
 from tasnet_attn.data.base import SegmentedData
 from tasnet_attn.data.track import Part, Split, Track, visible
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 SONGS = Path(__file__).parent.parent / "songs"
@@ -69,10 +70,13 @@ one length, rate (model.sample_rate) and number of channels. The mixture is thei
         super().__init__(sources, sample_rate, **settings)
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction {fraction} must lie above 0, at most 1")
+        if empty := [source for source, stems in (sums or {}).items() if not stems]:
+            raise ValueError(f"sums: {empty[0]!r} is a sum of no files; name at least one, or leave it out")
         self.root, self.sums, self.fraction = SONGS if root is None else Path(root), sums or {}, fraction
 
     def list_tracks(self, split: Split) -> list[Track]:
-        return [StemTrack(folder, self.sources, self.sample_rate, self.sums) for folder in self._find(split)]
+        with touching(self.root):  # a folder in it may be unreadable
+            return [StemTrack(folder, self.sources, self.sample_rate, self.sums) for folder in self._find(split)]
 
     def _find(self, split: Split) -> list[Path]:
         """The tracks' folders."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ from torch import Tensor
 from tasnet_attn.audio.reading import AudioInfo, audio_info, read_audio
 from tasnet_attn.audio.stem_files import read_stem_file, stem_file_info
 from tasnet_attn.errors import UserError
+from tasnet_attn.files import touching
 
 Split = Literal["train", "valid", "test"]
 MIXTURE, REST = "mixture", "rest"  # other contents of a part than a source; the rest is noise, for example
@@ -160,7 +162,8 @@ class Track:
             try:
                 infos[file] = self._info(file)
             except UserError as error:
-                fix = "make or copy this file again" if file.is_file() else "put it there, or set data.init_args.root"
+                there = os.path.isfile(file)  # False also in a folder that cannot be read
+                fix = "make or copy this file again" if there else "put it there, or set data.init_args.root"
                 faults.append(Fault("file", str(error), f"{fix}, or remove its track"))
         return infos, [*faults, *self._compare(infos)]
 
@@ -263,5 +266,10 @@ def sum_of(signals: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
 
 
 def visible(folder: Path) -> list[Path]:
-    """The entries of a folder, by name, without those of the system (`.ipynb_checkpoints`, `__MACOSX`, `._x.wav`)."""
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(SYSTEM)]
+    """The entries of a folder, by name, without those of the system (`.ipynb_checkpoints`, `__MACOSX`, `._x.wav`).
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    with touching(folder):
+        return [path for path in sorted(folder.iterdir()) if not path.name.startswith(SYSTEM)]

@@ -177,8 +177,8 @@ class Remix:
 
     def __call__(self, mixture: Tensor, references: Tensor) -> Tensor:
         """Mixture [C, T], references [R, C, T] -> estimates [R, C, T]."""
-        options = {"segment": self.segment, "overlap": self.overlap, "device": self.device}
-        estimates = torch.stack(list(separate(self.model, mixture, self.sample_rate, **options).values()))
+        found = separate(self.model, mixture, self.sample_rate, self.segment, self.overlap, self.device)
+        estimates = torch.stack(list(found.values()))
         return remixed(estimates[None], references[None].to(estimates), empty=False)[0]
 
     def __repr__(self) -> str:

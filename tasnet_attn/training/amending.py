@@ -13,7 +13,9 @@ from tasnet_attn.training.comparing import Differences, within
 from tasnet_attn.training.task import SeparationTask
 
 PROGRESS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")  # of a plateau schedule
-EPOCH = ("data.batch_size", "data.segments_per_epoch", "trainer.limit_train_batches", "trainer.overfit_batches")
+# what an epoch's batches depend on
+EPOCH = ("data.batch_size", "data.segments_per_epoch", "data.segment", "data.root", "trainer.limit_train_batches",
+         "trainer.overfit_batches")  # fmt: skip
 
 
 class Amendments:

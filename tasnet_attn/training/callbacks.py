@@ -19,7 +19,7 @@ from tasnet_attn.data.fingerprint import record, remember
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import touching, whole, write_text
 from tasnet_attn.terminal import warn
-from tasnet_attn.training.folder import add_history
+from tasnet_attn.training.folder import add_history, read_metrics
 from tasnet_attn.training.restoring import CONFIGURATION
 from tasnet_attn.training.signals import Stop
 from tasnet_attn.training.task import SeparationTask
@@ -204,7 +204,7 @@ class MetricsFile(Logger):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.file = folder / "metrics.csv"
-        self.rows: list[dict[str, Any]] = list(csv.DictReader(self.file.open())) if self.file.is_file() else []
+        self.rows: list[dict[str, Any]] = read_metrics(self.file)
         self.columns: list[str] = []  # no file: nothing has been logged yet
 
     @rank_zero_only

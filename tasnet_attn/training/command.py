@@ -45,6 +45,7 @@ from tasnet_attn.training.showing import Progress, introduce, say
 from tasnet_attn.training.signals import Interrupted, Stop, stopping
 from tasnet_attn.training.sizes import check_ends, check_size
 from tasnet_attn.training.task import SeparationTask
+from tasnet_attn.training.trusting import restrict
 from tasnet_attn.training.waiting import Waits
 
 VERBS = ("fit", "validate", "test", "predict")
@@ -338,6 +339,7 @@ def _loggers(stated: Any, out: Path, fits: bool) -> list[Logger]:
 
 
 def _start(arguments: Sequence[str]) -> TrainCLI:
+    restrict()
     try:
         return TrainCLI(
             args=list(arguments),

@@ -77,6 +77,9 @@ def explain(error: Exception) -> str:
     text = str(error)
     keys = re.findall(r'[Kk]ey "([^"]+)"', text)  # a setting's within a class's
     where = f"{'.'.join(dict.fromkeys(keys))}: " if keys else ""
+    if denied := re.search(r"Importing '([^']+)' is not allowed", text):
+        module = denied[1].rpartition(".")[0]
+        return f"{where}unknown class or function {denied[1]!r}; add --import {module} if you trust it"
     if option := re.search(r"Option '([^']+)' is not accepted", text):
         owner = re.search(r"class_path[ =]'([^']+)'", text)
         name = owner[1].rpartition(".")[2] if owner else "it"

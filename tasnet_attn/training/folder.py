@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -12,7 +14,7 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from tasnet_attn import files
+from tasnet_attn import config, files
 from tasnet_attn.files import write_text
 from tasnet_attn.terminal import LOG
 
@@ -45,10 +47,29 @@ def holding(out: Path) -> Iterator[None]:
                 shutil.rmtree(out / BOARD, ignore_errors=True)
 
 
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The complete rows of a `metrics.csv`, oldest first; none if there is no such file.
+
+    The last line may be cut off if the run was killed or the disk was full.
+    """
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    return [row for row in rows if (row.get("step") or "").isdecimal()]
+
+
 def read_history(out: Path) -> list[dict[str, Any]]:
-    """A run's history, oldest first: its parent, and every changed setting with its step."""
+    """A run's history, oldest first: its parent, and every changed setting with its step.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     file = out / HISTORY
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    if not file.is_file():
+        return []
+    entries = config.read_json(file, list, "restore it, or move it away if the run's history may be forgotten")
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def add_history(out: Path, entries: list[dict[str, Any]]) -> None:

@@ -21,9 +21,16 @@ from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
 from tasnet_attn.training.amending import Amendments, epochs_done, misfit
 from tasnet_attn.training.comparing import LIMITS, Differences, check, differences, is_free, within, written
-from tasnet_attn.training.folder import FINISHED
+from tasnet_attn.training.folder import FINISHED, read_history
 from tasnet_attn.training.restoring import CONFIGURATION
 from tasnet_attn.training.task import SeparationTask
+
+# what resuming reads of a checkpoint: {where: what it is}
+PARTS = {
+    "state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "callbacks": dict, "global_step": int,
+    "loops/fit_loop/state_dict": dict, "loops/fit_loop/epoch_progress/current/processed": int,
+    "loops/fit_loop/epoch_loop.batch_progress/is_last_batch": bool,
+}  # fmt: skip
 
 
 class Ways(NamedTuple):
@@ -41,6 +48,7 @@ class Beginning(NamedTuple):
         checkpoint: to resume from; None: from its first step.
         differs: differences between the request and the run's configuration.
         before: the configuration of the checkpoint.
+        changed: differences between the request and `before` that affect the training.
         finished: how the run finished, if nothing is left to do; else empty.
         step: of the checkpoint.
     """
@@ -48,6 +56,7 @@ class Beginning(NamedTuple):
     checkpoint: Path | None = None
     differs: Differences = {}
     before: dict[str, Any] = {}
+    changed: Differences = {}
     finished: str = ""
     step: int = 0
 
@@ -87,21 +96,23 @@ def begin(
     Raises:
         UserError: there is nothing to resume, or the run had other settings.
     """
-    stored = out / "config.yml"
+    stored, last = out / "config.yml", out / "checkpoints" / "last.ckpt"
+    if ckpt_path in (None, "last") and not last.is_file() and any("parent" in entry for entry in read_history(out)):
+        # to begin again without the parent's weights would be another training
+        raise UserError(f"{out}: a fork that ended before its first checkpoint; remove this folder and fork again")
     if ckpt_path is None:
         if stored.exists():
             raise UserError(f"{out}: already contains a run; resume it with --ckpt_path last, or give another --out")
         return Beginning()
-    path = out / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    path = last if ckpt_path == "last" else Path(ckpt_path)
     if not path.is_file():
         if ckpt_path == "last":
             return Beginning()  # nothing to resume yet: --ckpt_path last is always allowed
         raise UserError(f"{path}: no such checkpoint")
     if path.suffix == ".safetensors":
         raise UserError(f"{path}: a model, not a checkpoint to resume; --fork NEW_OUT starts a run from its weights")
-    checkpoint = read_checkpoint(path)
-    if "loops" not in checkpoint or "optimizer_states" not in checkpoint:
-        raise UserError(f"{path}: not a checkpoint of a training; --fork NEW_OUT starts a new one from its weights")
+    checkpoint = _training(path)
+    own = not stored.is_file() or path.parent.resolve() == last.parent.resolve()
     if not stored.is_file():
         stored = path.parent.parent / "config.yml"
     under = config.with_former(checkpoint.get(CONFIGURATION, {}))
@@ -111,9 +122,36 @@ def begin(
     step, epochs = checkpoint["global_step"], epochs_done(checkpoint)
     finished = _finished(out, full, differs, step, epochs)
     check(out, differs, change, full, finished)
-    written_under = merged(before, under)
-    changed = {key: values for key, values in differences(written_under, full).items() if not is_free(key)}
-    return Beginning(path, differs, written_under if changed else before, finished, step)
+    before = merged(before, under)
+    changed = _without_moved_data(differences(before, full), full, out if own else path.parent.parent, data)
+    changed = {key: values for key, values in changed.items() if not is_free(key)}
+    if not own:  # config.yml says nothing about another run's checkpoint
+        if not under:
+            raise UserError(f"{path}: of another run, whose settings it lacks; --fork NEW_OUT starts from its weights")
+        check(path, changed, change, full, "")
+        differs = {**differs, **changed}
+    return Beginning(path, differs, before, changed, finished, step)
+
+
+def _training(path: Path) -> dict[str, Any]:
+    """A checkpoint of a training.
+
+    Raises:
+        UserError: it cannot be read, or has only weights, or lacks something else.
+    """
+    checkpoint = read_checkpoint(path)
+    for where, kind in PARTS.items():
+        found: Any = checkpoint
+        for key in where.split("/"):
+            found = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(found, kind):
+            raise UserError(
+                f"{path}: not a checkpoint of a training, for lack of {where}; --fork NEW_OUT starts a new one from "
+                "its weights"
+            )
+    if not isinstance(checkpoint.get(CONFIGURATION, {}), dict):
+        raise UserError(f"{path}: {CONFIGURATION} is not a configuration; --fork NEW_OUT starts from its weights")
+    return checkpoint
 
 
 def _without_moved_data(found: Differences, full: dict[str, Any], out: Path, data: Callable) -> Differences:
@@ -147,7 +185,7 @@ def _finished(out: Path, full: dict[str, Any], differs: Differences, step: int, 
         return ""
     last = out / "checkpoints" / "last.ckpt"
     if last.is_file():  # the given one may be an earlier one
-        ended = read_checkpoint(last)
+        ended = _training(last)
         step, epochs = ended["global_step"], epochs_done(ended)
     return f"finished after {step} steps, {epochs} epochs"
 
@@ -158,9 +196,8 @@ def amendments(start: Beginning, task: SeparationTask, full: dict[str, Any]) -> 
     Raises:
         UserError: no training can resume with these changes.
     """
-    changed = {key: values for key, values in differences(start.before, full).items() if not is_free(key)}
-    amend = Amendments(task, full, start.before, changed)
-    if changed and start.checkpoint is not None:
+    amend = Amendments(task, full, start.before, start.changed)
+    if start.changed and start.checkpoint is not None:
         amend.check(read_checkpoint(start.checkpoint))
     return amend
 

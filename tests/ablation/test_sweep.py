@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import pytest
 from tiny import ONE, write_sweep
 
+from tasnet_attn.ablation import plan
+from tasnet_attn.ablation.command import _speeds
 from tasnet_attn.ablation.figures import coordinates
 from tasnet_attn.ablation.identity import identity
 from tasnet_attn.ablation.sweep import read
 from tasnet_attn.cli import main
+from tasnet_attn.errors import UserError
 from tasnet_attn.training.command import parse
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "ablations"
@@ -173,6 +176,8 @@ def test_a_cell_says_add_import_for_a_class_that_is_not_known(folder, tmp_path, 
             "percentages of decibels make no sense",
         ),
         ({"figures": {"one": {"panels": ["depth"]}}}, "figures.one: there is no axis 'depth'"),
+        ({"figures": {"time": {"panels": []}}}, "figures.time: every sweep has a figure of this name; rename it"),
+        ({"figures": {"Curves": {"panels": []}}}, "figures.Curves: every sweep has a figure of this name"),
         ({"sweep": 5}, "sweep: 5 must be another sweep's file"),
     ],
 )
@@ -228,3 +233,37 @@ def test_the_example_of_the_documentation(tmp_path):
     block = (root / "docs" / "ablations.md").read_text().split("```yaml\n")[1].split("```")[0]
     (tmp_path / "width.yml").write_text(block.replace("recipes/", f"{root}/recipes/"))
     assert block.count("\n") <= 10 and len(read(tmp_path / "width.yml").cells) == 7
+
+
+def test_text_stays_text_in_a_cell(folder):
+    root = "stems #2"
+    cells = {"other data": {"data.root": root}, "a year": {"data.root": "2024"}}
+    sweep = read(write_sweep(folder, "text.yml", axes=None, cells=cells, baseline=None, claims=None))
+    assert [cell.config["data"]["init_args"]["root"] for cell in sweep.cells] == [root, "2024"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"max_epochs": -1, "max_time": "00:00:00:02"}, "about ? per run (timed: 1 s per epoch; only max_time is set)"),
+        ({"max_epochs": -1}, "about ? per run (timed: 1 s per epoch; no limit is set)"),
+        ({"max_epochs": 3}, "about 3 s per run (timed: 1 s per epoch)"),
+        ({"max_epochs": -1, "max_steps": 20}, "about 2 s per run (timed: 0.1 s per step)"),
+    ],
+)
+def test_a_run_without_a_number_of_epochs_has_no_negative_cost(folder, limits, said, monkeypatch, capsys):
+    monkeypatch.setattr(plan, "step_seconds", lambda full: 0.1)
+    monkeypatch.setattr(plan, "steps_of_an_epoch", lambda full: 10)
+    trainer = {"max_steps": -1, "max_epochs": None, **limits}
+    cells = {"one": {f"trainer.{key}": value for key, value in trainer.items()}}
+    file = write_sweep(folder, "limits_sweep.yml", axes=None, cells=cells, baseline=None, claims=None)
+    sweep = read(file)
+    plan.plan(sweep, sweep.runs(folder / "out"), sweep.cells)
+    printed = capsys.readouterr().out
+    assert said in printed and "-" not in printed.splitlines()[1]
+
+
+def test_damaged_speeds_are_one_line(folder, tmp_path):
+    (tmp_path / "speed.json").write_text('{"a":')
+    with pytest.raises(UserError, match=r"speed\.json: damaged \(.*\); remove it: the speeds are then measured again"):
+        _speeds(read(folder / "sweep.yml"), tmp_path, set())

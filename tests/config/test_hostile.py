@@ -4,11 +4,13 @@ import sys
 
 import pytest
 from conftest import tasnet_model
+from pytorch_lightning import Callback
 
 from tasnet_attn import config
 from tasnet_attn.cli import main
 from tasnet_attn.errors import UserError
 from tasnet_attn.storage import save
+from tasnet_attn.training.command import parse
 
 COMMANDS = {
     "train": ["train", "--out", "run", "--config"],
@@ -59,6 +61,53 @@ def test_a_module_that_a_file_names_is_not_imported(which, tmp_path, monkeypatch
     for command, file in (("check-data", "conf.yml"), ("train", "conf.yml"), ("ablate", "sweep.yml")):
         assert main([*COMMANDS[command], file]) in (1, 2)
     assert "a_trap" not in sys.modules and not (tmp_path / "run").exists()
+
+
+CALLED = {  # what Lightning's parser takes for a function or a class, wherever it stands
+    "a schedule's function": "task: {lr_scheduler: {class_path: LambdaLR, init_args: {lr_lambda: NAME}}}",
+    "a callback's function": "trainer: {callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: NAME}}]}",
+    "a strategy's part": "trainer: {strategy: {class_path: DDPStrategy, init_args: {checkpoint_io: NAME}}}",
+    "in quotes": 'trainer: {strategy: {class_path: DDPStrategy, init_args: {checkpoint_io: "{class_path: NAME}"}}}',
+}
+
+
+@pytest.mark.parametrize("what", CALLED)
+@pytest.mark.parametrize("name", ["a_trap.trap", "os.getcwd", "torch.os.getcwd"])
+def test_a_function_that_a_file_names_is_not_imported(what, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_trap.py").write_text("def trap(*_): ...\n")
+    text = CONFIG.replace(", logger: LOGGER", "").replace("task: {optimizer: {class_path: OPTIMIZER}}\n", "")
+    for key, usual in CLASSES.items():
+        text = text.replace(key, usual)
+    (tmp_path / "conf.yml").write_text(text)
+    (tmp_path / "more.yml").write_text(CALLED[what].replace("NAME", name))
+    (tmp_path / "sweep.yml").write_text("base: [conf.yml, more.yml]\naxes: {model.separator.hidden: [4, 8]}\n")
+    for arguments in ([*COMMANDS["train"], "conf.yml", "--config", "more.yml"], [*COMMANDS["ablate"], "sweep.yml"]):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "unknown class or function" in said and "if you trust it" in said
+    assert "a_trap" not in sys.modules and not (tmp_path / "run").exists()
+
+
+class Silent(Callback):
+    """A user's own, imported by himself."""
+
+
+def test_what_the_user_imported_may_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_schedule.py").write_text("def half(epoch):\n    return 0.5\n")
+    text = CONFIG.replace("OPTIMIZER", "torch.optim.Adam").replace("logger: LOGGER", f"callbacks: {__name__}.Silent")
+    for key, usual in CLASSES.items():
+        text = text.replace(key, usual)
+    (tmp_path / "conf.yml").write_text(text)
+    half = ["--config=conf.yml", "--task.lr_scheduler=LambdaLR", "--task.lr_scheduler.lr_lambda=my_schedule.half"]
+    with pytest.raises(UserError, match="lr_lambda: unknown class or function .*; add --import my_schedule if"):
+        parse(half)
+    config.import_modules(["my_schedule"])
+    full = parse(half)
+    assert full["task"]["lr_scheduler"]["init_args"]["lr_lambda"] == "my_schedule.half"
+    assert full["trainer"]["callbacks"]["class_path"].endswith("Silent")
 
 
 INNER = "a: &a [1]\nb: [*a]\n"  # anchors within anchors, in small

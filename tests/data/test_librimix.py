@@ -33,6 +33,16 @@ def test_every_kind_is_found_where_it_was_moved_to(tmp_path, speakers, rate, mod
         torch.testing.assert_close(rest, track.read_rest(500, 700).expand(1, 700), atol=2e-4, rtol=0)  # 16 bit
 
 
+@pytest.mark.parametrize("length", ["inf", "-inf", "nan", "long", ""])
+def test_a_length_that_is_no_number_names_the_line(tmp_path, length):
+    root = write_librimix(tmp_path)
+    table = root / "wav8k/min/metadata/mixture_train-360_mix_clean.csv"
+    first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([first, *(line.rpartition(",")[0] + f",{length}" for line in rest)]) + "\n")
+    with pytest.raises(UserError, match=rf"mix_clean\.csv: line 2: length is not a number: '{length}'; create"):
+        librimix(root).tracks("train")
+
+
 def test_dynamic_mixing_keeps_the_noise(tmp_path):
     segments = librimix(write_librimix(tmp_path, noisy=True), noisy=True, remix=1.0).segments("train")
     mixture, references = segments[2, 3]

@@ -1,7 +1,11 @@
 import builtins
+import errno
 import io
+import json
+import math
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from lookalikes import write_mir1k, write_musdb18, write_stem_folders
 
 from tasnet_attn.audio import audio_info, read_audio
 from tasnet_attn.data import MIR1K, MUSDB18, LibriMix, StemFolders, Track, from_config
+from tasnet_attn.data.fingerprint import record
 from tasnet_attn.errors import UserError
 
 SOURCES = ["guitar", "backing"]
@@ -307,7 +312,9 @@ def test_what_systems_leave_in_folders_is_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"segments_per_epoch": 0}, {"workers": -1}, {"segment": 0.0}, {"segment": -1.0}]
+    "wrong",
+    [{"batch_size": 0}, {"segments_per_epoch": 0}, {"workers": -1}]
+    + [{"segment": value} for value in (0.0, -1.0, math.nan, math.inf, 0.00001)],
 )
 def test_sizes_that_make_no_sense(wrong):
     ((name, value),) = wrong.items()
@@ -334,3 +341,38 @@ def test_a_track_without_files_is_as_long_as_what_it_reads():
     track = Noise()
     assert (track.length, track.channels, str(track), track.files) == (700, 2, "noise", [])
     assert torch.equal(track.read_source(0, 10, 20), torch.ones(2, 20)) and track.read_rest(0, 5) == 0
+
+
+def test_a_sum_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="sums: 'backing' is a sum of no files; name at least one, or leave it out"):
+        StemFolders(SOURCES, 8000, sums={"backing": []})
+
+
+@pytest.mark.parametrize(
+    ("data_set", "call"),
+    [(one, call) for one in (StemFolders, MUSDB18) for call in ("iterdir", "is_dir", "is_file")]
+    + [(MIR1K, "iterdir"), (MIR1K, "is_dir"), (LibriMix, "is_file")],
+)
+def test_a_folder_that_may_not_be_read_is_one_line(data_set, call, tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for folder in ("train/a", "valid/a", "Wavfile"):
+        (tmp_path / folder).mkdir(parents=True)
+    data = data_set(["vocals", "accompaniment"], 8000, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, call, denied)
+        with pytest.raises(UserError) as caught:
+            data.tracks("train")
+        record(data)
+    assert re.fullmatch(rf"{tmp_path}/.*: Permission denied", str(caught.value))
+
+
+def test_names_that_are_no_utf_8(tmp_path):
+    root = write_stem_folders(tmp_path)
+    before = record(stems(root))
+    os.rename(os.fsencode(root / "train/track1"), os.fsencode(root / "train") + b"/caf\xe9")
+    after = record(stems(root))
+    assert after["splits"]["train"]["tracks"] == before["splits"]["train"]["tracks"]
+    assert after["splits"]["train"]["files"] != before["splits"]["train"]["files"]
+    assert json.dumps(after)
