@@ -180,7 +180,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.model is None:
         raise UserError("export: needs MODEL: a run folder, a checkpoint or a model file")
     if options.check is not None:
-        print(shown(check(options.model, options.to, options.check)))
+        print(shown(check(options.model, options.to, options.check, options.half, options.int8)))
         return
     print(shown(export(options.model, options.to, options.out, options.half, options.licence, options.int8)))
 
