@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from tasnet_attn.errors import UserError
 
 LONGEST = 100  # bytes of a generated file name
+WORK = re.compile(r"\.work-[0-9a-f]{12}")  # names of workspaces
 
 
 @contextmanager
@@ -89,13 +90,15 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path, age: float = 0.2) -> None:
-    """Remove workspaces of killed processes in a folder; those of running ones are kept.
+    """Remove workspaces of killed processes in a folder; those of running ones are kept, and so is all else.
 
     Args:
         folder: where the workspaces are.
         age: seconds since a workspace changed before it is examined: a younger one may be about to be locked.
     """
     for left in folder.glob(".work-*"):
+        if not WORK.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
+            continue
         lock = FileLock(left / "lock")
         try:
             locked, since = (left / "lock").exists(), time.time() - left.stat().st_mtime
@@ -104,7 +107,7 @@ def clear(folder: Path, age: float = 0.2) -> None:
             with lock.acquire(timeout=0):
                 pass
             shutil.rmtree(left, ignore_errors=True)
-        except (Timeout, FileNotFoundError):
+        except (Timeout, FileNotFoundError, PermissionError):  # a running process, another clears, another user's
             continue
 
 

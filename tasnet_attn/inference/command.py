@@ -11,7 +11,7 @@ from tasnet_attn import terminal
 from tasnet_attn.audio.names import Found, find_audio
 from tasnet_attn.errors import UserError, one_line
 from tasnet_attn.files import clear, touching
-from tasnet_attn.inference.options import PIPE, Options
+from tasnet_attn.inference.options import PIPE, Options, spare
 from tasnet_attn.inference.record import Record, request
 
 
@@ -73,6 +73,7 @@ def separate_files(
         tracks = {track: path for track, path in tracks.items() if not record.made_of(path, planned[track])}
         if done := len(planned) - len(tracks):
             terminal.result(f"{done} of {len(planned)} files are already separated")
+    spare(found.sounds.values(), [file for track in tracks for file in planned[track]])
     failed: list[UserError] = []
     single = len(found.sounds) == 1 and not found.failed and shard is None and not inputs[0].is_dir()
     results = attempts(network, model, out, tracks, options, jobs, cluster)

@@ -16,7 +16,7 @@ from tasnet_attn.audio.reading import Sound
 from tasnet_attn.audio.writing import Stems
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import workspace
-from tasnet_attn.inference.options import Options
+from tasnet_attn.inference.options import Options, spare
 from tasnet_attn.inference.record import identity
 from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Stream
@@ -107,6 +107,7 @@ def in_parts(
         check: called before every block of the first and the third part; may raise to stop.
     """
     files = options.files(model, out, track)
+    spare([path], files)
     sound = Sound(path, options.track, options.partial)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
     options.encoding.check(path, sound.channels)
@@ -136,7 +137,8 @@ def in_parts(
     lacks = "shorter than its header states" if sound.kind.cut else ""
     lacks = f"{sound.missing} samples shorter than its header states" if sound.missing else lacks
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
-    before = f"{replaced} files of the same names were replaced" if replaced else ""
+    same = "file of the same name was" if replaced == 1 else "files of the same names were"
+    before = f"{replaced} {same} replaced" if replaced else ""
     return Separated(
         files, "; ".join(each for each in (several, lacks, level, stream.said, seams, before) if each), input
     )

@@ -14,7 +14,7 @@ from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.files import touching, workspace
 from tasnet_attn.inference.files import at_once, in_parts
-from tasnet_attn.inference.options import PIPE, Options
+from tasnet_attn.inference.options import PIPE, Options, spare
 from tasnet_attn.storage import load
 
 
@@ -42,6 +42,8 @@ def piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> in
     with tempfile.TemporaryDirectory() as folder, workspace(Path(folder) if out == PIPE else out) as work:
         path, track = inputs[0], inputs[0].stem
         if path == PIPE:
+            with suppress(OSError):  # a stream without a descriptor is no file
+                spare([sys.stdin.fileno()], [] if out == PIPE else options.files(network, out, "stdin"))
             path, track = work / "stdin", "stdin"
             with path.open("wb") as spool:
                 shutil.copyfileobj(sys.stdin.buffer, spool)
