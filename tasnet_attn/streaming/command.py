@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio.names import distinct
+from tasnet_attn.audio.names import stem_files
 from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
@@ -164,7 +164,7 @@ def _outputs(out: Path, names: Sequence[str], layout: Layout, standard: BinaryIO
         files = [standard]
         if out != PIPE:
             ending = "wav" if layout.wav else "raw"
-            paths = [out / f"{name}.{ending}" for name in distinct(names)]
+            paths = stem_files(out, "", names, ending, "{source}.{ext}")
             with touching(out):
                 out.mkdir(parents=True, exist_ok=True)
                 files = [stack.enter_context(path.open("wb")) for path in paths]
