@@ -54,6 +54,10 @@ class Options:
     verify_seams: bool = False
     name: str = "{track}/{source}.{ext}"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.track, int):
+            raise UserError(f"track {self.track!r} must be a number: which audio track of a file, from 1")
+
     @property
     def encoding(self) -> Encoding:
         """The encoding of the stems."""
