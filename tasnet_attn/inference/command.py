@@ -46,8 +46,10 @@ def separate_files(
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
     if PIPE in inputs or out == PIPE:
-        if ray is not None:
-            raise UserError("--ray: takes only files and folders, not a pipe")
+        asked = {"--ray": ray is not None, "--shard": shard is not None, "--jobs": jobs > 1}
+        asked["--skip-existing"] = skip_existing
+        if option := next((name for name, given in asked.items() if given), None):
+            raise UserError(f"{option}: takes only files and folders, not a pipe")
         from tasnet_attn.inference.pipes import piped
 
         return piped(inputs, model, out, options)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.files import touching, workspace
-from tasnet_attn.inference.files import at_once, in_parts
+from tasnet_attn.inference.files import TOO_LITTLE, at_once, in_parts, lacks_memory
 from tasnet_attn.inference.options import PIPE, Options, spare
 from tasnet_attn.storage import load
 
@@ -52,6 +52,10 @@ def piped(inputs: Sequence[Path], model: str, out: Path, options: Options) -> in
         except UserError as error:
             said = str(error).replace(str(work / "stdin"), "standard input")
             raise UserError(said.replace(str(work / "stems" / track), "standard output"), error.status) from error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise UserError(f"{'standard input' if inputs[0] == PIPE else path}: {TOO_LITTLE}", status=1) from error
         if out == PIPE:
             _send(result.files[0])
         else:

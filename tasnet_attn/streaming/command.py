@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +29,7 @@ from tasnet_attn.streaming.steps import ModelSteps, Steps
 from tasnet_attn.terminal import say
 
 PIPE = Path("-")
+LONGEST = 60_000.0  # milliseconds of a block, which waits in memory
 Engine = Literal["auto", "onnx", "eager"]
 WriteStep = Callable[[SourceSeparator, Path], None]
 
@@ -68,10 +69,10 @@ def stream(
         target_pipe: standard output.
 
     Raises:
-        UserError: a model that cannot stream, no such source, a wav of another kind.
+        UserError: a model that cannot stream, no such source, a wav of another kind, no samples.
     """
-    if not (math.isfinite(block) and block > 0):
-        raise UserError(f"--block {block} must be a number of milliseconds above 0")
+    if not 0 < block <= LONGEST:
+        raise UserError(f"--block {block:g} must be a number of milliseconds above 0, at most {LONGEST:g}")
     for name, value in (("--rate", rate), ("--channels", channels)):
         if value is not None and value < 1:
             raise UserError(f"{name} {value} must be at least 1")
@@ -103,8 +104,12 @@ def stream(
         pipe = source_pipe or sys.stdin.buffer
         layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
         (live, clock, size), clipped = _live(steps, layout, block), 0
+        incoming = blocks(pipe, layout, size, before)
+        first = next(incoming, None)
+        if first is None:
+            raise UserError("standard input: has no samples")
         with _outputs(out, names, layout, target_pipe or sys.stdout.buffer) as files:
-            for samples in blocks(pipe, layout, size, before):
+            for samples in itertools.chain([first], incoming):
                 with clock:
                     estimates = live.feed(samples)
                 clipped += _write(estimates[which], layout, files)
