@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import signal
 import sys
@@ -11,13 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from tasnet_attn import options as given
 from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.extras import advice
-
-NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # such names fail even a check for existence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
+        if isinstance(sys.stdout.buffer, io.RawIOBase):  # PYTHONUNBUFFERED; `terminal.lost` needs what was not written
+            held = io.BufferedWriter(sys.stdout.buffer)
+            sys.stdout = io.TextIOWrapper(held, sys.stdout.encoding, line_buffering=True)
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not be able to print a name
     try:
         modules, level, arguments = given.split(arguments)
@@ -36,24 +37,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             began = time.perf_counter()
             status = _train(arguments[1:], modules) if arguments[:1] == ["train"] else _run(arguments, modules)
             terminal.detail(f"{arguments[0]} took {time.perf_counter() - began:.1f} s")
-            return status
+        if unheard := terminal.lost():
+            raise unheard
+        return status
     except KeyboardInterrupt:
         print("tasnet-attn: interrupted", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
-        return error.status
+        return _told(error)
     except OSError as error:
-        if error.errno not in NO_NAME:  # others are caught where files are used
+        refused = _refusal(error) if isinstance(error.filename, str | bytes) else terminal.lost()
+        if refused is None:
             raise
-        print(f"tasnet-attn: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
-        return 1
+        return _told(refused)
     except ModuleNotFoundError as error:
         lacks = advice(error)
         if lacks is None:
             raise
         print(f"tasnet-attn: {arguments[0]} {lacks}", file=sys.stderr)
         return 2
+    finally:
+        terminal.lost()
+
+
+def _told(error: UserError) -> int:
+    print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
+    return error.status
+
+
+def _refusal(error: OSError) -> UserError:
+    from tasnet_attn.files import refusal
+
+    return refusal(error, Path())
 
 
 def _train(arguments: Sequence[str], modules: list[str]) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -27,9 +28,25 @@ def touching(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = error.filename2 or error.filename  # of a renaming, the new name
-        where = os.fsdecode(name) if name else path
-        raise UserError(f"{where}: {error.strerror or error}", status=1) from error
+        raise refusal(error, path) from error
+
+
+def refusal(error: OSError, path: Path) -> UserError:
+    """One line for an error of the operating system; `path` if it names none."""
+    name = error.filename2 or error.filename  # of a renaming, the new name
+    where = os.fsdecode(name) if name and not isinstance(name, int) else path
+    return UserError(f"{where}: {error.strerror or error}", status=1)
+
+
+def standard(stream: TextIO | None, name: str) -> BinaryIO:
+    """The bytes of `sys.stdin` or `sys.stdout`.
+
+    Raises:
+        UserError: it was closed before the start.
+    """
+    if stream is None:
+        raise UserError(f"standard {name}: is closed", status=1)
+    return stream.buffer
 
 
 @contextmanager

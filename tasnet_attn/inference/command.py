@@ -46,9 +46,9 @@ def separate_files(
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
     if PIPE in inputs or out == PIPE:
-        asked = {"--ray": ray is not None, "--shard": shard is not None, "--jobs": jobs > 1}
-        asked["--skip-existing"] = skip_existing
-        if option := next((name for name, given in asked.items() if given), None):
+        many = {"--ray": ray is not None, "--shard": shard is not None, "--jobs": jobs > 1}
+        many["--skip-existing"] = skip_existing
+        if option := next((name for name, given in many.items() if given), None):
             raise UserError(f"{option}: takes only files and folders, not a pipe")
         from tasnet_attn.inference.pipes import piped
 
@@ -61,9 +61,10 @@ def separate_files(
     found = find_audio(inputs, out)
     tracks = _sharded(found.sounds, shard)
     record, asked = Record(out), request(model, options)
+    failed: list[UserError] = []
     if skip_existing and record.all_made(tracks, asked):
-        terminal.result(f"{len(tracks)} of {len(tracks)} files are already separated")
-        return _told([], found)
+        _say(f"{len(tracks)} of {len(tracks)} files are already separated", failed)
+        return _told(failed, found)
     from tasnet_attn.inference.running import attempts
     from tasnet_attn.storage import load
 
@@ -74,9 +75,8 @@ def separate_files(
     if skip_existing:
         tracks = {track: path for track, path in tracks.items() if not record.made_of(path, planned[track])}
         if done := len(planned) - len(tracks):
-            terminal.result(f"{done} of {len(planned)} files are already separated")
+            _say(f"{done} of {len(planned)} files are already separated", failed)
     spare(found.sounds.values(), [file for track in tracks for file in planned[track]])
-    failed: list[UserError] = []
     single = len(found.sounds) == 1 and not found.failed and shard is None and not inputs[0].is_dir()
     results = attempts(network, model, out, tracks, options, jobs, cluster)
     drawn = terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext()
@@ -96,8 +96,19 @@ def separate_files(
                 failed.append(lacking)
             names = ", ".join(file.name for file in result.files)
             line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
-            terminal.result(one_line(line))
+            _say(one_line(line), failed)
     return _told(failed, found)
+
+
+def _say(line: str, failed: list[UserError]) -> None:
+    """Print a result. If nobody reads it any more, that has failed, once; the files are still written."""
+    try:
+        terminal.result(line)
+    except OSError:
+        unheard = terminal.lost()
+        if unheard is None:
+            raise
+        failed.append(unheard)
 
 
 def _told(failed: list[UserError], found: Found) -> int:

@@ -18,7 +18,7 @@ from tasnet_attn.audio.names import stem_files
 from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
-from tasnet_attn.files import touching
+from tasnet_attn.files import standard, touching
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
 from tasnet_attn.streaming.devices import device, through
@@ -101,14 +101,16 @@ def stream(
         missed = through(heard, *ends, layout.sample_rate, channels, size)
         say(f"{missed} blocks were too late for the devices")
     else:
-        pipe = source_pipe or sys.stdin.buffer
-        layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
+        pipe = source_pipe or standard(sys.stdin, "input")
+        with touching(Path("standard input")):
+            layout, before = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
         (live, clock, size), clipped = _live(steps, layout, block), 0
         incoming = blocks(pipe, layout, size, before)
-        first = next(incoming, None)
+        with touching(Path("standard input")):
+            first = next(incoming, None)
         if first is None:
             raise UserError("standard input: has no samples")
-        with _outputs(out, names, layout, target_pipe or sys.stdout.buffer) as files:
+        with _outputs(out, names, layout, target_pipe) as files:
             for samples in itertools.chain([first], incoming):
                 with clock:
                     estimates = live.feed(samples)
@@ -163,19 +165,19 @@ def _steps(network: SourceSeparator, engine: Engine, write_step: WriteStep | Non
 
 
 @contextlib.contextmanager
-def _outputs(out: Path, names: Sequence[str], layout: Layout, standard: BinaryIO) -> Iterator[list[BinaryIO]]:
+def _outputs(out: Path, names: Sequence[str], layout: Layout, target: BinaryIO | None) -> Iterator[list[BinaryIO]]:
     """A file, a FIFO or standard output for each source, with a wav header if the input had one."""
     with contextlib.ExitStack() as stack:
-        files = [standard]
-        if out != PIPE:
+        if out == PIPE:
+            files = [target or standard(sys.stdout, "output")]
+        else:
             ending = "wav" if layout.wav else "raw"
             paths = stem_files(out, "", names, ending, "{source}.{ext}")
             with touching(out):
                 out.mkdir(parents=True, exist_ok=True)
                 files = [stack.enter_context(path.open("wb")) for path in paths]
         for file in files:
-            with touching(out):
-                file.write(header(layout))
+            _put(header(layout), file)
         yield files
 
 
@@ -185,7 +187,12 @@ def _write(estimates: Tensor, layout: Layout, files: list[BinaryIO]) -> int:
     for estimate, file in zip(estimates, files, strict=True):
         data, cut = coded(estimate.cpu(), layout)
         clipped += cut
-        with touching(Path(getattr(file, "name", "standard output"))):
-            file.write(data)
-            file.flush()
+        _put(data, file)
     return clipped
+
+
+def _put(data: bytes, file: BinaryIO) -> None:
+    name = getattr(file, "name", None)
+    with touching(Path(name if isinstance(name, str) and name != "<stdout>" else "standard output")):
+        file.write(data)
+        file.flush()
