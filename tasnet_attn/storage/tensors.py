@@ -48,9 +48,10 @@ def read_facts(file: Path) -> dict[str, Any]:
 
     try:
         with safe_open(file, framework="pt") as opened:
-            facts = well_formed(dict(json.loads((opened.metadata() or {})[HEADER])))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            header = json.loads((opened.metadata() or {}).get(HEADER, "null"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a model file of this library: {first_line(error)}") from error
+    facts = well_formed(header) if isinstance(header, dict) else {}
     if lacking := [name for name in ("sources", "sample_rate") if name not in facts]:
         raise UserError(f"{file}: not a model file of this library: its header has no {' and no '.join(lacking)}")
     return facts
