@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasnet_attn import options as given
@@ -25,11 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if some of several inputs failed, or after a system error; 2 for a user's mistake; 130
         after Ctrl-C. SIGTERM ends the process with 143.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with _buffered():
+        return _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        if isinstance(sys.stdout.buffer, io.RawIOBase):  # PYTHONUNBUFFERED; `terminal.lost` needs what was not written
-            held = io.BufferedWriter(sys.stdout.buffer)
-            sys.stdout = io.TextIOWrapper(held, sys.stdout.encoding, line_buffering=True)
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not be able to print a name
     try:
         modules, level, arguments = given.split(arguments)
@@ -58,6 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         terminal.lost()
+
+
+@contextmanager
+def _buffered() -> Iterator[None]:
+    """Standard output has a buffer, also with PYTHONUNBUFFERED: `terminal.lost` needs what could not be written."""
+    before = sys.stdout
+    raw = getattr(before, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        yield
+        return
+    sys.stdout = ours = io.TextIOWrapper(io.BufferedWriter(raw), before.encoding, line_buffering=True)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        with suppress(OSError):  # it has been told
+            ours.detach().detach()  # otherwise its end would close `before`
 
 
 def _told(error: UserError) -> int:

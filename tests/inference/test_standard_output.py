@@ -11,10 +11,10 @@ from tasnet_attn import terminal
 from tasnet_attn.cli import main
 
 
-@pytest.fixture(params=["full", "unread"])
+@pytest.fixture(params=["full", "unread", "full, without a buffer"])
 def deaf(request, monkeypatch):
     """From its call on standard output takes nothing; returns the reason."""
-    if request.param == "full":
+    if request.param != "unread":
         if not os.path.exists("/dev/full"):
             pytest.skip("no /dev/full")
         descriptor, reason = os.open("/dev/full", os.O_WRONLY), "No space left on device"
@@ -27,8 +27,11 @@ def deaf(request, monkeypatch):
         monkeypatch.setattr(sys, "stdout", stream)
         return reason
 
-    with open(descriptor, "w") as stream:
+    with open(descriptor, "wb", buffering=-1 if request.param in ("full", "unread") else 0) as output:
+        stream = io.TextIOWrapper(output, write_through=True)  # PYTHONUNBUFFERED
         yield begins
+        assert not output.closed
+        stream.detach()
 
 
 def test_all_files_are_separated(deaf, command, tmp_path):  # noqa: F811
