@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,6 +14,7 @@ from typing import IO
 from tasnet_attn.errors import UserError
 
 RATIO = 100  # largest unpacked size relative to the archive; packages of sound and text have 1 to 10
+LAST = 300  # bytes of a program's last words that are shown
 
 
 def unpacked(stream: IO[bytes], path: Path) -> bytes:
@@ -38,17 +41,22 @@ def unpacked_by(command: Sequence[str], path: Path) -> bytes:
         UserError: the program is not available or fails; see also `unpacked`.
     """
     try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout is not None and process.stderr is not None
+        with (
+            tempfile.TemporaryFile() as said,  # not a pipe, which stops the program once it is full
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+        ):
+            assert process.stdout is not None
             try:
                 content = unpacked(process.stdout, path)
             except UserError:
                 process.kill()
                 raise
-            reason = process.stderr.read().decode(errors="replace").strip()
+            failed = process.wait() != 0
+            said.seek(max(0, said.seek(0, os.SEEK_END) - LAST))
+            reason = " ".join(said.read().decode(errors="replace").split())
     except OSError as error:
         raise UserError(f"{path}: cannot be unpacked: {command[0]}: {error.strerror}") from error
-    if process.returncode:
+    if failed:
         raise UserError(f"{path}: cannot be unpacked: {reason}; fetch it again")
     return content
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tasnet_attn import options as given
 from tasnet_attn import terminal
 from tasnet_attn.errors import UserError, printable
 from tasnet_attn.extras import advice
-
-NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # such names fail even a check for existence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if some of several inputs failed, or after a system error; 2 for a user's mistake; 130
         after Ctrl-C. SIGTERM ends the process with 143.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with _buffered():
+        return _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not be able to print a name
     try:
@@ -36,24 +38,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
             began = time.perf_counter()
             status = _train(arguments[1:], modules) if arguments[:1] == ["train"] else _run(arguments, modules)
             terminal.detail(f"{arguments[0]} took {time.perf_counter() - began:.1f} s")
-            return status
+        if unheard := terminal.lost():
+            raise unheard
+        return status
     except KeyboardInterrupt:
         print("tasnet-attn: interrupted", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
-        return error.status
+        return _told(error)
     except OSError as error:
-        if error.errno not in NO_NAME:  # others are caught where files are used
+        refused = _refusal(error) if isinstance(error.filename, str | bytes) else terminal.lost()
+        if refused is None:
             raise
-        print(f"tasnet-attn: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
-        return 1
+        return _told(refused)
     except ModuleNotFoundError as error:
         lacks = advice(error)
         if lacks is None:
             raise
         print(f"tasnet-attn: {arguments[0]} {lacks}", file=sys.stderr)
         return 2
+    finally:
+        terminal.lost()
+
+
+@contextmanager
+def _buffered() -> Iterator[None]:
+    """Standard output has a buffer, also with PYTHONUNBUFFERED: `terminal.lost` needs what could not be written."""
+    before = sys.stdout
+    raw = getattr(before, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        yield
+        return
+    sys.stdout = ours = io.TextIOWrapper(io.BufferedWriter(raw), before.encoding, line_buffering=True)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        with suppress(OSError):  # it has been told
+            ours.detach().detach()  # otherwise its end would close `before`
+
+
+def _told(error: UserError) -> int:
+    print(f"tasnet-attn: {printable(error)}", file=sys.stderr)
+    return error.status
+
+
+def _refusal(error: OSError) -> UserError:
+    from tasnet_attn.files import refusal
+
+    return refusal(error, Path())
 
 
 def _train(arguments: Sequence[str], modules: list[str]) -> int:
@@ -180,7 +213,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.model is None:
         raise UserError("export: needs MODEL: a run folder, a checkpoint or a model file")
     if options.check is not None:
-        print(shown(check(options.model, options.to, options.check)))
+        print(shown(check(options.model, options.to, options.check, options.half, options.int8)))
         return
     print(shown(export(options.model, options.to, options.out, options.half, options.licence, options.int8)))
 

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 
 from tasnet_attn.errors import UserError
 
 LONGEST = 100  # bytes of a generated file name
+WORK = re.compile(r"\.work-[0-9a-f]{12}")  # names of workspaces
 
 
 @contextmanager
@@ -26,9 +28,25 @@ def touching(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = error.filename2 or error.filename  # of a renaming, the new name
-        where = os.fsdecode(name) if name else path
-        raise UserError(f"{where}: {error.strerror or error}", status=1) from error
+        raise refusal(error, path) from error
+
+
+def refusal(error: OSError, path: Path) -> UserError:
+    """One line for an error of the operating system; `path` if it names none."""
+    name = error.filename2 or error.filename  # of a renaming, the new name
+    where = os.fsdecode(name) if name and not isinstance(name, int) else path
+    return UserError(f"{where}: {error.strerror or error}", status=1)
+
+
+def standard(stream: TextIO | None, name: str) -> BinaryIO:
+    """The bytes of `sys.stdin` or `sys.stdout`.
+
+    Raises:
+        UserError: it was closed before the start.
+    """
+    if stream is None:
+        raise UserError(f"standard {name}: is closed", status=1)
+    return stream.buffer
 
 
 @contextmanager
@@ -89,13 +107,15 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path, age: float = 0.2) -> None:
-    """Remove workspaces of killed processes in a folder; those of running ones are kept.
+    """Remove workspaces of killed processes in a folder; those of running ones are kept, and so is all else.
 
     Args:
         folder: where the workspaces are.
         age: seconds since a workspace changed before it is examined: a younger one may be about to be locked.
     """
     for left in folder.glob(".work-*"):
+        if not WORK.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
+            continue
         lock = FileLock(left / "lock")
         try:
             locked, since = (left / "lock").exists(), time.time() - left.stat().st_mtime
@@ -104,7 +124,7 @@ def clear(folder: Path, age: float = 0.2) -> None:
             with lock.acquire(timeout=0):
                 pass
             shutil.rmtree(left, ignore_errors=True)
-        except (Timeout, FileNotFoundError):
+        except (Timeout, FileNotFoundError, PermissionError):  # a running process, another clears, another user's
             continue
 
 

@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -16,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tasnet_attn.errors import printable
+from tasnet_attn.errors import UserError, printable
 
 QUIET, NORMAL, VERBOSE = range(3)  # errors and results only; also progress; also details and timings
 LOG = "log.txt"  # in a command's folder
@@ -68,6 +69,21 @@ def _print(line: str, stream: Any = None) -> None:
         stream.flush()
     else:
         print(printable(line), file=stream, flush=True)
+
+
+def lost() -> UserError | None:
+    """The reason if standard output takes no more: nobody reads it, or a disk is full. It is /dev/null from then on.
+
+    Otherwise Python would try to write the rest at its end and report the error again.
+    """
+    try:
+        if sys.stdout is not None:  # it is None if it was closed before the start
+            sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return UserError(f"standard output: {error.strerror or error}", status=1)
+    return None
 
 
 def live() -> bool:

@@ -6,6 +6,7 @@ import sys
 import tarfile
 
 import pytest
+from conftest import recipe_script
 
 from tasnet_attn.archives import tar_files, unpacked, unpacked_by
 from tasnet_attn.errors import UserError
@@ -45,6 +46,32 @@ def test_what_unpacks_as_it_should_is_whole(tmp_path):
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
             unpacked_by(command, file)
+
+
+def test_a_program_that_says_much_goes_on(tmp_path):
+    """More than a pipe holds."""
+    file = tmp_path / "a"
+    file.write_bytes(b"a")
+    much = "import sys; sys.stderr.write('x' * 200_000 + '\\nbroken off\\n'); print('y'); sys.exit(int(sys.argv[1]))"
+    assert unpacked_by([sys.executable, "-c", much, "0"], file).strip() == b"y"
+    with pytest.raises(UserError, match="a: cannot be unpacked: x+ broken off; fetch it again") as caught:
+        unpacked_by([sys.executable, "-c", much, "1"], file)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_damaged_gzip_in_a_debian_package_is_one_line(tmp_path):
+    """Its bytes, not its end or its header: zlib's own exception."""
+    packed = bytearray(gzip.compress(tar({"./control": b"Package: p\nVersion: 1\n"})))
+    packed[12:40] = bytes(range(28))
+    parts = {"control.tar.gz": packed, "data.tar.gz": packed}
+    content = b"!<arch>\n"
+    for name, part in parts.items():
+        content += (
+            f"{name:16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(part):<10}`\n".encode() + part + b"\n" * (len(part) % 2)
+        )
+    (tmp_path / "p.deb").write_bytes(content)
+    with pytest.raises(UserError, match=r"p\.deb: cannot be unpacked: Error -3"):
+        recipe_script("debian2mix/local/deb.py").Deb(tmp_path / "p.deb")
 
 
 def test_a_member_that_says_it_is_a_terabyte(tmp_path):

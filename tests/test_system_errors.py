@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from conftest import ROOT, SMALL_SEPARATORS, full_disk, recipe_script, tasnet_model
 from filelock import FileLock
@@ -39,6 +40,7 @@ def evaluated(tmp_path_factory):
 def command(tmp_path, capsys, evaluated):
     """Run a command whose words may be MODEL, CONF or FILE; checks that one line and status 1 come of it."""
     save(tasnet_model(sample_rate=44_100), tmp_path / "model.safetensors")
+    soundfile.write(tmp_path / "song.wav", torch.zeros(300, 1).numpy(), 44_100)
     (tmp_path / "file").write_text("mine")
     separator = {"class_path": "TasNet", "init_args": SMALL_SEPARATORS["TasNet"]}
     (tmp_path / "conf.yml").write_text(
@@ -54,6 +56,7 @@ def command(tmp_path, capsys, evaluated):
         "NEW": "new",
         "BELOW_NEW": "new/below",
         "LOCKED": "locked/below",
+        "SONG": "song.wav",
     }
 
     def run(*words, expected=1):
@@ -251,6 +254,32 @@ def test_a_sweep_s_folder_is_removed_while_its_cells_run(command, monkeypatch, t
 
     monkeypatch.setattr("tasnet_attn.ablation.command.perform_all", cells_that_run)
     assert "removed while the sweep ran" in command("ablate", SWEEP, "--out", "NEW")
+
+
+LOCKED = [
+    ("separate", "LOCKED", "--model", "MODEL", "--out", "NEW"),
+    ("separate", "SONG", "--model", "LOCKED", "--out", "NEW"),
+    ("separate", "SONG", "--model", "MODEL", "--out", "LOCKED"),
+    ("separate", "SONG", "--model", "MODEL", "--out", "LOCKED", "--skip-existing"),
+    ("export", "LOCKED"),
+    ("models", "LOCKED"),
+    ("stream", "--model", "LOCKED", "--source", "guitar"),
+]
+
+
+@pytest.mark.parametrize("words", LOCKED)
+def test_a_folder_that_may_not_be_looked_into(command, monkeypatch, words):
+    def refusing(real):
+        def call(self, *arguments, **settings):
+            if "locked" in self.parts:
+                raise PermissionError(13, "Permission denied", str(self))
+            return real(self, *arguments, **settings)
+
+        return call
+
+    for name in ("stat", "open", "mkdir"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    assert "Permission denied" in command(*words)
 
 
 HELD = [

@@ -53,31 +53,21 @@ def export(
     Raises:
         UserError: the file would overwrite its source, the exporter rejects the model, or the file's outputs differ.
     """
-    names = [name for name in (*FORMATS, HUGGINGFACE) if name not in VARIANTS.values()]
-    if to not in names:
-        own = "to use your own format, add --import with its module"
-        raise UserError(f"--to {to!r} is not one of {', '.join(names)}; {own}")
-    source = find(model)
-    original = load(source)
-    if "asteroid" in original.config:
-        name = original.config["asteroid"]
-        raise UserError(f"{source}: is Asteroid's own {name}; only this library's models are exported")
-    if half and to not in ("safetensors", HUGGINGFACE):
-        raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
-    if int8 and to != "onnx-step":
-        raise UserError("--int8 is for onnx-step")
+    kind = _kind(to, half, int8)
+    source, original = _original(model)
     facts = {**facts_of(source, licence), **(about or {})}
     elsewhere = str(model).startswith(HUB) or not Path(model).exists()  # cache and package take no new files
     home = Path() if elsewhere else Path(model) if Path(model).is_dir() else source.parent
     if to == HUGGINGFACE:
-        return _export_folder(original, out or home / "huggingface", facts, half)
-    kind = VARIANTS[to] if half or int8 else to
+        return _export_folder(original, out or home / "huggingface", facts, kind)
     require(*FORMATS[kind].needs)
     file = out or home / f"model{FORMATS[kind].suffix}"
     if file.exists() and file.samefile(source):
         raise UserError(f"{file}: is the model itself; choose another --out")
     if file.is_dir():
         raise UserError(f"{file}: is a folder; --out names the file")
+    if FORMATS[kind].side_car and file.suffix == ".json":
+        raise UserError(f"{file}: {to} writes its description to that file; give --out another ending")
     with holding(file.parent, f".{digest([file.name])}.lock", f"{file}: {BUSY}"):  # its report goes with the file
         with whole(file, FORMATS[kind].suffix) as part:
             FORMATS[kind].write(original, part, facts)
@@ -87,19 +77,42 @@ def export(
         return _keep(report, file)
 
 
-def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], half: bool) -> dict[str, Any]:
+def _kind(to: str, half: bool, int8: bool) -> str:
+    """The name in `FORMATS` of what `--to`, `--half` and `--int8` ask for."""
+    names = [name for name in (*FORMATS, HUGGINGFACE) if name not in VARIANTS.values()]
+    if to not in names:
+        own = "to use your own format, add --import with its module"
+        raise UserError(f"--to {to!r} is not one of {', '.join(names)}; {own}")
+    if half and to not in ("safetensors", HUGGINGFACE):
+        raise UserError(f"--half is for safetensors and huggingface; {to} keeps float32")
+    if int8 and to != "onnx-step":
+        raise UserError("--int8 is for onnx-step")
+    to = "safetensors" if to == HUGGINGFACE else to
+    return VARIANTS[to] if half or int8 else to
+
+
+def _original(model: str) -> tuple[Path, SourceSeparator]:
+    """The model's file, and the model."""
+    source = find(model)
+    original = load(source)
+    if "asteroid" in original.config:
+        name = original.config["asteroid"]
+        raise UserError(f"{source}: is Asteroid's own {name}; only this library's models are exported")
+    return source, original
+
+
+def _export_folder(model: SourceSeparator, folder: Path, facts: dict[str, Any], kind: str) -> dict[str, Any]:
     with holding(folder, ".exporting", f"{folder}: {BUSY}"):
-        if (folder / "config.json").exists():
-            raise UserError(f"{folder}: already contains a model; give another --out, or remove it")
-        write_folder(model, folder, facts, torch.float16 if half else None)
+        if there := next((name for name in HUB_FILES if (folder / name).exists()), None):
+            raise UserError(f"{folder}: already contains a {there}; give another --out")
         weights = folder / "model.safetensors"
         try:
-            report = _proven(model, weights, "safetensors-half" if half else "safetensors", weights)
-        except UserError:
-            for name in HUB_FILES:
+            write_folder(model, folder, facts, torch.float16 if kind == VARIANTS["safetensors"] else None)
+            return _keep(_proven(model, weights, kind, weights), weights)
+        except BaseException:  # also Ctrl-C: an unverified model does not stay
+            for name in HUB_FILES:  # none of them was there before
                 (folder / name).unlink(missing_ok=True)
             raise
-        return _keep(report, weights)
 
 
 def _proven(model: SourceSeparator, part: Path, kind: str, file: Path) -> dict[str, Any]:
@@ -130,25 +143,28 @@ def _keep(report: dict[str, Any], file: Path) -> dict[str, Any]:
     return {**report, "path": str(file)}
 
 
-def check(model: str, to: str, file: Path) -> dict[str, Any]:
+def check(model: str, to: str, file: Path, half: bool = False, int8: bool = False) -> dict[str, Any]:
     """Verify an existing file again. TorchScript and torch.export files can contain code: check only files you trust.
 
     Args:
         model: see `load`.
         to: the file's format, as for `export`.
-        file: the file.
+        file: the file; for "huggingface" the folder.
+        half: as for `export`; half precision is also detected from the file's tensors.
+        int8: as for `export`.
 
     Raises:
-        UserError: no such file, it does not run, or its outputs differ from the model's.
+        UserError: no such format or file, it does not run, or its outputs differ from the model's.
     """
-    if to == HUGGINGFACE:
-        to, file = "safetensors", file / "model.safetensors"
+    kind = _kind(to, half, int8)
+    _, original = _original(model)
+    file = file / "model.safetensors" if to == HUGGINGFACE else file
     if not file.is_file():
         raise UserError(f"{file}: no such file")
-    if to == "safetensors" and any(w.dtype == torch.float16 for w in read_safetensors(file).weights.values()):
-        to = "safetensors-half"
-    require(*FORMATS[to].needs)
-    report = parity(load(model), file, to)
+    if kind == "safetensors" and any(w.dtype == torch.float16 for w in read_safetensors(file).weights.values()):
+        kind = VARIANTS[kind]
+    require(*FORMATS[kind].needs)
+    report = parity(original, file, kind)
     if not report["passed"]:
         raise UserError(f"{file}: {_differs(report)}")
     return {**report, "path": str(file)}

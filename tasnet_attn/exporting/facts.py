@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tasnet_attn.config import read_yaml
+from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.files import touching
 from tasnet_attn.storage.checkpoints import read_checkpoint
-from tasnet_attn.storage.tensors import read_safetensors
+from tasnet_attn.storage.shapes import INTERVAL, Maybe, fits
+from tasnet_attn.storage.tensors import is_safetensors, read_safetensors
 
 CONVENTION = "mean of medians"  # of the scores in a file; summary.json has the others
 SETTINGS = ("data", "task", "early_stopping", "ema", "seed_everything")  # of config.yml; of its trainer section:
 TRAINER = ("max_steps", "max_epochs", "max_time", "precision", "gradient_clip_val")
 METRICS = ("SDR", "SIR", "ISR", "SAR", "SI-SNR", "SI-SNRi")
+SUMMARY = {"scores": Maybe({...: {...: {CONVENTION: Maybe(INTERVAL)}}}), "tracks": Maybe([object])}
 
 
 def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
@@ -26,21 +30,25 @@ def facts_of(file: Path, licence: str | None = None) -> dict[str, Any]:
     Returns:
         "licence"; "training": data set, its fingerprint, task, trainer and seed, epochs and steps; "scores" of
         `evaluation/summary.json`. Unknown facts are left out, and so are paths of this machine.
+
+    Raises:
+        UserError: the file or one of the run's files is damaged.
     """
     known: dict[str, Any] = {}
-    if file.suffix == ".safetensors":
+    if is_safetensors(file):
         known = {**read_safetensors(file).facts}
-    elif file.suffix == ".ckpt":
+    elif "model_name" in (checkpoint := read_checkpoint(file)):  # Asteroid's format
+        infos = checkpoint.get("infos")
+        known = _plain(infos) if isinstance(infos, dict) else {}
+        known.pop("software_versions", None)
+    else:
         run = file.parent.parent
-        checkpoint = read_checkpoint(file)
-        training = {key: checkpoint[key] for key in ("epoch", "global_step") if key in checkpoint}
+        training = {key: _plain(checkpoint[key]) for key in ("epoch", "global_step") if key in checkpoint}
         known = {"training": {**_training(run), **training}}
         if scores := _scores(run / "evaluation" / "summary.json", file.stem):
             known["scores"] = scores
-    else:
-        known = {**(read_checkpoint(file).get("infos") or {})}
-        known.pop("software_versions", None)
-    known["licence"] = licence or known.get("licence") or "not stated"
+    stated = known.get("licence")
+    known["licence"] = licence or (stated if isinstance(stated, str) and stated else "not stated")
     return known
 
 
@@ -51,11 +59,30 @@ def _training(run: Path) -> dict[str, Any]:
     config = read_yaml(file)
     training = {key: config[key] for key in SETTINGS if key in config}
     trainer = config.get("trainer") or {}
+    if not isinstance(trainer, dict):
+        raise UserError(f"{file}: trainer must be a mapping of settings")
     training["trainer"] = {key: trainer[key] for key in TRAINER if key in trainer}
     record = run / "data.json"
     if record.is_file():
-        training["data fingerprint"] = json.loads(record.read_text(encoding="utf-8"))
-    return _without_paths(training)
+        training["data fingerprint"] = _json(record)
+    return _without_paths(_plain(training))
+
+
+def _json(file: Path) -> Any:
+    try:
+        with touching(file):
+            return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: damaged, not JSON ({first_line(error)}); restore or remove it") from error
+
+
+def _plain(value: Any) -> Any:
+    """Values for JSON: a header takes no dates, tensors and keys of other types, which YAML and torch's files have."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _without_paths(value: Any) -> Any:
@@ -71,7 +98,9 @@ def _scores(file: Path, checkpoint: str) -> dict[str, Any]:
     """{"convention", "tracks", "sources": {source: {metric: {"value", "low", "high"}}}}; none of another checkpoint."""
     if not file.is_file():
         return {}
-    summary = json.loads(file.read_text(encoding="utf-8"))
+    summary = _json(file)
+    if not fits(summary, SUMMARY):
+        raise UserError(f"{file}: not a summary of `tasnet-attn evaluate`; evaluate again, or remove it")
     if summary.get("checkpoint") not in (None, checkpoint) or summary.get("oracle"):
         return {}
     sources: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from tasnet_attn import terminal
 from tasnet_attn.audio.names import Found, find_audio
 from tasnet_attn.errors import UserError, one_line
 from tasnet_attn.files import clear, touching
-from tasnet_attn.inference.options import PIPE, Options
+from tasnet_attn.inference.options import PIPE, Options, spare
 from tasnet_attn.inference.record import Record, request
 
 
@@ -47,8 +47,10 @@ def separate_files(
     if jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1")
     if PIPE in inputs or out == PIPE:
-        if ray is not None:
-            raise UserError("--ray: takes only files and folders, not a pipe")
+        many = {"--ray": ray is not None, "--shard": shard is not None, "--jobs": jobs > 1}
+        many["--skip-existing"] = skip_existing
+        if option := next((name for name, given in many.items() if given), None):
+            raise UserError(f"{option}: takes only files and folders, not a pipe")
         from tasnet_attn.inference.pipes import piped
 
         return piped(inputs, model, out, options)
@@ -60,9 +62,10 @@ def separate_files(
     record, asked = Record(out), request(model, options)
     found = find_audio(inputs, out, [out / str(name) for name in record.inputs])
     tracks = _sharded(found.sounds, shard)
+    failed: list[UserError] = []
     if skip_existing and record.all_made(tracks, asked):
-        terminal.result(f"{len(tracks)} of {len(tracks)} files are already separated")
-        return _told([], found)
+        _say(f"{len(tracks)} of {len(tracks)} files are already separated", failed)
+        return _told(failed, found)
     from tasnet_attn.inference.running import attempts
     from tasnet_attn.storage import load
 
@@ -73,8 +76,8 @@ def separate_files(
     if skip_existing:
         tracks = {track: path for track, path in tracks.items() if not record.made_of(path, planned[track])}
         if done := len(planned) - len(tracks):
-            terminal.result(f"{done} of {len(planned)} files are already separated")
-    failed: list[UserError] = []
+            _say(f"{done} of {len(planned)} files are already separated", failed)
+    spare(found.sounds.values(), [file for track in tracks for file in planned[track]])
     single = len(found.sounds) == 1 and not found.failed and shard is None and not os.path.isdir(inputs[0])
     results = attempts(network, model, out, tracks, options, jobs, cluster)
     drawn = terminal.bar(len(tracks), "files", "separate") if len(tracks) > 1 else nullcontext()
@@ -94,8 +97,19 @@ def separate_files(
                 failed.append(lacking)
             names = ", ".join(file.name for file in result.files)
             line = f"{tracks[track]} -> {out / track}: {names}{f' ({result.said})' if result.said else ''}"
-            terminal.result(one_line(line))
+            _say(one_line(line), failed)
     return _told(failed, found)
+
+
+def _say(line: str, failed: list[UserError]) -> None:
+    """Print a result. If nobody reads it any more, that has failed, once; the files are still written."""
+    try:
+        terminal.result(line)
+    except OSError:
+        unheard = terminal.lost()
+        if unheard is None:
+            raise
+        failed.append(unheard)
 
 
 def _told(failed: list[UserError], found: Found) -> int:

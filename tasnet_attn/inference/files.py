@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tasnet_attn.audio.reading import Sound
 from tasnet_attn.audio.writing import Stems
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import workspace
-from tasnet_attn.inference.options import Options
+from tasnet_attn.inference.options import Options, spare
 from tasnet_attn.inference.record import identity
 from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Stream
@@ -25,6 +26,8 @@ from tasnet_attn.model import Separates
 Progress = Callable[[int, int], None]
 UNSEEN: AbstractContextManager[Progress] = nullcontext(lambda done, length: None)
 Done = TypeVar("Done")
+TOO_LITTLE = "too little memory; try a smaller --segment, or fewer --jobs"
+MEMORY = re.compile("out of memory|allocate memory|enough memory|ALLOC_FAILED")  # in torch's messages, of any device
 
 
 @dataclass(frozen=True)
@@ -37,25 +40,26 @@ class Separated:
 
 
 def separate_file(
-    model: Separates, path: str | os.PathLike, out: str | os.PathLike, track: str | None = None, **settings: Any
+    model: Separates, path: str | os.PathLike, out: str | os.PathLike, track_name: str | None = None, **settings: Any
 ) -> list[Path]:
-    """Separate a file into `out/<track>/<source>.<format>`; the stems are written all together or not at all.
+    """Separate a file into `out/<track_name>/<source>.<format>`; the stems are written all together or not at all.
 
     Args:
         model: see `separate`.
         path: any sound file or video that `tasnet_attn.audio` reads.
         out: the folder, created if necessary.
-        track: the track's name below it; None: the file's stem.
-        settings: see `Options`.
+        track_name: the folder's name below it; None: the file's stem.
+        settings: see `Options`; `track` is the number of an audio track, as in `separate_blocks`.
 
     Returns:
         The files, in the order of the sources.
 
     Raises:
-        UserError: see `separate`; a file that is not sound, damaged or cut; a level that the format cannot represent.
+        UserError: see `separate`; a file that is not sound, damaged or cut; a level that the format cannot represent;
+            a stem that would replace the file.
     """
-    track = Path(path).stem if track is None else track
-    return at_once(in_parts(model, Path(path), Path(out), track, Options(**settings))).files
+    name = Path(path).stem if track_name is None else track_name
+    return at_once(in_parts(model, Path(path), Path(out), name, Options(**settings))).files
 
 
 def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) -> Iterator[Tensor]:
@@ -68,8 +72,9 @@ def separate_blocks(model: Separates, path: str | os.PathLike, **settings: Any) 
     """
     options = Options(**settings)
     sound, choice = Sound(Path(path), options.track, options.partial), options.choice(model)
-    stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
-    for estimates, mixture in _beside(stream.run(sound.blocks, _length(sound)), stream.beside(sound.blocks())):
+    stream, length = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device), _length(sound)
+    estimated = stream.run(lambda: _again(sound, length), length)
+    for estimates, mixture in _beside(estimated, stream.beside(_again(sound, length))):
         yield choice.of(estimates, mixture)
 
 
@@ -82,6 +87,19 @@ def _length(sound: Sound, check: Callable[[], None] = lambda: None) -> int:
     if length == 0:
         raise UserError(f"{sound.path}: has no samples")
     return length
+
+
+def _again(sound: Sound, length: int) -> Iterator[Tensor]:
+    """The blocks of another pass, which must find as many samples as the first."""
+    done = 0
+    for block in sound.blocks():
+        done += block.shape[-1]
+        if done > length:
+            break
+        yield block
+    if done != length:
+        found = f"more than {length}" if done > length else f"{done}"
+        raise UserError(f"{sound.path}: changed while it was read: {found} samples, {length} before")
 
 
 def in_parts(
@@ -107,6 +125,7 @@ def in_parts(
         check: called before every block of the first and the third part; may raise to stop.
     """
     files = options.files(model, out, track)
+    spare([path], files)
     sound = Sound(path, options.track, options.partial)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
     options.encoding.check(path, sound.channels)
@@ -118,14 +137,12 @@ def in_parts(
         try:
             done = 0
             with progress as tell:
-                read = stream.beside(sound.blocks())
-                for estimates, mixture in _beside(stream.run(sound.blocks, length), read):
+                read = stream.beside(_again(sound, length))
+                for estimates, mixture in _beside(stream.run(lambda: _again(sound, length), length), read):
                     chosen = choice.of(estimates, mixture)
                     stems.write(chosen)
                     done += chosen.shape[-1]
                     tell(done, length)
-            if done != length:
-                raise UserError(f"{path}: changed while it was read: {done} samples, {length} before")
             settings = options.segment, options.overlap, options.device
             seams = verify_seams(model, sound, *settings) if options.verify_seams else ""
             yield
@@ -136,10 +153,16 @@ def in_parts(
     lacks = "shorter than its header states" if sound.kind.cut else ""
     lacks = f"{sound.missing} samples shorter than its header states" if sound.missing else lacks
     several = f"track {options.track} of {sound.tracks}" if sound.tracks > 1 else ""
-    before = f"{replaced} files of the same names were replaced" if replaced else ""
+    same = "file of the same name was" if replaced == 1 else "files of the same names were"
+    before = f"{replaced} {same} replaced" if replaced else ""
     return Separated(
         files, "; ".join(each for each in (several, lacks, level, stream.said, seams, before) if each), input
     )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception means that there was too little memory, of the machine or the device."""
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and bool(MEMORY.search(str(error)))
 
 
 def at_once(parts: Generator[None, None, Done]) -> Done:

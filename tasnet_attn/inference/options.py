@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tasnet_attn.audio.names import stem_files
+from tasnet_attn.errors import UserError
 
 if TYPE_CHECKING:
     from tasnet_attn.audio.writing import Encoding
@@ -51,6 +54,10 @@ class Options:
     verify_seams: bool = False
     name: str = "{track}/{source}.{ext}"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.track, int):
+            raise UserError(f"track {self.track!r} must be a number: which audio track of a file, from 1")
+
     @property
     def encoding(self) -> Encoding:
         """The encoding of the stems."""
@@ -67,3 +74,27 @@ class Options:
     def files(self, model: Separates, out: Path, track: str) -> list[Path]:
         """The files of a track's stems."""
         return stem_files(out, track, self.choice(model).names, self.format, self.name)
+
+
+def spare(inputs: Iterable[Path | int], files: Iterable[Path]) -> None:
+    """Check that no file to write is an input, by whatever path.
+
+    Args:
+        inputs: paths or file descriptors; missing files are reported elsewhere.
+        files: to write.
+
+    Raises:
+        UserError: names the first that is.
+    """
+    read = {place for _, place in _places(inputs)}
+    for file, place in _places(files):
+        if place in read:
+            raise UserError(f"{file}: is an input and would be replaced; give another --out or --name")
+
+
+def _places(paths: Iterable[Path | int]) -> Iterator[tuple[Path | int, tuple[int, int]]]:
+    """The paths that exist, with device and inode."""
+    for path in paths:
+        with suppress(OSError):
+            found = os.stat(path)
+            yield path, (found.st_dev, found.st_ino)

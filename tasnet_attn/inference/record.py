@@ -24,11 +24,10 @@ def identity(path: Path) -> str:
 
 def request(model: str, options: Options) -> str | None:
     """What determines a track's stems, without loading the model; None: no such file or folder."""
-    place = Path(model)
-    described = (
-        [place / name for name in ("config.yml", "config.json", "model.safetensors")] if place.is_dir() else [place]
-    )
-    found = [identity(file) for file in described if file.is_file()]
+    place, names = Path(model), ("config.yml", "config.json", "model.safetensors")
+    with touching(place):
+        described = [place / name for name in names] if place.is_dir() else [place]
+        found = [identity(file) for file in described if file.is_file()]
     if not found:
         return None
     asked = [options.sources and list(options.sources), options.remainder, options.format, options.name]
@@ -46,16 +45,15 @@ class Record:
         self.out, self.inputs = out, dict[str, str]()
         self.stems = dict[tuple[str, str], list[str]]()
         file = out / RECORD
-        if file.is_file():
-            with touching(file):
-                lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-            for line in lines:
-                try:
-                    found = json.loads(line)
-                    self.inputs.update(dict.fromkeys(found["files"], found["input"]))
-                    self.stems[found["track"], found["request"]] = list(map(str, found["files"]))
-                except (ValueError, LookupError, TypeError):  # a run was killed while it wrote
-                    continue
+        with touching(file):
+            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        for line in text.splitlines():
+            try:
+                found = json.loads(line)
+                self.inputs.update(dict.fromkeys(found["files"], found["input"]))
+                self.stems[found["track"], found["request"]] = list(map(str, found["files"]))
+            except (ValueError, LookupError, TypeError):  # a run was killed while it wrote
+                continue
 
     def made_of(self, path: Path, files: Sequence[Path]) -> bool:
         """Whether all files exist and none is known to belong to another input."""

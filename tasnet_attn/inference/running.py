@@ -17,7 +17,7 @@ from tasnet_attn.errors import UserError, one_line
 from tasnet_attn.files import touching
 from tasnet_attn.inference.ahead import worth_it
 from tasnet_attn.inference.cluster import on_cluster
-from tasnet_attn.inference.files import Separated, at_once, in_parts
+from tasnet_attn.inference.files import TOO_LITTLE, Separated, at_once, in_parts, lacks_memory
 from tasnet_attn.inference.options import Options
 from tasnet_attn.inference.segments import on_device, pick_device
 from tasnet_attn.inference.workers import in_processes
@@ -117,6 +117,10 @@ def _attempted(check: Callable[[], None], network: Any, path: Path, out: Path, t
             return (yield from in_parts(network, path, out, track, options, _progress(path), check))
     except UserError as error:
         return error
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        return UserError(f"{path}: {TOO_LITTLE}", status=1)  # without its cause, whose frames hold the tensors
     finally:
         terminal.detail(f"{path}: {time.perf_counter() - began:.1f} s")
 

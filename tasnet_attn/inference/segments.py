@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tasnet_attn.audio.reading import check_finite
 from tasnet_attn.audio.resampling import exactly, resampled
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.inference.ahead import ahead, worth_it
 from tasnet_attn.inference.stitching import stitched
 from tasnet_attn.metrics.matching import best_permutation
@@ -40,8 +40,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError, ImportError) as error:  # some kinds are modules that torch lacks here
+        raise UserError(f"device {name!r} is not available: {first_line(error)}") from error
     return device
 
 
@@ -82,11 +82,13 @@ def separate(
 
     Args:
         model: the model; it stays on its device and in its mode.
-        mixture: [C, T].
-        sample_rate: Hz of the mixture; if it is not the model's, the mixture is resampled, and the estimates back.
+        mixture: [C, T], of any type of real numbers.
+        sample_rate: Hz of the mixture, a whole number; if it is not the model's, the mixture is resampled, and the
+            estimates back.
         segment: seconds to process at once; None: the model's own, else 20. Does not change the output of a model that
             can stream.
-        overlap: part of a segment that is cross-faded with the next one, 0 to below 1; None: 0.25.
+        overlap: part of a segment that is cross-faded with the next one, 0 to below 1; None: 0.25. Has no effect on a
+            model that can stream, or one that keeps the middle of its segments.
         device: "auto", "cpu", "cuda", ...
         references: [S, C, T], for scores only: they determine the order of interchangeable sources in each segment,
             instead of continuity; without overlap the end is then zero-padded, as in AudioSlots' paper.
@@ -98,9 +100,10 @@ def separate(
         {source: [C, T]}, on the CPU.
 
     Raises:
-        UserError: a source that the model does not separate, NaN samples, an empty mixture, a bad segment or overlap,
-            or references that do not match model and mixture.
+        UserError: a source that the model does not separate, NaN samples, a mixture of another shape or without
+            samples, a bad rate, segment or overlap, or references that do not match model and mixture.
     """
+    mixture = _samples(mixture, sample_rate)
     check_finite(mixture, "mixture")
     choice = Choice(model, sources, remainder, mixture_consistent)
     stream = Stream(model, sample_rate, segment, overlap, device)
@@ -108,8 +111,18 @@ def separate(
     if known is not None and known.shape != (len(model.sources), *mixture.shape):
         raise UserError(f"references {list(known.shape)} do not fit the mixture {list(mixture.shape)}")
     blocks = stream.run(lambda: [mixture], mixture.shape[-1], known)
-    estimates = choice.of(torch.cat(list(blocks), dim=-1), mixture.float().cpu())
+    estimates = choice.of(torch.cat(list(blocks), dim=-1), mixture.cpu())
     return dict(zip(choice.names, estimates, strict=True))
+
+
+def _samples(mixture: Tensor, sample_rate: float) -> Tensor:
+    """The mixture in single precision, if it can be one."""
+    if not isinstance(mixture, Tensor) or mixture.dim() != 2 or not len(mixture) or mixture.is_complex():
+        given = str(list(mixture.shape)) if isinstance(mixture, Tensor) else type(mixture).__name__
+        raise UserError(f"the mixture must be a tensor of real numbers [channels, samples]; got {given}")
+    if not (sample_rate >= 1 and float(sample_rate).is_integer()):
+        raise UserError(f"the sample rate {sample_rate} must be a whole number of Hz, at least 1")
+    return mixture.detach().float()
 
 
 class Choice:
@@ -164,6 +177,8 @@ class Stream:
         about = ("--segment is the size of its blocks", "--overlap has no effect")
         told = " and ".join(text for text, told in zip(about, given, strict=True) if told and self.streams)
         self.said = f"this model streams, without seams: {told}" if told else ""
+        if model.stitch == "middle" and given[1]:
+            self.said = "this model keeps the middle of segments that overlap by half: --overlap has no effect"
         self.device = pick_device(device)
         self.batch = 1 if self.device.type == "cpu" else BATCH
         self.threads = worth_it(self.device)
@@ -234,14 +249,14 @@ class Stream:
         done, total, weights = 0, None, torch.empty(0)  # `done` is the position of total's first sample
         for start, estimate in self._estimates(segments(blocks, self.size, self.hop), scale):
             if references is not None:
-                estimate = _ordered(references.read(start, start + estimate.shape[-1]), estimate)
+                estimate = in_order_of(references.read(start, start + estimate.shape[-1]), estimate)
             fade = _fade(estimate.shape[-1], self.size - self.hop)
             if total is None:
                 total, weights = estimate * fade, fade
                 continue
             ready = start - done
             if self.model.interchangeable and references is None:
-                estimate = _ordered(total[..., ready:] / weights[ready:], estimate)
+                estimate = in_order_of(total[..., ready:] / weights[ready:], estimate)
             yield total[..., :ready] / weights[:ready]
             rest, rest_weights, done = total[..., ready:], weights[ready:], start
             total, weights = estimate * fade, fade.clone()
@@ -291,7 +306,7 @@ def _fade(length: int, overlap: int) -> Tensor:
     return torch.minimum(ramp, ramp.flip(0)).clamp_max(overlap + 1) / (overlap + 1)
 
 
-def _ordered(target: Tensor, estimate: Tensor) -> Tensor:
+def in_order_of(target: Tensor, estimate: Tensor) -> Tensor:
     """Order the sources of `estimate` [S, C, t] by least squares on its beginning, as in `target` [S, C, <= t]."""
     if target.shape[-1] == 0:
         return estimate

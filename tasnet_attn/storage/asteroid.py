@@ -48,10 +48,11 @@ def read(file: Path, packed: dict[str, Any]) -> Described | AsteroidSeparator:
     if not isinstance(arguments, dict) or not isinstance(weights, dict):
         raise UserError(f"{file}: damaged: it names {name!r} but lacks model_args or state_dict")
     if name == OURS:
-        ours = {key.removeprefix("model."): tensor for key, tensor in weights.items()}
+        ours = {str(key).removeprefix("model."): tensor for key, tensor in weights.items()}
         if not isinstance(arguments.get("config"), dict):
             raise UserError(f"{file}: damaged: its model_args lack a config")
-        return Described(arguments["config"], ours, dict(packed.get("infos") or {}))
+        infos = packed.get("infos")
+        return Described(arguments["config"], ours, infos if isinstance(infos, dict) else {})
     if name not in THEIRS:
         raise UserError(f"{file}: Asteroid's {name!r} cannot be used here; only {', '.join(THEIRS)} can")
     models = compat.asteroid.models

@@ -27,8 +27,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
             _check_size(file, opened)
-        with torch.serialization.safe_globals([(str, "torch.torch_version.TorchVersion")]):
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            opened.seek(0)
+            with torch.serialization.safe_globals([(str, "torch.torch_version.TorchVersion")]):
+                # opened, because torch takes a name that ends with .safetensors for the other format
+                checkpoint = torch.load(opened, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError,
         AssertionError, MemoryError, zipfile.BadZipFile,

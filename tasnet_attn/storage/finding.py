@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasnet_attn.config import read_yaml
 from tasnet_attn.errors import UserError, first_line
+from tasnet_attn.files import touching
 from tasnet_attn.storage.shipped import shipped, verified
 
 HUB = "hf://"
@@ -24,8 +25,13 @@ def find(model: str | os.PathLike, checkpoint: str | None = None) -> Path:
             scores, `evaluation.checkpoint` of its configuration.
 
     Raises:
-        UserError: no such file, folder or name.
+        UserError: no such file, folder or name, or no permission.
     """
+    with touching(Path(model)):
+        return _find(model, checkpoint)
+
+
+def _find(model: str | os.PathLike, checkpoint: str | None) -> Path:
     if str(model).startswith(HUB[:-1]):  # a Path of it has one slash
         return find(_download(str(model).removeprefix(HUB[:-1]).removeprefix("/")))
     path = Path(model)

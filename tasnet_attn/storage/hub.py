@@ -11,6 +11,7 @@ import torch
 from tasnet_attn.config import write_yaml
 from tasnet_attn.files import write_text
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage.shapes import well_formed
 from tasnet_attn.storage.tensors import header, write_safetensors
 
 USE = """```python
@@ -31,7 +32,7 @@ def write_folder(
     text = card(model, about)  # first, because it needs a package of an extra
     write_safetensors(folder / "model.safetensors", model.config, model.state_dict(), header(model, facts), dtype)
     write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
-    write_text(folder / "README.md", text)
+    write_text(folder / "README.md", text.encode("utf-8", "backslashreplace").decode())  # JSON can have lone surrogates
     return folder
 
 
@@ -40,11 +41,12 @@ def card(model: SourceSeparator, facts: dict[str, Any], use: str | None = None) 
 
     Args:
         model: the model.
-        facts: its file's header.
+        facts: its file's header; facts that have not the shape of ours are left out.
         use: the name of a shipped model; None: it is in a folder.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
+    facts = well_formed(facts)
     licence, training = facts.get("licence", "not stated"), facts.get("training") or {}
     front = ModelCardData(
         license=licence.lower() if licence != "not stated" else "other",
@@ -91,9 +93,11 @@ def _test_table(tested: list[dict[str, Any]]) -> str:
         for metric in metrics:
             scale, unit = (100, "%") if metric == metrics[-1] else (1, "dB")
             digits = 0 if unit == "%" else 2
-            told = {key: f"{scale * value:.{digits}f}" for key, value in row[metric].items() if value is not None}
-            interval = f" ({told['low']} to {told['high']})" if "low" in told else ""  # one mixture has none
-            cells.append(f"{told['value']} {unit}{interval}")
+            found = row.get(metric, {})
+            known = {key: found[key] for key in ("value", "low", "high") if found.get(key) is not None}
+            told = {key: f"{scale * value:.{digits}f}" for key, value in known.items()}
+            interval = f" ({told['low']} to {told['high']})" if {"low", "high"} <= told.keys() else ""  # not of one
+            cells.append(f"{told['value']} {unit}{interval}" if told else "")
         lines.append(f"| {row['corpus']} | {row['mixtures']} | {' | '.join(cells)} |")
     return "Means over mixtures, with 95 % intervals (bootstrap over mixtures).\n\n" + "\n".join(lines)
 

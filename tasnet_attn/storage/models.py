@@ -45,9 +45,9 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
     """Load a model for use: in evaluation mode, on the CPU. Nothing is unpickled and no code of the file runs.
 
     Args:
-        path: a model file (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (the checkpoint that its
-            recipe scores), a folder in Hugging Face's layout, `hf://user/name` on its hub, or the name of a shipped
-            model, like "speech-8k" (`tasnet-attn models` lists them).
+        path: a model file of any name (safetensors, or Asteroid's), a Lightning checkpoint, a run folder (the
+            checkpoint that its recipe scores), a folder in Hugging Face's layout, `hf://user/name` on its hub, or the
+            name of a shipped model, like "speech-8k" (`tasnet-attn models` lists them).
         classes: your own classes that the file names, if you have not imported their module.
 
     Raises:
@@ -56,7 +56,7 @@ def load(path: str | os.PathLike, classes: Iterable[type] = ()) -> SourceSeparat
     file = find(path)
     if file.suffix in (".onnx", ".pt2", ".ts"):
         raise UserError(f"{file}: a graph for other runtimes; use the model that it was exported from (docs/deploy.md)")
-    if file.suffix in (".safetensors", ""):
+    if tensors.is_safetensors(file):
         described = tensors.read_safetensors(file)
     else:
         checkpoint = checkpoints.read_checkpoint(file)

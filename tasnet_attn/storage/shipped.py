@@ -39,7 +39,7 @@ def verified(file: Path) -> Path:
     """
     with touching(file):
         sums = file.with_name(SUMS)
-        lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+        lines = _lines(sums)
         kept = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         found = hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.get(file.name) != found:
@@ -51,15 +51,20 @@ def verified(file: Path) -> Path:
 def write_sum(file: Path) -> None:
     """Store a named model's checksum next to it."""
     sums = file.with_name(SUMS)
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
-    lines = [line for line in lines if line.partition("  ")[2] != file.name]
-    lines.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")
     with touching(sums):
-        sums.write_text("".join(f"{line}\n" for line in sorted(lines, key=lambda line: line[66:])), encoding="utf-8")
+        lines = [line for line in _lines(sums) if line.partition("  ")[2] != file.name]
+        lines.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")
+        text = "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line[66:]))
+        sums.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _lines(sums: Path) -> list[str]:
+    """Of a file of checksums; the names of other files in it may be in any encoding."""
+    return sums.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if sums.is_file() else []
 
 
 def score(facts: dict[str, Any]) -> str:
-    """The result of a model's first test, on one line; "" if it has not been scored."""
+    """The result of a model's first test, on one line; "" if it has not been scored. `facts`: see `read_facts`."""
     tested = facts.get("tested") or [{}]
     found = tested[0].get("SI-SNRi")
     return f"{found['value']:.1f} dB SI-SNRi on {tested[0]['corpus']}" if found else ""

@@ -14,6 +14,7 @@ from torch import Tensor
 from tasnet_attn.errors import UserError, first_line
 from tasnet_attn.files import whole
 from tasnet_attn.model import SourceSeparator
+from tasnet_attn.storage.shapes import well_formed
 
 HEADER = "tasnet_attn"
 VERSIONS = ("tasnet-attn", "torch", "asteroid-filterbanks")
@@ -27,15 +28,33 @@ class Described(NamedTuple):
     facts: dict[str, Any]
 
 
+def is_safetensors(file: Path) -> bool:
+    """Whether a model file is read as safetensors, by its content: any name will do; else by its suffix.
+
+    A safetensors file begins with the length of its header, 8 bytes, and the header, JSON.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(9)
+    except OSError:
+        head = b""  # its reader says why
+    known = head[8:] == b"{" or head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"  # the last two: torch.save's
+    return head[8:] == b"{" if known else file.suffix in (".safetensors", "")
+
+
 def read_facts(file: Path) -> dict[str, Any]:
-    """A model file's header, without its weights."""
+    """A model file's header, without its weights and without facts that have not the shape of ours."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
-            return dict(json.loads((opened.metadata() or {})[HEADER]))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+            header = json.loads((opened.metadata() or {}).get(HEADER, "null"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a model file of this library: {first_line(error)}") from error
+    facts = well_formed(header) if isinstance(header, dict) else {}
+    if lacking := [name for name in ("sources", "sample_rate") if name not in facts]:
+        raise UserError(f"{file}: not a model file of this library: its header has no {' and no '.join(lacking)}")
+    return facts
 
 
 def read_safetensors(file: Path) -> Described:

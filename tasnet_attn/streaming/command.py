@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +14,11 @@ from typing import BinaryIO, Literal
 import torch
 from torch import Tensor
 
-from tasnet_attn.audio.names import distinct
+from tasnet_attn.audio.names import stem_files
 from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
-from tasnet_attn.files import touching
+from tasnet_attn.files import standard, touching
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
 from tasnet_attn.streaming.devices import device, through
@@ -29,6 +29,7 @@ from tasnet_attn.streaming.steps import ModelSteps, Steps
 from tasnet_attn.terminal import say
 
 PIPE = Path("-")
+LONGEST = 60_000.0  # milliseconds of a block, which waits in memory
 Engine = Literal["auto", "onnx", "eager"]
 WriteStep = Callable[[SourceSeparator, Path], None]
 
@@ -58,8 +59,8 @@ def stream(
         channels: of raw samples, interleaved.
         coding: of raw samples: f32, s16 or s32, little-endian. Outputs have the input's.
         block: milliseconds to process at once.
-        engine: "onnx": ONNX Runtime on the model's step, which takes seconds to prepare and a third of the time for
-            each block; "eager": the model itself; "auto": ONNX Runtime if it is installed.
+        engine: "onnx": ONNX Runtime on the model's step, which takes seconds to prepare and a third to a half of the
+            time for each block; "eager": the model itself; "auto": ONNX Runtime if it is installed.
         write_step: writes a model's step; from the `exporting` package.
         microphone: a sound device to use instead of standard input, by name or number, "default" is the system's; with
             `speakers`, or the system's default ones. Ctrl-C ends it.
@@ -68,10 +69,10 @@ def stream(
         target_pipe: standard output.
 
     Raises:
-        UserError: a model that cannot stream, no such source, a wav of another kind.
+        UserError: a model that cannot stream, no such source, a wav of another kind, no samples.
     """
-    if not (math.isfinite(block) and block > 0):
-        raise UserError(f"--block {block} must be a number of milliseconds above 0")
+    if not 0 < block <= LONGEST:
+        raise UserError(f"--block {block:g} must be a number of milliseconds above 0, at most {LONGEST:g}")
     for name, value in (("--rate", rate), ("--channels", channels)):
         if value is not None and value < 1:
             raise UserError(f"{name} {value} must be at least 1")
@@ -100,11 +101,17 @@ def stream(
         missed = through(heard, *ends, layout.sample_rate, channels, size)
         say(f"{missed} blocks were too late for the devices")
     else:
-        pipe = source_pipe or sys.stdin.buffer
-        layout, before, length = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
+        pipe = source_pipe or standard(sys.stdin, "input")
+        with touching(Path("standard input")):
+            layout, before, length = opened(pipe, Layout(rate or steps.sample_rate, channels, coding))
         (live, clock, size), clipped = _live(steps, layout, block), 0
-        with _outputs(out, names, layout, target_pipe or sys.stdout.buffer) as files:
-            for samples in blocks(pipe, layout, size, before, length):
+        incoming = blocks(pipe, layout, size, before, length)
+        with touching(Path("standard input")):
+            first = next(incoming, None)
+        if first is None:
+            raise UserError("standard input: has no samples")
+        with _outputs(out, names, layout, target_pipe) as files:
+            for samples in itertools.chain([first], incoming):
                 with clock:
                     estimates = live.feed(samples)
                 clipped += _write(estimates[which], layout, files)
@@ -158,19 +165,19 @@ def _steps(network: SourceSeparator, engine: Engine, write_step: WriteStep | Non
 
 
 @contextlib.contextmanager
-def _outputs(out: Path, names: Sequence[str], layout: Layout, standard: BinaryIO) -> Iterator[list[BinaryIO]]:
+def _outputs(out: Path, names: Sequence[str], layout: Layout, target: BinaryIO | None) -> Iterator[list[BinaryIO]]:
     """A file, a FIFO or standard output for each source, with a wav header if the input had one."""
     with contextlib.ExitStack() as stack:
-        files = [standard]
-        if out != PIPE:
+        if out == PIPE:
+            files = [target or standard(sys.stdout, "output")]
+        else:
             ending = "wav" if layout.wav else "raw"
-            paths = [out / f"{name}.{ending}" for name in distinct(names)]
+            paths = stem_files(out, "", names, ending, "{source}.{ext}")
             with touching(out):
                 out.mkdir(parents=True, exist_ok=True)
                 files = [stack.enter_context(path.open("wb")) for path in paths]
         for file in files:
-            with touching(out):
-                file.write(header(layout))
+            _put(header(layout), file)
         yield files
 
 
@@ -180,7 +187,12 @@ def _write(estimates: Tensor, layout: Layout, files: list[BinaryIO]) -> int:
     for estimate, file in zip(estimates, files, strict=True):
         data, cut = coded(estimate.cpu(), layout)
         clipped += cut
-        with touching(Path(getattr(file, "name", "standard output"))):
-            file.write(data)
-            file.flush()
+        _put(data, file)
     return clipped
+
+
+def _put(data: bytes, file: BinaryIO) -> None:
+    name = getattr(file, "name", None)
+    with touching(Path(name if isinstance(name, str) and name != "<stdout>" else "standard output")):
+        file.write(data)
+        file.flush()

@@ -83,4 +83,4 @@ class Clock:
             return "0 blocks"
         shown = ", ".join(f"{name} {1000 * self.wall.percentile(part):.2f}" for name, part in PERCENTILES.items())
         cpu = f"{1000 * self.cpu.percentile(0.999):.2f} of CPU"
-        return f"{total} blocks of {1000 * self.limit:g} ms: {shown} ms ({cpu}), {self.late} late"
+        return f"{total} block{'s' * (total != 1)} of {1000 * self.limit:g} ms: {shown} ms ({cpu}), {self.late} late"

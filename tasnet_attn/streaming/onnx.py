@@ -14,8 +14,11 @@ from torch import Tensor
 from tasnet_attn.errors import UserError
 from tasnet_attn.extras import require
 from tasnet_attn.files import touching
+from tasnet_attn.model import check_sources
 
 LARGEST = 2**28  # largest size of a file's states for one channel: no model needs more
+LONGEST = 2**20  # samples of a stride, and of the other lengths
+TYPES = ("float32", "float64", "int64", "int32", "bool")  # of states
 
 
 class State(NamedTuple):
@@ -44,22 +47,46 @@ class OnnxSteps:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
+        self.file = file
         with touching(file):
             data = file.read_bytes()
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            about = json.loads(self.session.get_modelmeta().custom_metadata_map["tasnet_attn"])
-            self.sources, self.sample_rate, step = about["sources"], about["sample_rate"], about["step"]
-            self.stride, self.lead, self.trail = step["stride"], step["lead"], step["trail"]
-            self.delay, self.latency, self.floor = step["delay"], step["latency"], step["floor"]
-            self.gain = np.broadcast_to(np.float32(step["gain"]), len(self.sources))  # earlier files have a single one
-            self.ended, self.states = step["rest"], step["states"]
-            sizes = sum(math.prod(each["shape"]) for each in self.states)
+            self._describe(json.loads(self.session.get_modelmeta().custom_metadata_map["tasnet_attn"]))
+            self.device, self.dtype = torch.device("cpu"), torch.float32
+            self._try()
         except _refusals() as error:
             raise UserError(f"{file}: not a step written by `export --to onnx-step` ({_first(error)})") from error
+
+    def _describe(self, about: dict[str, Any]) -> None:
+        """Take over the file's metadata, which a stranger may have written."""
+        step, self.sources = about["step"], list[str](about["sources"])
+        check_sources(self.sources)
+        self.sample_rate = _number("sample_rate", about["sample_rate"], 1, 10**9)
+        self.stride = _number("stride", step["stride"], 1, LONGEST)
+        self.lead, self.trail = (_number(name, step[name], 0, LONGEST) for name in ("lead", "trail"))
+        self.delay, self.latency = (_number(name, step[name], 0, LONGEST) for name in ("delay", "latency"))
+        self.floor = np.float32(step["floor"])
+        self.gain = np.broadcast_to(np.float32(step["gain"]), len(self.sources))  # earlier files have a single one
+        self.states: list[dict[str, Any]] = [_state(each) for each in step["states"]]
+        names = [each["name"] for each in self.states]
+        inputs = sorted(each.name for each in self.session.get_inputs())
+        if inputs != sorted(["samples", *names]):
+            raise ValueError(f"its states {names} are not the inputs of its graph")
+        self.ended: list[str] = list(step["rest"])
+        if len(self.ended) not in (0, 2) or not {*self.ended, *(["encoder"] if self.lead else [])} <= {*names}:
+            raise ValueError("it names states that it does not have")
+        sizes = sum(math.prod(each["shape"]) for each in self.states)
         if sizes > LARGEST:
-            raise UserError(f"{file}: its states need {sizes} numbers; at most {LARGEST} are allowed")
-        self.device, self.dtype = torch.device("cpu"), torch.float32
+            raise ValueError(f"its states need {sizes} numbers; at most {LARGEST} are allowed")
+
+    def _try(self) -> None:
+        """One frame of silence: what the metadata states must fit the graph."""
+        estimates, state = self.step(torch.zeros(1, self.lead + self.stride), self.initial_state(1))
+        shapes = [list(state.tensors[each["name"]].shape) for each in self.states]
+        if list(estimates.shape) != [1, len(self.sources), self.stride] or shapes != [x["shape"] for x in self.states]:
+            raise ValueError("its metadata does not fit its graph")
+        self.rest(state)
 
     def initial_state(self, channels: int) -> State:
         """Zeros."""
@@ -76,7 +103,10 @@ class OnnxSteps:
             held = before["encoder"]
             before["encoder"] = np.concatenate([held[:, self.lead :], block[:, : self.lead]], axis=1)
             block = block[:, self.lead :]
-        estimates, *after = self.session.run(None, {"samples": block, **before})
+        try:
+            estimates, *after = self.session.run(None, {"samples": block, **before})
+        except _runtime_s() as error:
+            raise UserError(f"{self.file}: cannot process {block.shape[1]} samples: {_first(error)}") from error
         frames = block.shape[1] // self.stride
         for each, new in zip(self.states, after, strict=True):
             if each.get("ring") is None:
@@ -94,6 +124,25 @@ class OnnxSteps:
         return torch.from_numpy((self.gain[:, None] * rest).astype(np.float32))
 
 
+def _number(name: str, value: Any, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} {value!r} must be a whole number from {least} to {most}")
+    return value
+
+
+def _state(given: dict[str, Any]) -> dict[str, Any]:
+    """The description of one state, if it can be one."""
+    name, shape, kind = given["name"], given["shape"], given["type"]
+    if not isinstance(name, str) or not isinstance(shape, list) or kind not in TYPES:
+        raise ValueError(f"a state is {name!r}, {shape!r}, {kind!r}")
+    sizes = [_number("a size of a state", size, 1, LARGEST) for size in shape]
+    axes = {axis: given.get(axis) for axis in ("channels", "ring")}
+    for axis, place in axes.items():
+        if place is not None:
+            _number(axis, place, 0, len(shape) - 1)
+    return {"name": name, "shape": sizes, "type": kind, **axes}
+
+
 def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
     """Frame f of a stream goes to slot f mod R; `new` begins with frame `before`."""
     slots, along = ring.shape[axis], (slice(None),) * axis
@@ -105,12 +154,16 @@ def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
     ring[(*along, slice(count - straight))] = kept[(*along, slice(straight, None))]
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """Exceptions for a file that is not a step; ONNX Runtime's have no common base."""
+def _runtime_s() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions, which have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    theirs = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    return *theirs, ValueError, KeyError, TypeError
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Exceptions for a file that is not a step."""
+    return *_runtime_s(), UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError
 
 
 def _first(error: Any) -> str:

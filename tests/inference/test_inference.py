@@ -1,3 +1,6 @@
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
@@ -5,9 +8,11 @@ import torch
 from conftest import tasnet_model
 from test_model import fixed_model
 
+from tasnet_attn.audio.reading import Sound
 from tasnet_attn.errors import UserError
-from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder
+from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder, STFTDecoder, STFTEncoder
 from tasnet_attn.inference import separate, separate_file
+from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Stream, segments
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.separators import TasNet
@@ -172,3 +177,64 @@ def test_bad_settings_are_said_clearly(settings, said):
         separate(Gains(), torch.full((1, 5), torch.nan), 8000)
     with pytest.raises(UserError, match="no samples"):
         separate(Gains(), torch.zeros(1, 0), 8000)
+
+
+@pytest.mark.parametrize("name", ["hpu", "privateuseone", "xla", "cuda:99", ""])
+def test_devices_that_are_not_here_are_one_line(name):
+    with pytest.raises(UserError, match=f"device '{name}' is not available: ") as caught:
+        separate(Gains(), torch.randn(1, 100), 8000, device=name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int16])
+def test_samples_of_any_type(kind, rate):
+    mixture = torch.randint(-100, 100, (2, 900)).to(kind)
+    found, expected = (separate(Gains(), samples, rate)["two"] for samples in (mixture, mixture.float()))
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    separate(Gains(), mixture.float().requires_grad_(), rate)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "rate", "said"),
+    [
+        (torch.zeros(100), 8000, r"must be a tensor of real numbers \[channels, samples\]; got \[100\]"),
+        (torch.zeros(1, 1, 100), 8000, r"got \[1, 1, 100\]"),
+        (torch.zeros(0, 100), 8000, r"got \[0, 100\]"),
+        (torch.zeros(1, 100, dtype=torch.complex64), 8000, r"got \[1, 100\]"),
+        (np.zeros((1, 100)), 8000, "got ndarray"),
+        *((torch.zeros(1, 100), rate, f"sample rate {rate} must be") for rate in (0, -1, 0.5, 8000.5, float("nan"))),
+    ],
+)
+def test_what_is_no_mixture_is_said_clearly(mixture, rate, said):
+    with pytest.raises(UserError, match=said):
+        separate(Gains(), mixture, rate)
+
+
+def test_it_is_said_that_an_overlap_has_no_effect():
+    settings = (None, 0.5, "cpu")
+    middle = SourceSeparator(
+        ["one", "two"], 8000, STFTEncoder(64, 32), partial(TasNet, hidden=2, n_layers=1, bidirectional=True),
+        STFTDecoder(64, 32), segment=0.1, stitch="middle",
+    )  # fmt: skip
+    assert (
+        "keeps the middle of segments that overlap by half: --overlap has no effect"
+        in Stream(middle, 8000, *settings).said
+    )
+    assert Stream(middle, 8000, None, None, "cpu").said == "" == Stream(fixed_model(), 8000, *settings).said
+
+
+def test_seams_of_interchangeable_sources_are_compared_in_one_order(tmp_path):
+    """Each pass answers in an order of its own; the estimates are otherwise equal."""
+    soundfile.write(tmp_path / "x.wav", 0.1 * np.random.default_rng(0).normal(size=9000), 8000, "FLOAT")
+
+    class Whole(Gains):
+        def forward(self, mixture, scale=None):
+            estimates = torch.stack([mixture, -2 * mixture], dim=1)
+            return estimates.flip(1) if mixture.shape[-1] > 1000 else estimates
+
+    said = verify_seams(Whole(interchangeable=True), Sound(tmp_path / "x.wav"), 0.1, None, "cpu")
+    ratios = [float(ratio) for ratio in re.findall(r"([-\d.]+) dB at", said)]
+    assert len(ratios) == 3 and min(ratios) > 100
+    said = verify_seams(Whole(), Sound(tmp_path / "x.wav"), 0.1, None, "cpu")
+    assert float(re.search(r"([-\d.]+) dB at", said)[1]) < 5

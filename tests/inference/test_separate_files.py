@@ -430,6 +430,8 @@ def test_mistakes_with_pipes(command, model, tmp_path, capsys):
     song(tmp_path / "x.wav", 300, gain=3)
     assert "takes one stem" in command(tmp_path / "x.wav", out="-")[2]
     assert "cannot be combined with other inputs" in command("-", tmp_path / "x.wav")[2]
+    for option in (["--shard", "1/2"], ["--jobs", "2"], ["--skip-existing"]):
+        assert f"{option[0]}: takes only files and folders, not a pipe" in command("-", *option)[2]
     status, _, error = command(tmp_path / "x.wav", "--sources", "voice", "--format", "flac", "--remainder", "r")
     assert status == 0
     loud = command(

@@ -148,13 +148,20 @@ def test_integers_are_cut_to_full_scale_and_counted():
         ({}, b"", "standard output takes one source; choose it with --source"),
         ({"source": "voice"}, b"", "no source 'voice'"),
         ({"source": "guitar", "block": 0}, b"", "--block 0"),
+        ({"source": "guitar", "block": 1e308}, b"", r"--block 1e\+308 must be .* at most 60000"),
+        ({"source": "guitar", "block": float("nan")}, b"", "--block nan"),
+        ({"source": "guitar"}, b"", "standard input: has no samples"),
+        ({"source": "guitar"}, b"abc", "standard input: has no samples"),
+        ({"source": "guitar"}, header(Layout(8000, 1, wav=True)), "standard input: has no samples"),
         ({"source": "guitar", "channels": 0}, b"", "--channels 0"),
         ({"source": "guitar"}, b"RIFF\0\0\0\0WAVEfmt ", "an incomplete wav header"),
     ],
 )
 def test_mistakes_are_one_line(model, settings, data, said):
+    out = io.BytesIO()
     with pytest.raises(UserError, match=said):
-        stream(model, source_pipe=io.BytesIO(data), target_pipe=io.BytesIO(), **settings)
+        stream(model, source_pipe=io.BytesIO(data), target_pipe=out, engine="eager", **settings)
+    assert out.getvalue() == b""
 
 
 def test_a_model_that_cannot_stream_says_why(tmp_path, capsys):

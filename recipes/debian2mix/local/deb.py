@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -59,7 +60,7 @@ class Deb:
                 return unpacked(stream, self.path)
         except KeyError:
             raise UserError(f"{self.path}: packed as {part}.tar{suffix}, which is not supported") from None
-        except (lzma.LZMAError, OSError, EOFError) as error:
+        except (lzma.LZMAError, zlib.error, OSError, EOFError) as error:
             raise UserError(f"{self.path}: cannot be unpacked: {error}; fetch it again by apt-get download") from error
 
     def _files(self, part: str) -> Iterator[tuple[str, bytes]]:
