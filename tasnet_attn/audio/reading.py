@@ -240,16 +240,14 @@ def audio_info(path: Path) -> AudioInfo:
         with _sndfile(path) as file:
             missing = sound.promised - file.frames
         if missing > 0:
-            raise UserError(
-                f"{path}: shorter than its header states: {missing} of {sound.promised} samples are missing; "
-                "the file is truncated"
-            )
+            lack = f"{missing} of {sound.promised} samples are missing"
+            raise UserError(f"{path}: shorter than its header states: {lack}; the file is truncated")
     return sound.info
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(1 << 16)
 def _counted(path: Path, size: int, changed: int) -> int:
-    """The samples that a file has; its size and time of change are part of the question."""
+    """The samples that decode; another size or time of change is another question."""
     return sum(block.shape[-1] for block in Sound(path).blocks(check=False))
 
 

@@ -14,7 +14,7 @@ from tasnet_attn.model import SourceSeparator, check_sources
 from tasnet_attn.storage import load
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
-from tasnet_attn.storage.tensors import read_safetensors
+from tasnet_attn.storage.tensors import is_safetensors, read_safetensors
 
 Masks = Literal["binary", "ratio", "wiener", "none"]
 
@@ -87,11 +87,10 @@ def trained(model: Any, file: Path | None) -> dict[str, str]:
         number = sum(parameter.numel() for parameter in network.parameters())
         found["model"] = f"{network.separator.name}, {number:,} parameters"
     if file is not None:
-        facts = (
-            read_safetensors(file).facts.get("training", {}) if file.suffix == ".safetensors" else read_checkpoint(file)
-        )
-        if "global_step" in facts:
-            found["steps"] = f"{facts['global_step']:,}"
+        ours = is_safetensors(file)
+        facts = read_safetensors(file).facts.get("training", {}) if ours else read_checkpoint(file)
+        if isinstance(step := facts.get("global_step"), int):
+            found["steps"] = f"{step:,}"
     return found
 
 

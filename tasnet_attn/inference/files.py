@@ -128,7 +128,7 @@ def in_parts(
     spare([path], files)
     sound = Sound(path, options.track, options.partial)
     stream = Stream(model, sound.sample_rate, options.segment, options.overlap, options.device)
-    options.encoding.check(path, sound.channels)
+    options.encoding.check(path, sound.channels, sound.sample_rate)
     choice = options.choice(model)
     length, input = _length(sound, check), identity(path)
     yield

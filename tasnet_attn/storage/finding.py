@@ -60,7 +60,8 @@ def _scored(run: Path) -> str:
     """The checkpoint that `evaluate` scores by a run's configuration."""
     file = run / "config.yml"
     section = read_yaml(file).get("evaluation") if file.is_file() else None
-    return section.get("checkpoint", CHECKPOINTS[0]) if isinstance(section, dict) else CHECKPOINTS[0]
+    chosen = section.get("checkpoint") if isinstance(section, dict) else None
+    return chosen if chosen in CHECKPOINTS else CHECKPOINTS[0]
 
 
 def _download(name: str) -> Path:

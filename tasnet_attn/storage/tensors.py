@@ -74,9 +74,11 @@ def read_safetensors(file: Path) -> Described:
         raise UserError(f"{file}: a safetensors file, but not one of this library: it has no {HEADER!r} header")
     try:
         facts = json.loads(header)
-        return Described(facts.pop("config"), weights, facts)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: its {HEADER!r} header is damaged: {error!r}") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
+        raise UserError(f"{file}: its {HEADER!r} header is damaged: it describes no model (config)")
+    return Described(facts.pop("config"), weights, well_formed(facts))
 
 
 def write_safetensors(

@@ -19,6 +19,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.storage import load
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
+from tasnet_attn.storage.tensors import is_safetensors
 from tasnet_attn.training.amending import Amendments, epochs_done, misfit
 from tasnet_attn.training.comparing import LIMITS, Differences, check, differences, is_free, within, written
 from tasnet_attn.training.folder import FINISHED, read_history
@@ -109,7 +110,7 @@ def begin(
         if ckpt_path == "last":
             return Beginning()  # nothing to resume yet: --ckpt_path last is always allowed
         raise UserError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         raise UserError(f"{path}: a model, not a checkpoint to resume; --fork NEW_OUT starts a run from its weights")
     checkpoint = _training(path)
     own = not stored.is_file() or path.parent.resolve() == last.parent.resolve()

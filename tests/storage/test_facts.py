@@ -5,13 +5,16 @@ import json
 import pytest
 import torch
 from conftest import tasnet_model
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tasnet_attn import load, save
 from tasnet_attn.cli import main
 from tasnet_attn.errors import UserError
+from tasnet_attn.evaluation.choosing import trained
 from tasnet_attn.exporting.facts import facts_of
 from tasnet_attn.storage import asteroid
+from tasnet_attn.storage.finding import find
 from tasnet_attn.storage.hub import card, write_folder
 from tasnet_attn.storage.shipped import SUMS, VARIABLE, write_sum
 from tasnet_attn.storage.tensors import HEADER, read_facts, read_safetensors
@@ -180,3 +183,44 @@ def test_checksums_of_names_in_any_encoding(named, capsys):
     lines = sums.read_bytes().splitlines()
     assert len(lines) == 2 and lines[0].endswith(b"  caf\xe9.safetensors")
     assert read_safetensors(named / "mine.safetensors").facts["sample_rate"] == 8000
+
+
+def rewritten(file, weights=None, **facts):
+    """A model file with other facts in its header."""
+    header = {**json.loads(read_header(file)), **facts}
+    save_file(weights or load_file(file), file, {HEADER: json.dumps(header)})
+
+
+def read_header(file):
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata()[HEADER]
+
+
+@pytest.mark.parametrize("config", [None, 5, "x", []])
+def test_a_header_that_describes_no_model_is_one_line(config, tmp_path):
+    file = save(tasnet_model(), tmp_path / "x.safetensors")
+    rewritten(file, config=config)
+    with pytest.raises(UserError, match="x.safetensors: its 'tasnet_attn' header is damaged: it describes no model"):
+        load(file)
+
+
+@pytest.mark.parametrize("training", [None, "x", {"global_step": "100"}, {"global_step": True}])
+def test_steps_of_another_shape_are_not_shown(training, tmp_path):
+    file = save(tasnet_model(), tmp_path / "x.safetensors")
+    rewritten(file, training={"global_step": 100})
+    assert trained(load(file), file)["steps"] == "100"
+    rewritten(file, training=training)
+    assert "steps" not in trained(load(file), file)
+
+
+def test_weights_of_eight_bits_are_read(tmp_path):
+    file = save(tasnet_model(), tmp_path / "x.safetensors")
+    small = {name: weight.to(torch.float8_e4m3fn) for name, weight in load_file(file).items()}
+    rewritten(file, small)
+    for name, weight in load(file).state_dict().items():
+        assert torch.equal(weight, small[name].float())
+
+
+def test_a_run_that_chooses_no_checkpoint_uses_its_best(run):
+    (run.parents[1] / "config.yml").write_text("evaluation: {checkpoint: null}\n")
+    assert find(run.parents[1]) == run
