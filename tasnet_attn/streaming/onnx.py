@@ -105,7 +105,7 @@ class OnnxSteps:
             block = block[:, self.lead :]
         try:
             estimates, *after = self.session.run(None, {"samples": block, **before})
-        except _runtime_s() as error:
+        except _runtime_errors() as error:
             raise UserError(f"{self.file}: cannot process {block.shape[1]} samples: {_first(error)}") from error
         frames = block.shape[1] // self.stride
         for each, new in zip(self.states, after, strict=True):
@@ -154,7 +154,7 @@ def _write(ring: np.ndarray, new: np.ndarray, axis: int, before: int) -> None:
     ring[(*along, slice(count - straight))] = kept[(*along, slice(straight, None))]
 
 
-def _runtime_s() -> tuple[type[Exception], ...]:
+def _runtime_errors() -> tuple[type[Exception], ...]:
     """ONNX Runtime's exceptions, which have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -163,7 +163,7 @@ def _runtime_s() -> tuple[type[Exception], ...]:
 
 def _refusals() -> tuple[type[Exception], ...]:
     """Exceptions for a file that is not a step."""
-    return *_runtime_s(), UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+    return *_runtime_errors(), UserError, ValueError, LookupError, TypeError, AttributeError, RecursionError
 
 
 def _first(error: Any) -> str:
