@@ -309,7 +309,7 @@ def _checked(path: Path) -> Kind:
             raise UserError(f"{path}: is empty")
         kind = kind_of(path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: {error.strerror}", status=1) from error
     except (ValueError, LookupError, ArithmeticError) as error:  # a header that contradicts itself
         raise UserError(f"{path}: cannot be read as audio: the header is damaged ({type(error).__name__})") from error
     if kind is None:

@@ -87,9 +87,9 @@ def trained(model: Any, file: Path | None) -> dict[str, str]:
         number = sum(parameter.numel() for parameter in network.parameters())
         found["model"] = f"{network.separator.name}, {number:,} parameters"
     if file is not None:
-        ours = is_safetensors(file)
-        facts = read_safetensors(file).facts.get("training", {}) if ours else read_checkpoint(file)
-        if isinstance(step := facts.get("global_step"), int):
+        facts = read_safetensors(file).facts.get("training") if is_safetensors(file) else read_checkpoint(file)
+        step = facts.get("global_step") if isinstance(facts, dict) else None
+        if type(step) is int:  # a header may say anything
             found["steps"] = f"{step:,}"
     return found
 

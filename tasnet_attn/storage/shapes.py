@@ -24,7 +24,7 @@ SHAPES: dict[str, Any] = {
     "cost": str,
     "fails": [str],
     "versions": {...: str},
-    "training": {"global_step": Maybe(int), "data": Maybe({"class_path": Maybe(str), "init_args": Maybe({})})},
+    "training": {"data": Maybe({"class_path": Maybe(str), "init_args": Maybe({})})},
     "scores": {"convention": str, "tracks": int, "sources": {...: {...: INTERVAL}}},
     "tested": [
         {"corpus": str, "mixtures": int}

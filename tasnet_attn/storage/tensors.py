@@ -78,7 +78,7 @@ def read_safetensors(file: Path) -> Described:
         raise UserError(f"{file}: its {HEADER!r} header is damaged: {error!r}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
         raise UserError(f"{file}: its {HEADER!r} header is damaged: it describes no model (config)")
-    return Described(facts.pop("config"), weights, well_formed(facts))
+    return Described(facts.pop("config"), weights, facts)
 
 
 def write_safetensors(
