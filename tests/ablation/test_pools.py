@@ -3,6 +3,7 @@
 from tasnet_attn.ablation.pools import LocalPool
 
 
+@pytest.mark.slow
 def test_a_file_of_the_working_folder_replaces_no_library(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("queue", "my_own"):

@@ -22,6 +22,7 @@ def refused(said, call, *arguments):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_fork_that_has_no_checkpoint_yet_never_begins_without_its_parent_s_weights(go_on, run, monkeypatch):  # noqa: F811
     fork = run.parent / "fork"
     settings = ["--task.optimizer.init_args.lr=0.0", "--trainer.max_steps=2"]
@@ -45,6 +46,7 @@ def test_a_fork_that_has_no_checkpoint_yet_never_begins_without_its_parent_s_wei
     assert all(name == "model.gain" or torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_compared_by_its_own_settings(begun, go_on, run):  # noqa: F811
     other = run.parent / "other"
     theirs = ["--task.optimizer.init_args.lr=0.05", "--seed_everything=7", "--data.segment=0.1"]
@@ -124,6 +126,7 @@ def over(go_on, run, begun, **settings):  # noqa: F811
     return root, out, [*arguments, "--ckpt_path=last", "--trainer.max_steps=8"]
 
 
+@pytest.mark.slow
 def test_an_epoch_of_longer_segments_begins_anew(go_on, run, begun):  # noqa: F811
     _, out, arguments = over(go_on, run, begun)
     train([*arguments, "--data.segment=0.25", "--change=data.segment"])  # 3 segments: 1 batch
@@ -131,6 +134,7 @@ def test_an_epoch_of_longer_segments_begins_anew(go_on, run, begun):  # noqa: F8
     assert sum(bool(row["valid_loss"]) for row in read_metrics(out / "metrics.csv")) == 3
 
 
+@pytest.mark.slow
 def test_an_epoch_of_fewer_tracks_may_be_over(go_on, run, begun):  # noqa: F811
     root, out, arguments = over(go_on, run, begun)
     for track in sorted((root / "train").iterdir())[1:]:
