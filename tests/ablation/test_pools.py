@@ -1,5 +1,7 @@
 """A worker's modules: those of the installation and of --import, not those that happen to lie in the working folder."""
 
+import pytest
+
 from tasnet_attn.ablation.pools import LocalPool
 
 
