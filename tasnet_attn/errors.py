@@ -1,5 +1,14 @@
 """The exception for problems that the user can fix."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
 
 class UserError(Exception):
     """A mistake in the input (a file, a key, a value); its text says what is wrong and what to do.
@@ -16,6 +25,23 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[type, tuple[str, int]]:
         """From another process with its status."""
         return type(self), (str(self), self.status)
+
+
+def reported(name: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """For the `main` of a script: a UserError is one line that begins with the script's name, and the exit status."""
+
+    def decorate(main: Callable[P, int]) -> Callable[P, int]:
+        @wraps(main)
+        def called(*args: P.args, **kwargs: P.kwargs) -> int:
+            try:
+                return main(*args, **kwargs)
+            except UserError as error:
+                print(f"{name}: {printable(error)}", file=sys.stderr)
+                return error.status
+
+        return called
+
+    return decorate
 
 
 def at_least(least: float, **values: float | None) -> None:

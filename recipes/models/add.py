@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rows  # noqa: E402
 
 from tasnet_attn import config  # noqa: E402
-from tasnet_attn.errors import UserError  # noqa: E402
+from tasnet_attn.errors import UserError, reported  # noqa: E402
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,7 @@ def rows_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+@reported("add")
 def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python recipes/models/add.py", description=__doc__.split("\n")[0])
@@ -52,12 +53,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--import", action="append", default=[], metavar="MODULE", dest="modules", help=help)
     options = parser.parse_args(given)
     about = {key: getattr(options, key) for key in ("family", "budget") if getattr(options, key)}
-    try:
-        config.import_modules(options.modules)
-        print(rows.save(options.system, options.run, rows_of(options), options.cost, **about))
-    except UserError as error:
-        print(f"add: {error}", file=sys.stderr)
-        return error.status
+    config.import_modules(options.modules)
+    print(rows.save(options.system, options.run, rows_of(options), options.cost, **about))
     return 0
 
 

@@ -19,7 +19,7 @@ import rows  # noqa: E402
 from add import arguments, rows_of  # noqa: E402
 from results import page  # noqa: E402
 
-from tasnet_attn.errors import UserError  # noqa: E402
+from tasnet_attn.errors import UserError, reported  # noqa: E402
 from tasnet_attn.exporting.command import export, shown  # noqa: E402
 from tasnet_attn.files import touching, write_text  # noqa: E402
 from tasnet_attn.storage import load  # noqa: E402
@@ -64,6 +64,7 @@ def ship(options: argparse.Namespace) -> Path:
     return file
 
 
+@reported("ship")
 def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python recipes/models/ship.py", description=__doc__.split("\n")[0])
@@ -78,13 +79,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--clip", type=Path, metavar="FILE", help=help)
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="default: the package's folder")
     options = parser.parse_args(given)
-    try:
-        file = ship(options)
-        if options.out == FOLDER:
-            write_text(FOLDER.parents[1] / "docs/results.md", page(rows.read()))
-    except UserError as error:
-        print(f"ship: {error}", file=sys.stderr)
-        return error.status
+    file = ship(options)
+    if options.out == FOLDER:
+        write_text(FOLDER.parents[1] / "docs/results.md", page(rows.read()))
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, and its card; tasnet-attn models {options.name}")
     return 0
 

@@ -18,7 +18,7 @@ import rows  # noqa: E402
 from results import about  # noqa: E402
 
 from tasnet_attn.ablation import ablate, sweep  # noqa: E402
-from tasnet_attn.errors import UserError  # noqa: E402
+from tasnet_attn.errors import reported  # noqa: E402
 from tasnet_attn.evaluation.command import run as evaluate  # noqa: E402
 from tasnet_attn.files import write_text  # noqa: E402
 
@@ -54,6 +54,7 @@ def table(found: dict[str, dict[str, dict]]) -> str:
     return "\n".join([*lines, "", f"Means over {sizes}, with 95 % intervals (bootstrap over mixtures)."])
 
 
+@reported("trial")
 def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="trial.py", description=__doc__.split("\n")[0])
@@ -64,16 +65,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("data/debian2mix"), help="the corpus of both sets")
     options = parser.parse_args(given)
     out = options.out or Path("exp") / f"voices2mix_{options.sweep.stem}"
-    try:
-        status = ablate(options.sweep, out, options.jobs, only=options.only)
-        runs = [run for run in sweep.read(options.sweep).runs(out) if (run.folder / "result.json").is_file()]
-        found = {run.name: scored(run, Path(__file__).parent / "base.yml", options.root) for run in runs}
-        if found:
-            print(table(found))
-            write_text(out / "strangers.md", table(found) + "\n")
-    except UserError as error:
-        print(f"trial: {error}", file=sys.stderr)
-        return error.status
+    status = ablate(options.sweep, out, options.jobs, only=options.only)
+    runs = [run for run in sweep.read(options.sweep).runs(out) if (run.folder / "result.json").is_file()]
+    found = {run.name: scored(run, Path(__file__).parent / "base.yml", options.root) for run in runs}
+    if found:
+        print(table(found))
+        write_text(out / "strangers.md", table(found) + "\n")
     return status
 
 

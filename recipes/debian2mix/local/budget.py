@@ -15,7 +15,7 @@ import torch
 from tasnet_attn import config
 from tasnet_attn.ablation.sweep import Run, Sweep, read
 from tasnet_attn.ablation.tables import short
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, reported
 from tasnet_attn.evaluation import command as evaluation
 from tasnet_attn.evaluation.results import by_track, read_table
 from tasnet_attn.files import write_text
@@ -128,6 +128,7 @@ def table(file: Path, out: Path) -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:], "", note])
 
 
+@reported("budget")
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python recipes/debian2mix/local/budget.py", description=__doc__)
@@ -141,16 +142,12 @@ def main(arguments: list[str] | None = None) -> int:
     showing.add_argument("out", type=Path, help="the sweep's folder")
     showing.add_argument("speakers", type=Path, help="the data of the second test set, which is scored first")
     options = parser.parse_args(arguments)
-    try:
-        config.import_modules(["tasnet_attn.separators.asteroid"])
-        if options.command == "plan":
-            plan(options.sweep, options.seconds, options.out)
-        else:
-            score(options.sweep, options.out, options.speakers)
-            print(table(options.sweep, options.out))
-    except UserError as error:
-        print(f"budget: {error}", file=sys.stderr)
-        return error.status
+    config.import_modules(["tasnet_attn.separators.asteroid"])
+    if options.command == "plan":
+        plan(options.sweep, options.seconds, options.out)
+    else:
+        score(options.sweep, options.out, options.speakers)
+        print(table(options.sweep, options.out))
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import reported
 from tasnet_attn.evaluation.results import by_track, read_table
 from tasnet_attn.evaluation.summary import compare, summarise
 
@@ -32,16 +32,13 @@ def groups(scores: dict[str, float]) -> dict[str, list[float]]:
     return pairs | ({"other pairs": others} if others else {})
 
 
+@reported("pairs")
 def main(arguments: list[str] | None = None) -> int:
     """Print a table for each folder, and compare the first with each other one on the same mixtures."""
     parser = argparse.ArgumentParser(prog="python recipes/debian2mix/local/pairs.py", description=__doc__)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of `tasnet-attn evaluate`")
     folders = parser.parse_args(arguments).folders
-    try:
-        found = {folder: mixtures(Path(folder)) for folder in folders}
-    except UserError as error:
-        print(f"pairs: {error}", file=sys.stderr)
-        return 2
+    found = {folder: mixtures(Path(folder)) for folder in folders}
     for folder, scores in found.items():
         print(f"\n{folder}\n\n| pair | mixtures | SI-SNRi, dB | 95 % | below 3 dB |\n|---|---|---|---|---|")
         for pair, values in groups(scores).items():

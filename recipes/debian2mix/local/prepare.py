@@ -26,7 +26,7 @@ from voices import CHOOSING, GAMES, KEPT_OUT, PACKAGES, PLAYING, UNSEEN, files_o
 
 from tasnet_attn.audio import corpora
 from tasnet_attn.audio.resampling import resample
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, reported
 from tasnet_attn.files import holding, touching
 
 RATE = 8000
@@ -293,6 +293,7 @@ def tests_of(out: Path) -> str:
     return hashlib.sha256("".join(line for line in lines if re.search(TESTS, line)).encode()).hexdigest()
 
 
+@reported("debian2mix")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -310,15 +311,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     games = options["games"]
     sizes = SUBSETS | ({"train": WITH_GAMES} if games else {})
     sizes |= {subset: given for subset in SUBSETS if (given := options[subset.replace("-", "_")]) is not None}
-    try:
-        with touching(options["out"]):
-            if options["check"]:
-                digest = check(options["out"])
-            else:
-                digest = build(options["packages"], options["out"], options["seed"], sizes, games)
-    except UserError as error:
-        print(f"debian2mix: {error}", file=sys.stderr)
-        return error.status
+    with touching(options["out"]):
+        if options["check"]:
+            digest = check(options["out"])
+        else:
+            digest = build(options["packages"], options["out"], options["seed"], sizes, games)
     same = "as tested" if digest == TESTED else "not that of the tested package versions, sizes and seed"
     tests = "as published" if tests_of(options["out"]) == PUBLISHED else "not the published ones, nor are their scores"
     print(f"{options['out']}: {digest}, {same}; test sets {tests}")

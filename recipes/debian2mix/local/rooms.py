@@ -17,7 +17,7 @@ import numpy as np
 from tasnet_attn.audio.corpora import write_mixture, write_mixtures, write_pcm
 from tasnet_attn.data import LibriMix
 from tasnet_attn.data.augment import Augmentation
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, reported
 from tasnet_attn.files import whole_folder
 
 RATE = 8000
@@ -53,6 +53,7 @@ def build(corpus: Path, out: Path, seed: int = 0) -> None:
             write_mixtures(part, subset, rows, RATE)
 
 
+@reported("rooms")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -62,11 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/debian2mix-rooms"), help="the folder to create")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        build(options.corpus, options.out, options.seed)
-    except UserError as error:
-        print(f"rooms: {error}", file=sys.stderr)
-        return error.status
+    build(options.corpus, options.out, options.seed)
     return 0
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tasnet_attn import load
 from tasnet_attn.data import Track, from_config
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, reported
 from tasnet_attn.evaluation.scores import best_order
 from tasnet_attn.evaluation.summary import summarise
 from tasnet_attn.filterbanks import STFTEncoder
@@ -53,15 +53,15 @@ class Ways:
     """A model with all three ways of ordering, whichever it was trained for.
 
     Raises:
-        ValueError: not AudioSlots behind an STFT, or without a length of a chunk.
+        UserError: not AudioSlots behind an STFT, or without a length of a chunk.
     """
 
     def __init__(self, model: SourceSeparator) -> None:
         if not (isinstance(model.separator, AudioSlots) and isinstance(model.encoder, STFTEncoder)):
-            raise ValueError("only AudioSlots behind an STFT has slots to carry on")
+            raise UserError("only AudioSlots behind an STFT has slots to carry on")
         segment, chunk = segment_samples(model), model.separator.chunk
         if segment is None and chunk is None:
-            raise ValueError("the model has neither a segment nor separator.chunk: so the length of a chunk is unknown")
+            raise UserError("the model has neither a segment nor separator.chunk: so the length of a chunk is unknown")
         frames = chunk or model.encoder.n_frames(segment or 0)
         self.size, self.rate = segment or frames * model.encoder.hop, model.sample_rate
         self.carrying, self.alone = deepcopy(model), deepcopy(model)
@@ -105,6 +105,7 @@ def table(model: SourceSeparator, tracks: Iterable[Track]) -> str:
     )
 
 
+@reported("swaps")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python recipes/librimix/local/swaps.py", description=__doc__)
@@ -114,13 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tracks", type=int, help="only this many tracks, the first ones")
     options, overrides = parser.parse_known_args(arguments)
-    try:
-        model = load(options.model)
-        tracks = from_config(options.data, model.sources, model.sample_rate, overrides).tracks("test")
-        print(table(model, tracks[: options.tracks]))
-    except (UserError, ValueError) as error:
-        print(f"swaps: {error}", file=sys.stderr)
-        return getattr(error, "status", 2)
+    model = load(options.model)
+    tracks = from_config(options.data, model.sources, model.sample_rate, overrides).tracks("test")
+    print(table(model, tracks[: options.tracks]))
     return 0
 
 

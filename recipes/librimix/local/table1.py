@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import reported
 from tasnet_attn.evaluation.command import run
 from tasnet_attn.evaluation.results import by_track, read_table
 from tasnet_attn.evaluation.summary import summarise
@@ -87,17 +87,14 @@ def _shown(tracks: pd.Series) -> str:
     return f"{found['value']:.2f}" + ("" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]")
 
 
+@reported("table1")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("exp/audioslots_table1"))
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.5, 1.0], help="of a chunk (default: 0.5 1)")
     given, options = parser.parse_known_args(arguments)
-    try:
-        print(table1(given.out, options, given.seconds))
-    except UserError as error:
-        print(f"table1: {error}", file=sys.stderr)
-        return error.status
+    print(table1(given.out, options, given.seconds))
     return 0
 
 

@@ -30,7 +30,7 @@ from songs import BAR, SPLITS, STEMS, Part, Song, compose
 
 from tasnet_attn.audio.corpora import BUSY, decode, write_pcm
 from tasnet_attn.audio.resampling import resample
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, reported
 from tasnet_attn.files import holding, touching, write_text
 
 RATE = 44_100
@@ -285,6 +285,7 @@ def build(out: Path, songs: int, seed: int, bars: int) -> Path:
     return manifest
 
 
+@reported("synthsong")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -298,12 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bars", type=int, default=32, help=help)
     options = parser.parse_args(arguments)
     started = time.perf_counter()
-    try:
-        with touching(options.out), holding(options.out, ".building", f"{options.out}: {BUSY}"):
-            manifest = build(options.out, options.songs, options.seed, options.bars)
-    except UserError as error:
-        print(f"synthsong: {error}", file=sys.stderr)
-        return error.status
+    with touching(options.out), holding(options.out, ".building", f"{options.out}: {BUSY}"):
+        manifest = build(options.out, options.songs, options.seed, options.bars)
     tracks = [about for listed in json.loads(manifest.read_text())["tracks"].values() for about in listed]
     minutes = sum(about["samples"] for about in tracks) / RATE / 60
     print(f"{len(tracks)} synthetic songs, {minutes:.1f} min, in {time.perf_counter() - started:.0f} s; {manifest}")

@@ -28,7 +28,7 @@ from speakers import TOO_ALIKE, Speaker, colour, draw
 from speech import Planned, Synthesiser, load, report, speak_all
 
 from tasnet_attn.audio.corpora import BUSY
-from tasnet_attn.errors import UserError
+from tasnet_attn.errors import UserError, reported
 from tasnet_attn.files import holding, touching
 
 SUBSETS = ("train", "dev", "dev-speakers", "test")
@@ -152,6 +152,7 @@ def fetch(folder: Path) -> None:
             raise UserError(f"{error}; run in {folder}: {' '.join(command)}") from error
 
 
+@reported("voices2mix")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="voices2mix.py", description=__doc__.split("\n")[0])
@@ -180,9 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write_credits(out, debs, sorted(styles))
                 make = partial(Kokoro, packages / VOICES)
                 found = build(out, styles, sentences.read(debs), make, counts, options["seed"], options["jobs"])
-    except UserError as error:
-        print(f"voices2mix: {error}", file=sys.stderr)
-        return error.status
     except KeyboardInterrupt:
         print("voices2mix: stopped; run the same command to resume", file=sys.stderr)
         return 130
