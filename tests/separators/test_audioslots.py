@@ -550,5 +550,5 @@ def test_swaps_are_counted_and_all_three_orders_measured():
     lines = script.table(model, [Song(), Song()]).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| carried on", "| continuity", "| references"]
     assert lines[4].startswith("| references | 0.0 |") and lines[-1] == "2 tracks, 0.0 min, chunks of 8000 samples"
-    with pytest.raises(ValueError, match="neither a segment nor separator.chunk"):
+    with pytest.raises(UserError, match="neither a segment nor separator.chunk"):
         script.Ways(tiny_model(seconds=None))
