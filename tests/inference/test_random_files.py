@@ -197,7 +197,7 @@ def test_stems_of_a_song_in_other_kinds_are_the_wav_s(tmp_path, codec, container
     datas = audio_bytes(plain, "WAV", "FLOAT", rate), encoded_bytes(samples, codec, container, rate)
     for name, data in zip(("wav", "x"), datas, strict=True):
         (tmp_path / name).write_bytes(data)
-        files = separate_file(model, tmp_path / name, tmp_path / "out", track=name)
+        files = separate_file(model, tmp_path / name, tmp_path / "out", track_name=name)
         stems.append([soundfile.read(file, dtype="float32", always_2d=True)[0][:, 0] for file in files])
     for expected, found in zip(*stems, strict=True):
         size = min(len(expected), len(found))
