@@ -55,6 +55,7 @@ def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+@pytest.mark.slow
 def test_the_base_install_separates_and_other_commands_name_their_extra(project, tmp_path):
     blocked = {module(r) for requirements in project["optional-dependencies"].values() for r in requirements}
     blocked -= {"setuptools", "tasnet_attn"}  # torch brings setuptools; extras repeat each other by our name

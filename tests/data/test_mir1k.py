@@ -169,7 +169,8 @@ def published(root, recipe="hourglass_park", *options):
     return RUNS[recipe, options]
 
 
-@pytest.mark.parametrize("recipe", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_train_separate_and_evaluate_need_no_special_case(root, tmp_path, recipe):
     run = published(root, recipe)
     assert run.model.stitch == "middle"

@@ -605,6 +605,7 @@ def test_a_model_on_the_hub_is_evaluated(saved, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(here, read_table(tmp_path / "by file"))
 
 
+@pytest.mark.slow
 def test_options_come_from_the_run_and_the_command_line_wins(saved, tmp_path, capsys, monkeypatch):
     """And a user's metrics are found by `--import`, in the processes that score too."""
     (tmp_path / "run").mkdir()

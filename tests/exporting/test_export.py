@@ -302,6 +302,7 @@ def mine(tmp_path, monkeypatch):
     del sys.modules["my_exported"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["safetensors", "asteroid"])
 def test_a_user_s_separator_is_imported_where_this_library_loads(to, mine, tmp_path):
     report = export(str(mine[1]), to, tmp_path / "out" / "m")

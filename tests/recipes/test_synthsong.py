@@ -167,6 +167,7 @@ def test_drums_are_in_time(rendered):
         assert after > 1.5 * before, f"no stroke at sixteenth {beat}"
 
 
+@pytest.mark.slow
 @renders
 def test_a_killed_build_goes_on_and_gives_the_same_files(tmp_path, monkeypatch):
     made = []

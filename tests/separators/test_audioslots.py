@@ -458,6 +458,7 @@ def test_learns_a_mixture_of_two_voices_to_within_3_db_of_its_mask_oracle(kind, 
     train_until(model, Spectral("l2"), (mixture[None], references[None]), reached, steps=1500, lr=1e-3)
 
 
+@pytest.mark.slow
 def test_train_separate_and_evaluate_need_no_special_case(tmp_path):
     for split in ("train", "valid", "test"):
         for track in ("a", "b"):

@@ -35,6 +35,7 @@ def named(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_a_name_is_a_model_for_every_command(named, tmp_path, capsys):
     torch.testing.assert_close(load("tiny-8k").state_dict(), load(named / "tiny-8k.safetensors").state_dict())
     soundfile.write("talk.wav", 0.1 * np.random.default_rng(0).normal(size=8000), 8000)
