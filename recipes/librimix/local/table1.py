@@ -73,7 +73,7 @@ def table1(out: Path, options: Sequence[str], seconds: Sequence[float] = (0.5, 1
             for mask in MASKS:
                 ours = (scores[f"{name}, {kind}", length, mask] for name in ("autoencoder", "AudioSlots"))
                 gap = _shown(next(ours).sub(next(ours)))
-                lines.append(f"- autoencoder minus AudioSlots, {kind}, {length:g} s, {mask} masks: {gap} dB")
+                lines.append(f"- autoencoder minus AudioSlots, {kind}, {length:g} s, {mask} masks, dB: {gap}")
     lines.append(f"- {PUBLISHED}")
     text = "\n".join(lines)
     write_text(out / "table.md", text + "\n")
