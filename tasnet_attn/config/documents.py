@@ -129,15 +129,17 @@ def read_json(file: Path, kind: type, fix: str) -> Any:
 
     Args:
         file: the file.
-        kind: what it contains, dict or list.
+        kind: what it contains, dict or list; object: anything.
         fix: what to do if it is damaged.
 
     Raises:
-        UserError: it is damaged, for example cut off.
+        UserError: it is damaged, for example cut off, or cannot be read.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}", status=1) from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: damaged ({first_line(error)}); {fix}") from error
     if not isinstance(content, kind):
         raise UserError(f"{file}: damaged (contains no {kind.__name__}); {fix}")

@@ -108,11 +108,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        with files.touching(path):
-            found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); remove it to score its track again") from error
+    found = config.read_json(path, object, "remove it to score its track again")
     return found if isinstance(found, dict) and OURS in found else None
 
 

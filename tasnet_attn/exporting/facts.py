@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from tasnet_attn.config import read_yaml
-from tasnet_attn.errors import UserError, first_line
-from tasnet_attn.files import touching
+from tasnet_attn import config
+from tasnet_attn.errors import UserError
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.shapes import INTERVAL, Maybe, fits
 from tasnet_attn.storage.tensors import is_safetensors, read_safetensors
@@ -17,6 +15,7 @@ CONVENTION = "mean of medians"  # of the scores in a file; summary.json has the 
 SETTINGS = ("data", "task", "early_stopping", "ema", "seed_everything")  # of config.yml; of its trainer section:
 TRAINER = ("max_steps", "max_epochs", "max_time", "precision", "gradient_clip_val")
 METRICS = ("SDR", "SIR", "ISR", "SAR", "SI-SNR", "SI-SNRi")
+FIX = "restore or remove it"
 SUMMARY = {"scores": Maybe({...: {...: {CONVENTION: Maybe(INTERVAL)}}}), "tracks": Maybe([object])}
 
 
@@ -56,24 +55,16 @@ def _training(run: Path) -> dict[str, Any]:
     file = run / "config.yml"
     if not file.is_file():
         return {}
-    config = read_yaml(file)
-    training = {key: config[key] for key in SETTINGS if key in config}
-    trainer = config.get("trainer") or {}
+    settings = config.read_yaml(file)
+    training = {key: settings[key] for key in SETTINGS if key in settings}
+    trainer = settings.get("trainer") or {}
     if not isinstance(trainer, dict):
         raise UserError(f"{file}: trainer must be a mapping of settings")
     training["trainer"] = {key: trainer[key] for key in TRAINER if key in trainer}
     record = run / "data.json"
     if record.is_file():
-        training["data fingerprint"] = _json(record)
+        training["data fingerprint"] = config.read_json(record, object, FIX)
     return _without_paths(_plain(training))
-
-
-def _json(file: Path) -> Any:
-    try:
-        with touching(file):
-            return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: damaged, not JSON ({first_line(error)}); restore or remove it") from error
 
 
 def _plain(value: Any) -> Any:
@@ -98,7 +89,7 @@ def _scores(file: Path, checkpoint: str) -> dict[str, Any]:
     """{"convention", "tracks", "sources": {source: {metric: {"value", "low", "high"}}}}; none of another checkpoint."""
     if not file.is_file():
         return {}
-    summary = _json(file)
+    summary = config.read_json(file, object, FIX)
     if not fits(summary, SUMMARY):
         raise UserError(f"{file}: not a summary of `tasnet-attn evaluate`; evaluate again, or remove it")
     if summary.get("checkpoint") not in (None, checkpoint) or summary.get("oracle"):
