@@ -29,8 +29,15 @@ LINES = ("-", "--", ":", "-.")
 
 def draw(found: Found, out: Path) -> list[Path]:
     """Draw every figure that the sweep's results allow; returns the files."""
+    from matplotlib import rc_context
+
     if found.epochs.empty:
         return []
+    with rc_context({"text.parse_math": False}):  # a $ in a cell's name begins no formula
+        return _draw(found, out)
+
+
+def _draw(found: Found, out: Path) -> list[Path]:
     metric = found.sweep.settings.metric
     paths = [curves(found, out / "curves.png", found.sweep.path.stem, Panels())]
     for name, panels in found.sweep.settings.figures.items():

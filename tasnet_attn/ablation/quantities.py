@@ -102,7 +102,9 @@ def score_names(section: dict[str, Any]) -> list[str]:
     noise = torch.randn(3, 2, 1, 8000, generator=torch.Generator().manual_seed(0)).double()
     names = [*offered(True, section.get("beside") or ())]
     names += [name for metric in own for name in metric(noise[0, 0], noise[1], noise[2], 8000)]
-    return names + [of_masks(name, mask) for mask in (section.get("mask") or [])[1:] for name in names]
+    masks = section.get("mask") or []
+    further = masks[1:] if isinstance(masks, list) else []  # else one kind, by its name
+    return names + [of_masks(name, mask) for mask in further for name in names]
 
 
 def of_masks(metric: str, mask: str) -> str:

@@ -54,6 +54,8 @@ class Claim:
         for value in (self.plus, self.within):
             if isinstance(value, str) and not PERCENT.fullmatch(value):
                 raise ValueError(f"{value!r} must be a number or a percentage like '-11 %'")
+        if self.bounds[0] > self.bounds[1]:
+            raise ValueError(f"within {self.within} is a tolerance; it cannot be negative")
         if isinstance(self.plus, str) and not isinstance(self.within, str):
             raise ValueError(f"plus {self.plus} needs `within` as a percentage too, like 1 %")
 
@@ -134,7 +136,7 @@ class Settings:
     base: list[Path]
     over: list[Path] = field(default_factory=list)
     axes: dict[str, list | dict] = field(default_factory=dict)
-    cells: dict[str, dict] = field(default_factory=dict)
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     metric: str = "valid_si_snr"
     scores: list[str] = field(default_factory=lambda: ["SI-SNRi", "SDR"])
@@ -201,11 +203,12 @@ def _layered(path: Path) -> dict[str, Any]:
 
 
 def _on_top(below: Any, above: Any) -> Any:
-    """Mappings key by key; null removes a key."""
+    """Mappings key by key; a null above removes a key, one below is a value."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     joined = below | {key: _on_top(below[key], value) if key in below else value for key, value in above.items()}
-    return {key: value for key, value in joined.items() if value is not None or key not in below}
+    removed = {key for key, value in above.items() if value is None and key in below}
+    return {key: value for key, value in joined.items() if key not in removed}
 
 
 def _anchored(value: Any, folder: Path, files: bool) -> Any:
@@ -225,7 +228,7 @@ def combinations(path: Path, settings: Settings) -> Iterator[tuple[str, dict[str
             raise UserError(f"{path}: axis {key!r} is empty; give it values, or remove it")
         if isinstance(values, dict):
             for name, overrides in values.items():
-                if not isinstance(overrides, dict):
+                if not isinstance(overrides, dict) or not all(isinstance(setting, str) for setting in overrides):
                     raise UserError(f"{path}: axes: {key}: {name!r} must be a mapping of keys to values")
             axes.append([(key, str(name), overrides) for name, overrides in values.items()])
         else:
@@ -277,15 +280,19 @@ def check_settings(path: Path, settings: Settings, names: list[str]) -> None:
         raise wrong(f"threads {settings.threads} must be at least 1")
     if not more_is_better(settings.metric) and settings.metric != "valid_loss":
         raise wrong(f"metric {settings.metric!r} must be valid_si_snr, valid_loss or a score like test:SI-SNRi")
-    for name in settings.figures:
+    for name, panels in settings.figures.items():
         if file_name(name).casefold() in FIGURES:
             raise wrong(f"figures.{name}: every sweep has a figure of this name; rename it")
+        if not any(matches(cell, panels.only) for cell in names):
+            raise wrong(f"figures.{name}: only {panels.only}: no such cell; choose from {'; '.join(names)}")
     mentioned = [("baseline", settings.baseline)] if settings.baseline is not None else []
     for i, claim in enumerate(settings.claims):
         if (claim.better is None) == (claim.equal is None) or bool(claim.than) == bool(claim.to):
             raise wrong(f"claims[{i}]: give better and than, or equal and to")
         if (claim.better is None) != (not claim.than):
             raise wrong(f"claims[{i}]: than belongs to better, to belongs to equal")
+        if claim.better is not None and claim.plus != 0:
+            raise wrong(f"claims[{i}]: plus belongs to equal; `better` asks for no size")
         if claim.relative and in_decibels(claim.quantity or settings.metric):
             raise wrong(f"claims[{i}]: percentages of decibels make no sense; give `plus` and `within` in dB")
         mentioned += [(f"claims[{i}]", cell) for cell in claim.cells]

@@ -72,8 +72,11 @@ def compare(
     """
     common = [key for key in ours if key in theirs and math.isfinite(ours[key]) and math.isfinite(theirs[key])]
     a, b = (np.array([values[key] for key in common], dtype=float) for values in (ours, theirs))
-    difference = estimate(100 * (a / b - 1) if relative else a - b)
-    decided = not overlap(estimate(a), estimate(b)) and not difference.low <= 0 <= difference.high
+    if relative:  # of the absolute value, so that more is positive where values are negative too; nothing of 0
+        difference = estimate(np.divide(100 * (a - b), abs(b), out=np.full_like(b, math.nan), where=b != 0))
+    else:
+        difference = estimate(a - b)
+    decided = not overlap(estimate(a), estimate(b)) and (difference.low > 0 or difference.high < 0)
     verdict = "undecided" if not decided else "better" if (difference.mean > 0) == more else "worse"
     return Comparison(difference, _p(a - b, paired), paired, verdict)
 

@@ -119,6 +119,8 @@ def complete(value: Any, annotation: Any, path: str, classes: Iterable[type] = (
     if isinstance(value, (list, tuple)):
         return [complete(item, _inner(one, i), f"{path}[{i}]", classes) for i, item in enumerate(value)]
     if isinstance(value, dict):
+        if typing.get_args(one)[:1] == (str,) and (wrong := [key for key in value if not isinstance(key, str)]):
+            raise UserError(f"{path}: the key {wrong[0]!r} is not text; quote it")
         return {key: complete(item, _inner(one, -1), f"{path}.{key}", classes) for key, item in value.items()}
     return one(value) if one in (int, float) else str(value) if one is Path else value
 

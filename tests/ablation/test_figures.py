@@ -8,6 +8,7 @@ import pytest
 
 from tasnet_attn.ablation import figures
 from tasnet_attn.ablation.settings import Panels
+from tasnet_attn.ablation.statistics import estimate
 
 LENGTHS = {("a", 0): 3, ("a", 1): 5, ("TasNet", 0): 2}  # epochs of the runs
 CELLS = [
@@ -50,3 +51,14 @@ def test_panels_by_axes_with_the_baseline_in_each(drawn):
     assert list(panels) == ["1_trans_0", "2_trans_0"]
     assert [len(axis.get_lines()) for axis in panels.values()] == [5, 2]  # two seeds and their mean, TasNet's and its
     assert [len(axis.get_lines()) for axis in drawn(Panels(["separator"], ["TasNet", "b*"])).values()] == [2]
+
+
+def test_a_dollar_is_no_formula(tmp_path):
+    """Neither in a cell's name, in a value of an axis, nor in a figure's."""
+    name = "a$\\frac$"
+    cells = [SimpleNamespace(name=f"{name}{i}", coordinates={"x": f"{name}{i}", "y": "1"}) for i in range(2)]
+    settings = SimpleNamespace(seeds=[0], metric="valid_si_snr", figures={name: Panels()})
+    sweep = SimpleNamespace(cells=cells, settings=settings, path=tmp_path / f"{name}.yml")
+    epochs = pd.DataFrame([{"cell": f"{name}0", "seed": 0, "epoch": 1, "valid_si_snr": 1.0}])
+    found = SimpleNamespace(sweep=sweep, epochs=epochs, estimate=lambda cell, quantity: estimate([1.0, 2.0]))
+    assert len(figures.draw(found, tmp_path)) == 5

@@ -58,6 +58,15 @@ def test_a_comparison_is_paired_and_decided_only_without_overlap():
     assert compare({0: 1.0, 1: 2.0, 7: 1e9}, {0: 1.0, 1: 2.0}, "seeds", more=True).difference.count == 2
 
 
+def test_percentages_are_of_the_size_of_a_value():
+    """A lower loss is better, whether it is above or below 0; nothing is known in percent of 0."""
+    for low, high in (({0: -10.0, 1: -10.2}, {0: -8.0, 1: -8.1}), ({0: 8.0, 1: 8.1}, {0: 10.0, 1: 10.2})):
+        found = compare(low, high, "seeds", more=False, relative=True)
+        assert found.verdict == "better" and found.difference.mean == pytest.approx(np.mean(
+            [100 * (low[seed] - high[seed]) / abs(high[seed]) for seed in low]))  # fmt: skip
+    assert compare(A, dict.fromkeys(A, 0.0), "seeds", more=True, relative=True).verdict == "undecided"
+
+
 def test_tracks_are_compared_by_wilcoxon():
     rng = np.random.default_rng(0)
     ours = {f"song {i}": value for i, value in enumerate(rng.normal(5, 1, size=20))}

@@ -94,6 +94,15 @@ def test_a_sweep_on_top_of_another(folder):
     assert [claim.says for claim in sweep.settings.claims] == ["1_trans_0"] and sweep.settings.seeds == [0, 1]
 
 
+def test_null_is_a_value_in_the_lower_of_two_sweeps(folder):
+    """Only the upper one removes keys by it."""
+    text = "base: [base.yml]\ncells: {TasNet: {model.separator: TasNet, data.cache: null, data.gain: 3}}\n"
+    (folder / "with_null.yml").write_text(f"{text}baseline: null")
+    (folder / "upper.yml").write_text("sweep: with_null.yml\ncells: {TasNet: {data.gain: null, data.remix: 1}}")
+    (cell,) = read(folder / "upper.yml").cells
+    assert cell.overrides == {"model.separator": "TasNet", "data.cache": None, "data.remix": 1}
+
+
 def test_identity_is_what_decides_a_run_s_results_however_it_is_written(folder):
     base = ["--config", str(folder / "base.yml")]
     key = identity(parse(base))
@@ -178,7 +187,20 @@ def test_a_cell_says_add_import_for_a_class_that_is_not_known(folder, tmp_path, 
         ({"figures": {"one": {"panels": ["depth"]}}}, "figures.one: there is no axis 'depth'"),
         ({"figures": {"time": {"panels": []}}}, "figures.time: every sweep has a figure of this name; rename it"),
         ({"figures": {"Curves": {"panels": []}}}, "figures.Curves: every sweep has a figure of this name"),
+        ({"figures": {"one": {"only": ["2_*"]}}}, "figures.one: only ['2_*']: no such cell; choose from lstm_before=0"),
         ({"sweep": 5}, "sweep: 5 must be another sweep's file"),
+        ({"cells": {7: {}}, "baseline": None}, "cells: the key 7 is not text; quote it"),
+        ({"cells": {"a": {7: 1}}, "baseline": None}, "cells.a: the key 7 is not text; quote it"),
+        ({"axes": {7: [1]}}, "axes: the key 7 is not text; quote it"),
+        ({"axes": {"width": {"small": {7: 1}}}}, "axes: width: 'small' must be a mapping"),
+        (
+            {"claims": [{"says": "x", "better": "TasNet", "than": ["TasNet"], "plus": 0.5}]},
+            "claims[0]: plus belongs to equal",
+        ),
+        (
+            {"claims": [{"says": "x", "equal": "TasNet", "to": ["TasNet"], "within": -0.1}]},
+            "within -0.1 is a tolerance; it cannot be negative",
+        ),
     ],
 )
 def test_a_bad_sweep_file_is_one_clear_line(folder, tmp_path, changes, said, capsys):
