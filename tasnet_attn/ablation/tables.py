@@ -19,7 +19,7 @@ from tasnet_attn.ablation.runner import Status, read_result
 from tasnet_attn.ablation.settings import Claim
 from tasnet_attn.ablation.statistics import Comparison, Estimate, compare, estimate
 from tasnet_attn.ablation.sweep import Run, Sweep, is_si_snr
-from tasnet_attn.evaluation.results import COLUMNS, read_table
+from tasnet_attn.evaluation.results import COLUMNS, parts_of, read_summary, read_table
 from tasnet_attn.files import write_text
 
 
@@ -122,7 +122,7 @@ def collect(
 def _scores(folder: Path) -> list[pd.DataFrame]:
     """The tables of an evaluation: its own, and those of further masks, with the masks in their metrics' names."""
     tables = [read_table(folder)]
-    for below in sorted(folder.glob("masks/*/")):
+    for below in parts_of(folder, "masks", read_summary(folder)):
         table = read_table(below)
         tables.append(table.assign(metric=[of_masks(metric, below.name) for metric in table["metric"]]))
     return tables
@@ -210,8 +210,11 @@ def score_rows(found: Found) -> tuple[list[dict[str, str]], str]:
         f"{test}, two-sided, not corrected for the number of cells. Undecided: the intervals of the two cells "
         "overlap, or the interval of their difference contains 0. Runs without a score (silence) are left out."
     )
-    if settings.evaluate:
+    if settings.evaluate and len(settings.seeds) > 1:
         note += f" Scores of tracks: {settings.average}, over tracks and over windows."
+    elif settings.evaluate:  # their interval is over the tracks
+        over_windows = "median" if settings.average.endswith("medians") else "mean"
+        note += f" Scores of tracks: mean over the tracks of the {over_windows} over windows."
     return rows, note
 
 

@@ -238,6 +238,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
+def parts_of(folder: Path, part: str, summary: dict[str, Any]) -> list[Path]:
+    """The folders of an evaluation's "masks" or "baselines", without those that an earlier evaluation left here."""
+    listed = summary.get(part)  # earlier versions do not list masks
+    found = [path.parent for path in sorted(folder.glob(f"{part}/*/scores.csv"))]
+    return [path for path in found if listed is None or path.name in listed]
+
+
 def shown(out: Path, summary: dict[str, Any]) -> str:
     """For the terminal: the table, in its width, and the files."""
     files = f"{out}: scores.csv, summary.json, <track>.json; a page: tasnet-attn report {out}"

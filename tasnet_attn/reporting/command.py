@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader
 from tasnet_attn.errors import UserError
 from tasnet_attn.evaluation.command import named
 from tasnet_attn.evaluation.lengths import FILE, read
-from tasnet_attn.evaluation.results import read_summary, read_table
+from tasnet_attn.evaluation.results import parts_of, read_summary, read_table
 from tasnet_attn.files import write_text
 from tasnet_attn.reporting import tables
 from tasnet_attn.reporting.figures import by_length
@@ -142,14 +142,12 @@ def _systems(folders: Sequence[Path]) -> list[System]:
 
 
 def _read(folder: Path) -> Iterator[tuple[Path, pd.DataFrame, dict[str, Any]]]:
-    """An evaluation, its further masks and its baselines, without those that an earlier evaluation left here."""
+    """An evaluation, its further masks and its baselines."""
     scores, summary = read_table(folder), read_summary(folder)
     yield folder, scores, summary
     for part in ("masks", "baselines"):
-        listed = summary.get(part)  # earlier versions do not list masks
-        for path in sorted(folder.glob(f"{part}/*/scores.csv")):
-            if listed is None or path.parent.name in listed:
-                yield path.parent, read_table(path.parent), read_summary(path.parent)
+        for path in parts_of(folder, part, summary):
+            yield path, read_table(path), read_summary(path)
 
 
 def _players(systems: Sequence[System], listening: Listening, count: int) -> list[dict[str, Any]]:

@@ -1,16 +1,21 @@
 """Intervals, comparisons and verdicts against scipy and against cases worked out by hand."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from tasnet_attn.ablation.quantities import label, more_is_better, needs_v3
-from tasnet_attn.ablation.settings import Claim
+from tasnet_attn.ablation.settings import Claim, Settings
 from tasnet_attn.ablation.statistics import Estimate, compare, estimate, judge, overlap
+from tasnet_attn.ablation.tables import Found, _averages, _scores, score_rows
+from tasnet_attn.evaluation.results import COLUMNS
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=9))
@@ -108,3 +113,37 @@ def test_names_of_quantities():
     assert needs_v3(["test:SDR", "test:SIR v3:vocals"]) and not needs_v3(["test:SDR", "valid_loss"])
     assert label("test:SI-SNRi") == "SI-SNRi on test (dB)" and more_is_better("test:SI-SNRi")
     assert label("parameters") == "parameters" and not more_is_better("real_time_factor")
+
+
+@pytest.mark.parametrize("average", ["median of medians", "length-weighted"])
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_the_table_says_what_its_scores_of_tracks_are(average, seeds):
+    """With one seed, the mean over the tracks, whose interval it shows; else the mean of the runs' averages."""
+    runs = [
+        pd.DataFrame({"track": ["a", "b", "c"], "score": [1.0, 2.0, 6.0], "mean": [2.0, 3.0, 7.0]}).assign(
+            cell="x", seed=seed, quantity="test:SDR", seconds=[8.0, 1.0, 1.0]
+        )
+        for seed in seeds
+    ]
+    averages = _averages(pd.concat(runs), average)
+    rows = pd.DataFrame([{"cell": "x", "seed": seed, "state": "finished", **averages["x", seed]} for seed in seeds])
+    settings = Settings([], seeds=seeds, metric="test:SDR", evaluate=["test"], scores=["SDR"], average=average)
+    cell = SimpleNamespace(name="x", parameters=1, macs=1.0)
+    sweep = SimpleNamespace(settings=settings, baseline=cell, cells=[cell])
+    (row,), note = score_rows(Found(sweep, rows, pd.DataFrame(), pd.concat(runs), {}))
+    shown = float(row["SDR on test (dB)"].partition(" ")[0])
+    if len(seeds) > 1:
+        assert shown == pytest.approx(averages["x", 0]["test:SDR"]) and f"{average}, over tracks" in note
+    else:
+        how, expected = ("median", 3.0) if average == "median of medians" else ("mean", 4.0)
+        assert shown == expected and f"mean over the tracks of the {how} over windows" in note and average not in note
+
+
+def test_masks_of_an_earlier_evaluation_are_no_scores_of_this_one(tmp_path):
+    for place, masks in ((tmp_path, ["wiener"]), (tmp_path / "masks/wiener", []), (tmp_path / "masks/binary", [])):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "scores.csv").write_text(f"{','.join(COLUMNS)}\na,vocals,SDR,1,1,1,0,1\n")
+        known = {"name": "x", "tracks": ["a"], "seconds": 1.0, "window": 1.0, "backend": "fast", "sample_rate": 8000}
+        known |= {"version": "0.2.0", "conventions": {}, "scores": {}, "mean over sources": {}, "silence": {}}
+        (place / "summary.json").write_text(json.dumps(known | {"masks": masks}))
+    assert [table["metric"].item() for table in _scores(tmp_path)] == ["SDR", "SDR, wiener masks"]
