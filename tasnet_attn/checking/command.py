@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
+from operator import itemgetter
 from pathlib import Path
 from typing import get_args
 
@@ -102,7 +103,7 @@ def _how_to_obtain(data: SegmentedData, configs: Sequence[Path]) -> str:
     for config in configs:
         for folder in (config.resolve().parent, config.resolve().parent.parent):
             readme = folder / "README.md"
-            text = readme.read_text() if readme.is_file() else ""
+            text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
             if SECTION in text:
                 return text.partition(SECTION)[2].partition("\n## ")[0].strip()
     return data.obtain
@@ -143,26 +144,27 @@ def _sounds(looks: list[Look]) -> Iterator[str]:
 def _across(data: SegmentedData, looks: list[Look]) -> Iterator[Finding]:
     """Findings that need a comparison of tracks."""
     for split in ("train", "valid"):
-        length: dict[Path, int] = {}
+        lengths: list[tuple[float, Path]] = []  # of the shortest file of each track
         for one in looks:
             if one.split == split and one.infos:
-                file, info = next(iter(one.infos.items()))
-                length[file] = round(info.length * data.sample_rate / info.sample_rate)
-        short = [file for file in length if length[file] < round(data.segment * data.sample_rate)]
+                seconds = ((info.length / info.sample_rate, file) for file, info in one.infos.items())
+                lengths.append(min(seconds, key=itemgetter(0)))
+        short = [each for each in lengths if round(each[0] * data.sample_rate) < round(data.segment * data.sample_rate)]
         if short:
-            least = min(short, key=length.__getitem__)
-            what = f"{len(short)} of {len(length)} tracks are shorter than a segment of {data.segment:g} s and are "
-            what += f"skipped without a message: {least} with {length[least] / data.sample_rate:.2f} s is the shortest"
+            least, file = min(short, key=itemgetter(0))
+            what = f"{len(short)} of {len(lengths)} tracks are shorter than a segment of {data.segment:g} s and are "
+            what += f"skipped without a message: {file} with {least:.2f} s is the shortest"
             fix = "set data.init_args.segment lower, or leave them out"
-            yield Finding("error" if len(short) == len(length) else "warning", "short", split, what, fix)
-    if data.channels == "all" or data.augmentation.remix:
-        most = Counter(info.channels for one in looks for info in one.infos.values()).most_common(1)
-        for one in looks:
+            yield Finding("error" if len(short) == len(lengths) else "warning", "short", split, what, fix)
+    for split in get_args(Split) if data.channels == "all" or data.augmentation.remix else ():
+        here = [one for one in looks if one.split == split]  # a batch has tracks of one split
+        most = Counter(info.channels for one in here for info in one.infos.values()).most_common(1)
+        for one in here:
             other = [file for file, info in one.infos.items() if info.channels != most[0][0]]
             if len(other) == len(one.infos) and other and one.track.file_channels is None:
                 what = f"{other[0]}: has {one.infos[other[0]].channels} channel(s), most tracks have {most[0][0]}"
                 fix = "convert it, or set data.init_args.channels to mean and remix to 0"
-                yield Finding("error", "channels", one.split, what, fix)
+                yield Finding("error", "channels", split, what, fix)
 
 
 def _print_findings(findings: list[Finding], every: bool) -> None:

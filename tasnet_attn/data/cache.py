@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import digest, whole
+from tasnet_attn.files import digest, file_name, whole
 
 GB = 1e9
 
@@ -39,7 +39,7 @@ class CachedTrack(Track):
         paths, states = [str(file.resolve()) for file in track.files], [file.stat() for file in track.files]
         self.what = digest([repr((type(track).__name__, track.sources, made, track.variant)), *paths])
         state = digest(repr((state.st_size, state.st_mtime_ns)) for state in states)
-        self.copy = folder / f"{self.what}-{state}-{track.name}.npy"
+        self.copy = folder / f"{self.what}-{state}-{file_name(track.name)}.npy"
         self.bytes = 4 * (1 + len(track.sources)) * track.channels * track.length
 
     def read(self, start: int = 0, length: int | None = None) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,7 @@ for other variants set data.init_args.mode, noisy and training, and model.sample
                 "is there"
             )
         try:
-            with file.open(newline="", encoding="utf-8") as opened:
+            with file.open(newline="", encoding="utf-8-sig") as opened:
                 reader = csv.DictReader(opened)
                 rows, columns = list(reader), reader.fieldnames or []
         except (csv.Error, UnicodeDecodeError) as error:
@@ -173,6 +173,8 @@ for other variants set data.init_args.mode, noisy and training, and model.sample
             length = int(float(row["length"] or ""))
         except (ValueError, OverflowError):  # or infinite
             raise UserError(f"{file}: line {line}: length is not a number: {row['length']!r}") from None
+        if length < 1:
+            raise UserError(f"{file}: line {line}: length {length} must be at least 1 sample")
         noise = path("noise_path") if self.noisy else None
         mixture, files = path("mixture_path"), [path(column) for column in speakers]
         name, rest = row["mixture_ID"] or mixture.stem, (self.sources, self.sample_rate, length)

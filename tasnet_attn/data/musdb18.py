@@ -102,7 +102,7 @@ or
 
     @property
     def additive(self) -> bool:
-        return {stem for source in self.sources for stem in STEMS[source]} == set(STREAMS[1:])
+        return sorted(stem for source in self.sources for stem in STEMS[source]) == sorted(STREAMS[1:])  # each once
 
     def list_tracks(self, split: Split) -> list[Track]:
         with touching(self.root):  # a folder in it may be unreadable

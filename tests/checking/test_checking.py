@@ -384,6 +384,25 @@ def mono(root):
     return root / "valid/track1/guitar.wav"
 
 
+def test_only_tracks_of_one_split_need_equal_channels(copy, check):
+    """As in training, whose batches they are: the test set may be stereo, and larger."""
+    root = copy("folders")
+    for file in [*root.glob("train/*/*.wav"), *root.glob("valid/track1/*.wav")]:
+        rewrite(file, lambda x: x[:, :1])
+    status, (finding,), _ = check(root)
+    assert status == 1 and str(root / "valid/track1/guitar.wav") in finding
+
+
+def test_a_pair_is_as_long_as_its_shorter_recording(tmp_path, check):
+    for place, length in (("train/a", 9), ("train/b", 9), ("valid/a", 9), ("valid/b", 3), ("test/a", 9), ("test/b", 9)):
+        write_audio(tmp_path / f"{place}.wav", sound(place, "", length * RATE // 10, RATE), RATE)
+    SETS["recordings"] = (["a", "b"], "{class_path: Recordings, init_args: {root: ROOT, segment: 0.5}}")
+    configuration(tmp_path, "recordings")
+    del SETS["recordings"]
+    status, (finding,), _ = check(tmp_path)
+    assert status == 1 and "1 of 1 tracks are shorter" in finding and f"{tmp_path / 'valid/b.wav'} with 0.30" in finding
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found_alone_and_gone_when_fixed(name, copy, check):
     layout, plant, level, said, fix = FAULTS[name]
@@ -525,6 +544,9 @@ def test_a_recipe_that_makes_its_data_says_how_in_its_readme(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "python make.py" in printed and "Blah" not in printed and "Results" not in printed
     assert "generate_librimix" not in printed
+    (tmp_path / "README.md").write_text("# Mine\n\n## The data\n", encoding="utf-16")  # a user's own, in any coding
+    assert main(["check-data", str(base), str(tmp_path / "ltl/conf.yml")]) == 2
+    assert "generate_librimix" in capsys.readouterr().out
 
 
 def test_a_split_that_is_missing_is_one_error_and_the_others_are_looked_at(copy, check):

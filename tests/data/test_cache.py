@@ -176,3 +176,11 @@ def test_a_damaged_track_is_named_and_leaves_nothing(root, tmp_path):
     with pytest.raises(UserError, match=r"\.stem\.mp4: .*truncated"):
         musdb18(root, cache=tmp_path / "cache").prepare_data()
     assert not (tmp_path / "cache").exists() or names(tmp_path / "cache") == []
+
+
+def test_a_track_may_have_a_name_as_long_as_a_file_s(tmp_path):
+    root = write_stem_folders(tmp_path / "set", suffix="flac")
+    for number, folder in enumerate(sorted((root / "train").iterdir())):
+        folder.rename(folder.with_name(f"{number}{'あ' * 84}"))
+    data = StemFolders(["guitar", "backing"], 8000, root, segment=0.1, cache=tmp_path / "cache")
+    assert len(data.segments("train")[0, 0]) == 2 and len(names(tmp_path / "cache")) == number + 1

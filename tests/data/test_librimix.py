@@ -124,6 +124,8 @@ def damage(root, how):
         table.write_text(table.read_text().replace("length", "size"))
     elif how == "number":
         table.write_text(table.read_text().replace(",4000", ",many"))
+    elif how == "no samples":
+        table.write_text(table.read_text().replace(",4000", ",0"))
     elif how == "path":
         table.write_text(table.read_text().replace(f"/old/home/Libri/wav8k/min/train-360/s1/{SECOND}.wav", "1.wav"))
     elif how == "rate":
@@ -142,6 +144,7 @@ def damage(root, how):
         ("no table", "mixture_train-360_mix_clean.csv: no such file"),
         ("column", "mix_clean.csv: has no column 'length'"),
         ("number", "mix_clean.csv: line 3: length is not a number: 'many'"),
+        ("no samples", "mix_clean.csv: line 3: length 0 must be at least 1 sample"),
         ("path", "mix_clean.csv: line 3: source_1_path is not a path"),
         ("rate", f"s1/{FIRST}.wav: sampled at 22050 Hz"),
         ("channels", f"s1/{FIRST}.wav: has 3 channel"),
@@ -153,6 +156,15 @@ def test_a_damaged_set_names_the_file(tmp_path, how, said):
     with pytest.raises(UserError, match=said) as caught:
         librimix(tmp_path).tracks("train")
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
+    """With a byte order mark, quotes and CRLF."""
+    table = write_librimix(tmp_path) / "wav8k/min/metadata/mixture_train-360_mix_clean.csv"
+    before = [track.name for track in librimix(tmp_path).tracks("train")]
+    rows = [",".join(f'"{cell}"' for cell in row.split(",")) for row in table.read_text().splitlines()]
+    table.write_bytes("\r\n".join(rows).encode("utf-8-sig"))
+    assert [track.name for track in librimix(tmp_path).tracks("train")] == before
 
 
 def test_a_later_file_is_looked_at_when_it_is_read(tmp_path):

@@ -142,6 +142,13 @@ def test_mistakes_are_named(tmp_path):
         MUSDB18(TWO, RATE, fraction=0)
 
 
+def test_a_mixture_is_the_sum_of_sources_that_share_no_stem():
+    for sources in (TWO, ["vocals", "drums", "bass", "other"]):
+        assert MUSDB18(sources, RATE).additive
+    for sources in (["vocals"], ["vocals", "drums"], [*TWO, "drums"]):  # with the last, drums would count twice
+        assert not MUSDB18(sources, RATE).additive
+
+
 def test_the_class_is_known(tmp_path):
     file = tmp_path / "base.yml"
     file.write_text("data: {class_path: MUSDB18, init_args: {fraction: 0.1}}\n")
