@@ -76,3 +76,6 @@ def test_audioslots_table_1_by_one_command(tmp_path, monkeypatch, capsys):
     runs = {file: file.stat().st_mtime_ns for file in (tmp_path / "table").rglob("finished")}
     assert len(runs) == 4 and table1.main(command) == 0
     assert runs == {file: file.stat().st_mtime_ns for file in runs}
+    capsys.readouterr()
+    assert table1.main([*command, "--task.optimizer.lr=0.5"]) == 2  # would be a table of the earlier training
+    assert "with other settings than requested: task.optimizer.lr" in capsys.readouterr().err

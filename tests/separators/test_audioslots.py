@@ -535,6 +535,7 @@ def test_swaps_are_counted_and_all_three_orders_measured():
     paused = references.clone()
     paused[1, :, 200:250] = 0  # a chunk that tells nothing; without it there is one change
     assert script.swaps(estimates, paused, 50) == 1
+    assert script.main(["run", "--data", "base.yml", "--tracks", "0"]) == 2
 
     class Song:
         def read(self):

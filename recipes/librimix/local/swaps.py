@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tracks", type=int, help="only this many tracks, the first ones")
     options, overrides = parser.parse_known_args(arguments)
+    if options.tracks is not None and options.tracks < 1:
+        raise UserError(f"--tracks {options.tracks} must be at least 1")
     model = load(options.model)
     tracks = from_config(options.data, model.sources, model.sample_rate, overrides).tracks("test")
     print(table(model, tracks[: options.tracks]))
