@@ -20,6 +20,7 @@ from tasnet_attn.errors import UserError
 
 LONGEST = 100  # bytes of a generated file name
 WORK = re.compile(r"\.work-[0-9a-f]{12}")  # names of workspaces
+PART = re.compile(r"\.[0-9a-f]{12}\.part(\..+)?")  # and of what is being written
 
 
 @contextmanager
@@ -85,6 +86,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
             part.replace(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What `whole` and `whole_folder` of killed processes left in a folder, in which no other process writes now."""
+    return [path for path in folder.glob(".*.part*") if PART.fullmatch(path.name)]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tasnet_attn.data.track import Track
 from tasnet_attn.errors import UserError
-from tasnet_attn.files import digest, file_name, whole
+from tasnet_attn.files import digest, file_name, unfinished, whole
 
 GB = 1e9
 
@@ -70,7 +70,7 @@ class CachedTrack(Track):
             with FileLock(folder / ".lock"):  # one process at a time writes to the folder
                 if self.copy.exists():
                     return
-                for broken in folder.glob(".*.part"):  # its writer was killed
+                for broken in unfinished(folder):  # its writer was killed
                     broken.unlink()
                 mixture, references = self.track.read()
                 try:

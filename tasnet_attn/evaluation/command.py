@@ -42,7 +42,7 @@ from tasnet_attn.evaluation.scores import Backend, best_order, offered, score
 from tasnet_attn.evaluation.spool import Spool
 from tasnet_attn.evaluation.summary import Convention
 from tasnet_attn.evaluation.systems import System, fingerprint, written
-from tasnet_attn.files import holding, touching, whole_folder, workspace, write_text
+from tasnet_attn.files import holding, touching, unfinished, whole_folder, workspace, write_text
 from tasnet_attn.metrics.base import Metric
 from tasnet_attn.metrics.signals import Signals
 from tasnet_attn.storage.finding import CHECKPOINTS
@@ -147,7 +147,7 @@ def evaluate(
             oracle.sources = getattr(model, "sources", tracks[0].sources)
             below = out / "baselines" / each
             evaluate(oracle, tracks, below, device=device, jobs=jobs, name=each, metrics=metrics, **settings, **shows)
-        for part in (*out.glob(".*.part"), *out.glob("audio/.*.part")):  # a run was killed while it wrote
+        for part in (*unfinished(out), *unfinished(out / "audio")):  # a run was killed while it wrote
             with touching(part):
                 part.unlink() if part.is_file() else shutil.rmtree(part)
         system = System(model, device, segment, overlap, order_by_references, rate)
@@ -186,6 +186,8 @@ def evaluate(
                 kept = read_document(out / f"{file_name(track.name)}.json")
                 folder = out / "audio" / file_name(track.name)
                 known = kept is not None and kept[OURS].get("stamp") == stamp
+                known = known and kept[OURS].get("sample_rate") == scored_rate  # the same samples may get another
+                _check_replaceable(folder)
                 if known and (audio is None or any(folder.glob(f"*.{audio}"))):
                     assert kept is not None
                     documents[track.name] = kept
@@ -344,6 +346,13 @@ def _check(model: Any, tracks: list[Track]) -> None:
     for track in tracks:
         if missing := [source for source in getattr(model, "sources", []) if source not in track.sources]:
             raise UserError(f"{track.name}: has no reference for {missing[0]!r}; it has {', '.join(track.sources)}")
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder in `audio` that no evaluation wrote: `--out` may be a folder with other things."""
+    stems = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+    if stems and not ("mixture" in stems and any(stem.endswith(".reference") or "~" in stem for stem in stems)):
+        raise UserError(f"{folder}: not the audio of an evaluation, which would replace it; give another --out")
 
 
 class _Here(Executor):

@@ -340,6 +340,27 @@ def test_audio_that_is_kept_is_of_the_system_that_was_scored_last(tmp_path):
     assert kept.is_dir()
 
 
+def test_files_that_no_evaluation_wrote_are_not_removed(tmp_path):
+    """`--out` may be a folder with other things, with names like ours."""
+    mine = [tmp_path / "audio/song 0/mixture.wav", tmp_path / ".talk.part", tmp_path / "audio/.corpus.part/x.wav"]
+    for file in mine:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / ".0123456789ab.part").touch()
+    for settings in ({}, {"audio": "flac"}):
+        with pytest.raises(UserError, match="song 0: not the audio of an evaluation"):
+            evaluate(OracleMask("ratio"), tracks(1), tmp_path, **settings)
+    assert all(file.is_file() for file in mine) and not (tmp_path / ".0123456789ab.part").exists()
+
+
+def test_the_same_samples_at_another_rate_are_scored_again(tmp_path):
+    """Their windows are others; a header may have been wrong."""
+    for rate in (RATE, 2 * RATE):
+        evaluate(OracleMask("ratio"), [Tones("song", length=2 * RATE, rate=rate)], tmp_path)
+        (frames,) = {len(target["frames"]) for target in json.loads((tmp_path / "song.json").read_text())["targets"]}
+        assert frames == 2 * RATE // rate
+
+
 def test_a_metric_whose_source_changed_is_computed_again(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(METRICS.format(name="Gain"))
     monkeypatch.syspath_prepend(tmp_path)
@@ -396,7 +417,7 @@ def test_killed_and_continued_gives_the_unbroken_runs_files(tmp_path):
     for path in done:
         assert json.loads(path.read_text())["targets"]
         assert path.read_bytes() == expected[path.name]
-    (broken / ".song 7.json.part").write_text("{")  # as if it had been writing
+    (broken / ".0123456789ab.part").write_text("{")  # as if it had been writing
     continued = int(subprocess.check_output([*command, str(broken)], env=environment, text=True))
     assert continued == 8 - len(done)
     assert contents(broken) == expected
