@@ -71,7 +71,7 @@ class Listening:
         length = len(sources[0])
         if length <= self.seconds * rate:
             return 0, length
-        size = round(self.seconds * rate)
+        size = max(1, round(self.seconds * rate))
         sums = np.cumsum([[0, *np.square(x).sum(-1)] for x in sources], axis=-1)
         starts = np.arange(0, length - size + 1, rate // 2 or 1)
         best = int(starts[(sums[:, starts + size] - sums[:, starts]).min(0).argmax()])

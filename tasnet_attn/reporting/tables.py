@@ -17,6 +17,7 @@ from tasnet_attn.evaluation.summary import compare
 
 COLOURS = 6
 ESSENTIAL = ("SDR", "SI-SNRi")  # metrics that are open at first
+SAME = 0.01  # seconds by which the lengths of a track may differ in two evaluations
 
 
 class System(NamedTuple):
@@ -110,8 +111,10 @@ def comparison(systems: Sequence[System]) -> Table:
     rows = []
     metrics = [metric for metric in ESSENTIAL if metric in set(systems[0].scores["metric"])]
     for one, other in itertools.combinations(systems, 2):
+        common = _common(one, other)
         for source, metric in itertools.product(_sources(systems), metrics):
-            found = compare(one.tracks(source, metric), other.tracks(source, metric))
+            ours = {track: score for track, score in one.tracks(source, metric).items() if track in common}
+            found = compare(ours, other.tracks(source, metric))
             if found["tracks"]:
                 p = "too few tracks" if found["p"] is None else f"{found['p']:.3g}"
                 better = f"{found['better']} of {found['tracks']}"
@@ -119,6 +122,13 @@ def comparison(systems: Sequence[System]) -> Table:
                 rows.append([names, source, metric, f"{found['difference']:+.2f}", better, p])
     heads = ["systems", "source", "metric", "median difference, dB", "tracks where the first is better", "p (Wilcoxon)"]
     return Table(heads, rows, (3, 4, 5))
+
+
+def _common(one: System, other: System) -> set[str]:
+    """The tracks that both have: of one name and length, since another split may have others by the same names."""
+    first, second = (each.scores.groupby("track")["seconds"].first() for each in (one, other))
+    apart = first.sub(second).abs()  # NaN where one lacks the track; rounded at other rates
+    return set(apart[apart < SAME].index)
 
 
 def distributions(systems: Sequence[System]) -> list[tuple[str, dict[str, Any]]]:

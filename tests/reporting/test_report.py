@@ -300,6 +300,19 @@ def test_few_players_go_from_the_worst_to_the_best(folders, tmp_path):
     text = report(folders, tmp_path / "page.html", players=2, seconds=1.0).read_text()
     assert text.count('<section class="player"') == 2
     assert "<h2>Listen" not in report(folders, tmp_path / "page.html", players=0).read_text()
+    report(folders, tmp_path / "page.html", players=1, seconds=1e-6)  # a sample at least
+
+
+def test_tracks_of_another_length_are_not_compared(tmp_path):
+    """Two splits may use the same names."""
+    for name, length in (("test", 3 * RATE), ("again", 3 * RATE + 20), ("valid", 2 * RATE)):
+        songs = [Song("1"), Song("2")]
+        for song in songs:
+            song.length = length
+        evaluate(OracleMask("ratio"), songs, tmp_path / name)
+    for name, compared in (("again", True), ("valid", False)):
+        text = report([tmp_path / "test", tmp_path / name], tmp_path / "page.html").read_text()
+        assert ("tracks where the first is better" in text and " minus " in text) == compared
 
 
 def test_mistakes_are_one_clear_line(tmp_path, folders):
