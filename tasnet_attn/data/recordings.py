@@ -16,7 +16,7 @@ from tasnet_attn.audio.names import find_audio
 from tasnet_attn.audio.reading import AudioInfo, read_audio
 from tasnet_attn.audio.resampling import resample
 from tasnet_attn.data.base import SegmentedData
-from tasnet_attn.data.track import BLOCK, Fault, Part, Split, Track
+from tasnet_attn.data.track import BLOCK, Fault, Part, Split, Track, visible
 from tasnet_attn.errors import UserError
 from tasnet_attn.files import file_name
 
@@ -143,6 +143,9 @@ For another place set data.init_args.root."""
                     f"{self.root / split}: no such folder; put recordings there, or all of them into one folder"
                 )
             return _sounds(self.root / split)
+        misspelt = [path.name for path in visible(self.root) if path.is_dir() and path.name.casefold() in splits]
+        if len(misspelt) > 1:  # a single one may be a band's; together they would be mixed and split anew
+            raise UserError(f"{self.root}: rename {' and '.join(misspelt)}; the splits are {', '.join(splits)}")
         files = _sounds(self.root)
         names = sorted(files, key=lambda name: sha256(name.encode("utf-8", "surrogatepass")).digest())
         if len(names) < 2 * len(splits):

@@ -91,6 +91,7 @@ def test_a_pair_is_as_long_as_the_shorter_one_and_is_read_in_blocks(tmp_path, mo
         (NAMES[:5], "has 5 recording.*six are needed"),
         (["train/a.wav", "valid/b.wav", "valid/c.wav"], "train has 1 recording"),
         (["valid/a.wav", "valid/b.wav"], "train: no such folder"),
+        (["Train/a.wav", "Test/b.wav"], "rename Test and Train; the splits|train has 1"),  # or case is none
     ],
 )
 def test_too_few_recordings_are_one_line(tmp_path, names, said):
