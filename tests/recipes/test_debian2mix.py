@@ -355,3 +355,8 @@ def test_scores_by_pairs_of_speakers(tmp_path, capsys):
     assert printed[1][4] == "17% |"  # 1 and 2 dB
     pairs.main([str(tmp_path), str(tmp_path)])
     assert "'difference': 0.0, 'better': 0, 'p': 1.0" in capsys.readouterr().out and "Wilcoxon" not in once
+    for name, kept in (("one less", lines[:-1]), ("none", [lines[0], lines[1], lines[2].replace(",0,0,", ",,,")])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scores.csv").write_text("\n".join(kept) + "\n")
+    pairs.main([str(tmp_path), str(tmp_path / "one less"), str(tmp_path / "none")])
+    assert capsys.readouterr().out.count("Wilcoxon") == 1
