@@ -33,7 +33,7 @@ from tasnet_attn.losses import Loss
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage.checkpoints import read_checkpoint
 from tasnet_attn.storage.finding import find
-from tasnet_attn.training import ranges
+from tasnet_attn.training import memory, ranges
 from tasnet_attn.training.amending import misfit
 from tasnet_attn.training.callbacks import AveragedWeights, LastCheckpoint, MetricsFile, StoreConfig, WholeFiles
 from tasnet_attn.training.explaining import explain, explaining, misspelt
@@ -159,7 +159,7 @@ def _fit(cli: TrainCLI, full: dict[str, Any], change: list[str], parent: Fork | 
     next(each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)).stop = stop
     trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
     introduce(task.model, type(data).__name__, trainer, out)
-    with terminal.log(out / terminal.LOG), explaining(out), _said_once(trainer), stopping(trainer, stop):
+    with terminal.log(out / terminal.LOG), explaining(out), _said_once(trainer), stopping(trainer, stop), memory.kept():
         trainer.fit(task, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if not (out / "checkpoints" / "last.ckpt").is_file():
         raise UserError(
