@@ -218,8 +218,9 @@ class Stream:
         """The blocks, read ahead in a thread if that helps."""
         return ahead(blocks, depth) if self.threads else iter(blocks)
 
+    @torch.inference_mode()  # as a decorator: a block would leave the mode on between the items, for the caller
     def _run(self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None) -> Iterator[Tensor]:
-        with torch.inference_mode(), evaluating(self.model):
+        with evaluating(self.model):
             yield from self._joined(read, length, references)
 
     def _joined(

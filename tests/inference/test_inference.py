@@ -11,7 +11,7 @@ from test_model import fixed_model
 from tasnet_attn.audio.reading import Sound
 from tasnet_attn.errors import UserError
 from tasnet_attn.filterbanks import GatedEncoder, LearnedDecoder, STFTDecoder, STFTEncoder
-from tasnet_attn.inference import separate, separate_file
+from tasnet_attn.inference import separate, separate_blocks, separate_file
 from tasnet_attn.inference.seams import verify_seams
 from tasnet_attn.inference.segments import Stream, segments
 from tasnet_attn.model import SourceSeparator
@@ -238,3 +238,11 @@ def test_seams_of_interchangeable_sources_are_compared_in_one_order(tmp_path):
     assert len(ratios) == 3 and min(ratios) > 100
     said = verify_seams(Whole(), Sound(tmp_path / "x.wav"), 0.1, None, "cpu")
     assert float(re.search(r"([-\d.]+) dB at", said)[1]) < 5
+
+
+def test_gradients_are_as_the_caller_set_them_between_blocks_and_afterwards(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(800), 8000)
+    one, other = (separate_blocks(tasnet_model().eval(), tmp_path / "x.wav", segment=0.02) for _ in range(2))
+    for block, _ in zip(one, other, strict=True):
+        assert not torch.is_inference_mode_enabled() and not block.is_inference()
+    assert not torch.is_inference_mode_enabled()
