@@ -147,8 +147,8 @@ def test_stft_equals_torch_stft(n_fft, hop, window):
     torch.testing.assert_close(encoded.features, expected.abs())
 
 
-@pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (64, 25), (64, 31)])
-@pytest.mark.parametrize("length", [1, 20, 500, 501])
+@pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (64, 25), (64, 31), (63, 16), (63, 25)])
+@pytest.mark.parametrize("length", [1, 16, 20, 500, 501])
 def test_stft_inverse_restores_the_waveform(n_fft, hop, length):
     x = torch.randn(2, length)
     restored = STFTDecoder(n_fft, hop)(STFTEncoder(n_fft, hop)(x).carrier.unsqueeze(1), length)
@@ -175,6 +175,21 @@ def test_stft_scale_and_power():
     silence = torch.zeros(1, 500, requires_grad=True)
     STFTEncoder(64, 16, power=0.3)(silence).carrier.sum().backward()
     assert silence.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (64, 40), (63, 16), (63, 40)])
+@pytest.mark.parametrize("length", [1, 16, 80, 160, 501])
+def test_stft_has_the_stated_frames_and_the_maximum_of_its_blocks(n_fft, hop, length):
+    encoder, x = STFTEncoder(n_fft, hop, normalise="max"), torch.randn(2, length)
+    encoded = encoder(x)
+    assert encoded.features.shape[-1] == encoder.n_frames(length) == 1 + length // hop
+    torch.testing.assert_close(encoder.clip_scale(x.split(7, dim=-1), length), encoded.scale)
+
+
+@pytest.mark.parametrize("cls", [STFTEncoder, STFTDecoder])
+def test_hops_that_leave_samples_out_are_refused(cls):
+    with pytest.raises(ValueError, match="hop 65 is longer than a window of 64"):
+        cls(64, 65)
 
 
 @pytest.mark.parametrize(("init", "deviation"), [("glorot", 0.0527), ("filterbank", 0.00426)])

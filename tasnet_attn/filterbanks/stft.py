@@ -24,6 +24,12 @@ def _window(name: Window, n_fft: int) -> Tensor:
         raise ValueError(f"window {name!r} is neither 'hann' nor 'hamming'") from None
 
 
+def _check(n_fft: int, hop: int) -> None:
+    at_least(1, n_fft=n_fft, hop=hop)
+    if hop > n_fft:
+        raise ValueError(f"hop {hop} is longer than a window of {n_fft}: samples between windows would be lost")
+
+
 class STFTEncoder(Encoder):
     """Centred STFT: features |X|**power of the scaled mixture, carrier the complex spectrogram, real and imaginary.
 
@@ -31,7 +37,7 @@ class STFTEncoder(Encoder):
 
     Args:
         n_fft: window length in samples.
-        hop: samples between frames; there are 1 + T // hop of them.
+        hop: samples between frames, at most n_fft; there are 1 + T // hop frames.
         window: "hann" or "hamming" (periodic).
         power: exponent of the magnitude; below 1 the magnitude is kept away from zero, where its gradient is infinite.
         normalise: "max": divide the clip by its largest magnitude (of one channel); None: keep its level.
@@ -53,7 +59,7 @@ class STFTEncoder(Encoder):
         features: Literal["magnitude", "complex"] = "magnitude",
     ) -> None:
         super().__init__()
-        at_least(1, n_fft=n_fft, hop=hop)
+        _check(n_fft, hop)
         if features not in ("magnitude", "complex"):
             raise ValueError(f"features {features!r} is neither 'magnitude' nor 'complex'")
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop
@@ -61,7 +67,8 @@ class STFTEncoder(Encoder):
         self.parts = 1 + (features == "complex")
         self.n_features = self.parts * (n_fft // 2 + 1 - (drop is not None))
         self.clip_scaled, self.framed = normalise == "max", True
-        self.stride, self.lead, self.trail = hop, n_fft // 2 - hop, hop * last_frame
+        self.before, self.after = n_fft // 2, n_fft - n_fft // 2  # a frame's samples before its centre, and from it on
+        self.stride, self.lead, self.trail = hop, self.after - hop, hop * last_frame
         self.latency = n_fft - 1 if self.lead >= 0 and not self.clip_scaled else None
         self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)
@@ -72,14 +79,14 @@ class STFTEncoder(Encoder):
 
     def clip_scale(self, blocks: Iterable[Tensor], length: int) -> Tensor:
         """The largest magnitude of every channel of a clip in blocks [C, t]: [C, 1, 1]."""
-        half, left = self.n_fft // 2, self.n_frames(length)
+        left = self.n_frames(length)
         buffer, peaks = torch.empty(0), []
         for block in itertools.chain(blocks, [None]):
             if block is None:
-                buffer = F.pad(buffer, (0, half))
+                buffer = F.pad(buffer, (0, self.after))
             else:
                 block = block.to(self.window)
-                buffer = torch.cat([buffer, block], dim=-1) if len(buffer) else F.pad(block, (half, 0))
+                buffer = torch.cat([buffer, block], dim=-1) if len(buffer) else F.pad(block, (self.before, 0))
             count = min(left, (buffer.shape[-1] - self.n_fft) // self.hop + 1)
             if count > 0:
                 samples = buffer[..., : (count - 1) * self.hop + self.n_fft]
@@ -92,7 +99,7 @@ class STFTEncoder(Encoder):
         return self._encoded(self.spectrum(waveform), scale)
 
     def initial_state(self, batch: int) -> Tensor:
-        return self.window.new_zeros(batch, self.n_fft // 2)
+        return self.window.new_zeros(batch, self.before)
 
     def step(self, samples: Tensor, state: Tensor) -> tuple[Encoded, Tensor]:
         samples = torch.cat([state, samples], dim=-1)
@@ -120,7 +127,7 @@ class STFTEncoder(Encoder):
 
     def spectrum(self, waveform: Tensor) -> Tensor:
         """[N, T] -> real and imaginary part, [N, 2, F, L]."""
-        padded = F.pad(waveform, (self.n_fft // 2, self.n_fft // 2))  # zeros: reflection fails on short inputs
+        padded = F.pad(waveform, (self.before, self.after))  # zeros: reflection fails on short inputs
         return self.kept(torch.view_as_real(self._frames(padded)).movedim(-1, 1))  # real first: for ONNX
 
     def _frames(self, padded: Tensor) -> Tensor:
@@ -146,7 +153,7 @@ class STFTDecoder(Decoder):
 
     def __init__(self, n_fft: int, hop: int, window: Window = "hann", drop: Drop | None = None) -> None:
         super().__init__()
-        at_least(1, n_fft=n_fft, hop=hop)
+        _check(n_fft, hop)
         self.n_fft, self.hop, self.drop, self.delay = n_fft, hop, drop, n_fft // 2
         self.window: Tensor
         self.register_buffer("window", _window(window, n_fft), persistent=False)

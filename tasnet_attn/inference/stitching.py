@@ -85,7 +85,9 @@ class SpectrogramReader:
     def read(self, first: int, stop: int, scale: Tensor | None) -> Encoded:
         """Frames first .. stop; `scale` as in the encoder's `forward`; None: 1."""
         start = max(0, first - self.margin) * self.encoder.hop
-        samples = self._samples(start, min(self.length, (stop - 1) * self.encoder.hop + self.encoder.n_fft // 2))
+        # what the last frame sees, and what the encoder must see to make it
+        end = max((stop - 1) * self.encoder.hop + self.encoder.after, stop * self.encoder.hop - self.encoder.trail)
+        samples = self._samples(start, min(self.length, end))
         scale = samples.new_ones(len(samples), 1, 1) if scale is None else scale
         features, carrier, _ = self.encoder(samples, scale)
         lead = first - start // self.encoder.hop

@@ -11,7 +11,7 @@ from tasnet_attn.heads import Mask
 from tasnet_attn.inference.segments import Stream, separate
 from tasnet_attn.inference.stitching import stitch, stitched, windows
 from tasnet_attn.model import SourceSeparator
-from tasnet_attn.separators import Hourglass
+from tasnet_attn.separators import Hourglass, Separator
 
 CPU = torch.device("cpu")
 
@@ -96,6 +96,29 @@ def test_a_stream_of_blocks_equals_the_whole_clip(model, length, block, last_fra
         scale = model.encoder(mixture).scale
         parts = list(stitched(model, mixture.split(block, dim=-1), length, scale, CPU, batch=3))
     torch.testing.assert_close(torch.cat(parts, dim=-1), expected, rtol=1e-5, atol=1e-7)
+
+
+class Equaliser(Separator):
+    """A gain for each bin: windows do not change its output."""
+
+    def __init__(self, n_features, n_sources):
+        super().__init__()
+        self.gains = torch.nn.Parameter(torch.rand(n_sources, n_features))
+
+    def forward(self, features):
+        return [self.gains[..., None].expand(len(features), -1, -1, features.shape[-1])]
+
+
+@pytest.mark.parametrize("last_frame", [True, False])
+@pytest.mark.parametrize(("n_fft", "hop"), [(16, 3), (16, 11), (15, 4), (15, 11)])
+@pytest.mark.parametrize("length", [1, 44, 203, 407])
+def test_any_window_and_hop(n_fft, hop, last_frame, length):
+    parts = STFTEncoder(n_fft, hop, last_frame=last_frame), Equaliser, STFTDecoder(n_fft, hop), Mask("linear")
+    model = SourceSeparator(["a", "b"], 8000, *parts, segment=0.01, stitch="middle").eval()
+    mixture = torch.randn(2, length)
+    estimates = torch.stack(list(separate(model, mixture, 8000, device="cpu").values()))
+    with torch.inference_mode():
+        torch.testing.assert_close(estimates, model(mixture[None])[0], rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=10, deadline=None)

@@ -38,6 +38,7 @@ MODELS = {
     "gammatone": lambda: tasnet_model(WINDOWED, GammatoneEncoder(24, 16, 8000, 8, n_centres=6), stride=8),
     "STFT": lambda: spectrogram(partial(WINDOWED, heads=1), power=0.5),
     "STFT, ragged hop": lambda: spectrogram(CODED, hop=25, drop="dc", last_frame=False),
+    "STFT, odd window": lambda: spectrogram(partial(TasNet, hidden=8), n_fft=63, hop=21),
     "STFT, bands, complex": lambda: spectrogram(BANDS, power=0.3, features="complex", head=Mask(kind="complex")),
     "STFT, magnitudes": lambda: spectrogram(partial(TasNet, hidden=8), hop=32, head=Magnitude("wiener")),
 }
