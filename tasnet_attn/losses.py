@@ -22,6 +22,7 @@ from tasnet_attn.metrics.si_snr import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
 
 MOST_OUTPUTS, MOST_WAYS = 8, 1 << 16  # of MixIT
+QUIET = 1e-15  # silence up to here: some programs add noise of 1e-18 to silent tracks; float32 cannot divide its energy
 
 
 class Loss(Configurable):
@@ -58,6 +59,11 @@ class Loss(Configurable):
 def widened(x: Tensor) -> Tensor:
     """In float32 (float64 unchanged): decibels need more than bfloat16's 8 bits of mantissa."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def heard(references: Tensor) -> Tensor:
+    """Whether signals [..., T] are not silent; a constant is."""
+    return references.amax(-1) - references.amin(-1) > QUIET
 
 
 def match(costs: Tensor, interchangeable: bool, counts: Tensor | None = None) -> Tensor:
@@ -102,9 +108,9 @@ class SISNR(Loss):
         else:
             paired = -self.ratio(references, estimates)  # [B, S, C]
             costs = torch.diag_embed(paired.transpose(1, 2)).permute(0, 2, 3, 1)
-        heard = (references.amax(-1) > references.amin(-1)).to(costs)  # [B, S, C]
-        counts = heard.sum(-1)
-        costs = (costs * heard.unsqueeze(1)).sum(-1) / counts.clamp_min(1).unsqueeze(1)
+        audible = heard(references).to(costs)  # [B, S, C]
+        counts = audible.sum(-1)
+        costs = (costs * audible.unsqueeze(1)).sum(-1) / counts.clamp_min(1).unsqueeze(1)
         return match(costs, model.interchangeable, counts)
 
     def ratio(self, references: Tensor, estimates: Tensor) -> Tensor:
@@ -220,15 +226,15 @@ def negative_snr(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
         noise: likewise.
         cap: dB.
     """
-    heard = signal > 0
-    return snr_cost(signal, noise, cap).sum((-2, -1)) / heard.sum((-2, -1)).clamp_min(1)
+    audible = signal > QUIET**2
+    return snr_cost(signal, noise, cap).sum((-2, -1)) / audible.sum((-2, -1)).clamp_min(1)
 
 
 def snr_cost(signal: Tensor, noise: Tensor, cap: float) -> Tensor:
     """10 log10(noise / signal + 10 ** (-cap / 10)) of energies, dB; 0 without a signal."""
-    heard = signal > 0
-    ratio = torch.where(heard, noise / torch.where(heard, signal, 1), 1) + 10 ** (-cap / 10)
-    return 10 * torch.log10(ratio) * heard
+    audible = signal > QUIET**2
+    ratio = torch.where(audible, noise / torch.where(audible, signal, 1), 1) + 10 ** (-cap / 10)
+    return 10 * torch.log10(ratio) * audible
 
 
 def remixed(estimates: Tensor, references: Tensor, cap: float = 30.0, empty: bool = True) -> Tensor:

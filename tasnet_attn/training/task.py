@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tasnet_attn.config import describe
-from tasnet_attn.losses import SISNR, Loss, widened
+from tasnet_attn.losses import SISNR, Loss, heard, widened
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.model import SourceSeparator
 from tasnet_attn.storage import load
@@ -131,8 +131,8 @@ class SeparationTask(LightningModule):
         """SI-SNR of a batch, for any loss; the loss matches estimates and references."""
         theirs = widened(references)
         ratios = si_snr(theirs, self.loss.matched(widened(estimates), theirs, self.model))  # [B, R, C]
-        heard = (theirs.amax(-1) > theirs.amin(-1)) & ratios.isfinite()
-        self._ratios += torch.stack([torch.where(heard, ratios, 0.0).sum((0, 2)), heard.sum((0, 2)).to(ratios)])
+        counted = heard(theirs) & ratios.isfinite()
+        self._ratios += torch.stack([torch.where(counted, ratios, 0.0).sum((0, 2)), counted.sum((0, 2)).to(ratios)])
 
     def on_validation_epoch_end(self) -> None:
         """Before a training checkpoint is written: log the metrics, set the gain, step a plateau schedule.
