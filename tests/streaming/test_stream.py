@@ -19,7 +19,7 @@ from tasnet_attn import UserError, load, save
 from tasnet_attn.audio.pipes import Layout, blocks, coded, header, opened
 from tasnet_attn.cli import main
 from tasnet_attn.exporting.formats import write_step
-from tasnet_attn.separators import LTL
+from tasnet_attn.separators import LTL, TasNet
 from tasnet_attn.streaming import stream
 from tasnet_attn.streaming.live import Clock, Durations
 
@@ -186,6 +186,33 @@ def test_a_clock_tells_work_from_waiting():
 
 
 @pytest.mark.slow
+class Warm(TasNet):
+    """Its state does not begin as zeros, which a step's file cannot state."""
+
+    def initial_state(self, batch):
+        return [(h + 1, c + 1) for h, c in super().initial_state(batch)]
+
+    def forward(self, features):
+        return self.step(features, self.initial_state(len(features)))[0]
+
+    def step(self, features, state):
+        return super().step(features, state)
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_the_model_is_not_used(tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    network = tasnet_model(partial(Warm, hidden=8, n_layers=1)).eval()
+    file, mixture, out = save(network, tmp_path / "warm.safetensors"), 0.1 * torch.randn(1, 3001), io.BytesIO()
+    pipe = io.BytesIO(mixture.numpy().tobytes())
+    stream(str(file), source="guitar", channels=1, write_step=write_step, source_pipe=pipe, target_pipe=out)
+    assert "gives other samples than the model" in capsys.readouterr().err
+    with torch.inference_mode():
+        np.testing.assert_allclose(np.frombuffer(out.getvalue(), "<f4"), network(mixture[None])[0, 0, 0], atol=1e-6)
+    with pytest.raises(UserError, match="--engine onnx: the step"):
+        stream(str(file), source="guitar", engine="onnx", write_step=write_step, source_pipe=io.BytesIO())
+
+
 @pytest.mark.parametrize("engine", ["auto", "onnx"])
 def test_onnx_runtime_gives_what_the_model_gives(model, whole, tmp_path, engine):
     """By the command, which writes the step itself, and from a step that the user wrote."""
