@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tasnet_attn.config import Configurable
 from tasnet_attn.errors import UserError
-from tasnet_attn.heads import Mask
+from tasnet_attn.heads import Magnitude, Mask
 from tasnet_attn.metrics.matching import best_permutation
 from tasnet_attn.metrics.si_snr import si_snr
 from tasnet_attn.model import Separation, SourceSeparator
@@ -101,6 +101,10 @@ class SISNR(Loss):
     def __init__(self, cap: float | None = None) -> None:
         self.cap = cap
 
+    def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
+        super().check(model, data_sources)
+        _check_gradient(model)
+
     def __call__(self, separation: Separation, references: Tensor, model: SourceSeparator) -> Tensor:
         estimates, references = widened(separation.estimates), widened(references)
         if model.interchangeable:
@@ -135,12 +139,21 @@ class SNR(SISNR):
         return -snr_cost(references.square().sum(-1), (references - estimates).square().sum(-1), self.cap)
 
 
+def _check_gradient(model: SourceSeparator) -> None:
+    """Check that a loss of waveforms reaches the separator."""
+    if isinstance(model.head, Magnitude) and model.head.kind == "binary":
+        raise UserError(
+            "model.head.mask: binary masks have no gradient for a loss of waveforms; set task.loss to Spectral, or "
+            "train with wiener and evaluate --mask binary"
+        )
+
+
 class Spectral(Loss):
     """Distance between predicted and true features, every stage matched separately, summed over the stages.
 
     The references are encoded with the mixture's scale, so that both sides have the same units. With a head that makes
     masks (`Mask`), the features must be magnitudes themselves: the mask that divides |X|**power among the sources is
-    not the one that divides X.
+    not the one that divides X. The decoder must have nothing to learn.
 
     Args:
         distance: "l1", mean absolute, or "l2", mean squared.
@@ -153,6 +166,11 @@ class Spectral(Loss):
 
     def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
         super().check(model, data_sources)
+        if any(parameter.requires_grad for parameter in model.decoder.parameters()):
+            raise UserError(
+                f"task.loss: Spectral compares features and does not train the decoder {type(model.decoder).__name__}: "
+                "use STFTEncoder and STFTDecoder, or set task.loss to SISNR or SNR"
+            )
         power = getattr(model.encoder, "power", 1.0)
         if isinstance(model.head, Mask) and power != 1:
             raise UserError(
@@ -202,6 +220,7 @@ class MixIT(Loss):
         self.cap = cap
 
     def check(self, model: SourceSeparator, data_sources: list[str]) -> None:
+        _check_gradient(model)
         count = len(model.sources)
         if count % 2 or count > MOST_OUTPUTS:
             raise UserError(

@@ -50,6 +50,17 @@ def arguments(begun, tmp_path):  # noqa: F811
             [*STFT, "--model.encoder.power=0.3", "--task.loss=Spectral"],
             "task.loss: Spectral compares masked features, and a mask for |X|**0.3 does not fit X",
         ),
+        (
+            ["--task.loss=Spectral"],
+            "task.loss: Spectral compares features and does not train the decoder LearnedDecoder",
+        ),
+        *(
+            (
+                [*STFT, "--model.head=Magnitude", "--model.head.mask=binary", f"--task.loss={loss}"],
+                "binary masks have no",
+            )
+            for loss in ("SNR", "MixIT")
+        ),
         (GAMMATONE, "model.encoder.sample_rate: 16000 is not the model's 8000; use the same value for both"),
         ([*STFT, "--model.encoder.normalise=x"], "'x' is neither 'max' nor null"),
         (["--model.sample_rate=null"], "model.sample_rate: null is not a whole number"),
