@@ -82,7 +82,7 @@ def separate(
 
     Args:
         model: the model; it stays on its device and in its mode.
-        mixture: [C, T], of any type of real numbers.
+        mixture: [C, T], of any type of real numbers; it is processed in the type of the model's weights.
         sample_rate: Hz of the mixture, a whole number; if it is not the model's, the mixture is resampled, and the
             estimates back.
         segment: seconds to process at once; None: the model's own, else 20. Does not change the output of a model that
@@ -183,6 +183,8 @@ class Stream:
         self.batch = 1 if self.device.type == "cpu" else BATCH
         self.threads = worth_it(self.device)
         self.model = on_device(model, self.device)
+        assert isinstance(self.model, nn.Module)
+        self.dtype = next((weight.dtype for weight in self.model.parameters()), torch.float32)  # a user may change it
 
     def run(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None = None
@@ -226,7 +228,7 @@ class Stream:
     def _joined(
         self, read: Callable[[], Iterable[Tensor]], length: int, references: Signals | None
     ) -> Iterator[Tensor]:
-        scale = self.model.clip_scale((block.to(self.device) for block in read()), length)
+        scale = self.model.clip_scale((block.to(self.device, self.dtype) for block in read()), length)
         if self.streams and references is None:
             yield from self._streamed(read())
         elif self.model.stitch == "middle":
@@ -274,7 +276,7 @@ class Stream:
             size = self.size if self.fixed else max(lengths)  # only a stream's single segment may be short
             padded = [torch.nn.functional.pad(chunk, (0, size - chunk.shape[-1])) for _, chunk in taken]
             of_clip = None if scale is None else scale.flatten().repeat(len(taken), 1)  # [B, C]
-            found = self.model(torch.stack(padded).to(self.device), of_clip).float().cpu()
+            found = self.model(torch.stack(padded).to(self.device, self.dtype), of_clip).float().cpu()
             for (start, _), length, estimate in zip(taken, lengths, found, strict=True):
                 yield start, estimate[..., :length]
 

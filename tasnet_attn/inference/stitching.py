@@ -99,7 +99,7 @@ class SpectrogramReader:
         self.buffer, self.position = self.buffer[..., start - self.position :], start
         while self.buffer.shape[-1] < stop - start:
             self.buffer = torch.cat([self.buffer, next(self.blocks)], dim=-1)
-        return self.buffer[..., : stop - start].to(self.device)
+        return self.buffer[..., : stop - start].to(self.device, self.encoder.window.dtype)
 
 
 def stitched(

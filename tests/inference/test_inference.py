@@ -56,6 +56,16 @@ def test_segments_taken_together_are_those_taken_one_by_one(batch, model):
     torch.testing.assert_close(together, one_by_one)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_model_of_another_precision_computes_in_it(dtype, streams):
+    model = tasnet_model(partial(TasNet, hidden=8, bidirectional=not streams)).eval().to(dtype)
+    mixture = torch.randn(2, 500, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = model(mixture.float()[None].to(dtype))[0, 0].float()
+    torch.testing.assert_close(separate(model, mixture, 8000)["guitar"], expected, atol=1e-2 * expected.std(), rtol=0)
+
+
 @pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000])
 @pytest.mark.parametrize("length", [1, 1000, 44_101])
 @pytest.mark.parametrize("channels", [1, 3])

@@ -130,6 +130,15 @@ def test_any_length_comes_back(model, length):
     torch.testing.assert_close(torch.stack(list(estimates.values())), whole(model, mixture), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("stitch", ["middle", "fade"])
+def test_a_model_of_another_precision_computes_in_it(model, stitch):
+    other = SourceSeparator.from_config({**model.config, "stitch": stitch}).eval()
+    other.load_state_dict(model.state_dict())
+    mixture = torch.randn(1, 30_000)
+    expected = separate(other, mixture, 8000, device="cpu")["vocals"]
+    torch.testing.assert_close(separate(other.double(), mixture, 8000, device="cpu")["vocals"], expected)
+
+
 @pytest.mark.parametrize("length", [1, 255, 256, 1000, 131_071, 262_844])
 def test_first_pass_finds_the_maximum_of_the_whole_clip(model, length):
     torch.manual_seed(0)
