@@ -138,6 +138,8 @@ class Magnitude(Head):
     def __init__(self, mask: Literal["wiener", "ratio", "binary", "none"] = "wiener", power: float = 1.0) -> None:
         if mask not in ("wiener", "ratio", "binary", "none"):
             raise ValueError(f"mask {mask!r} is not one of wiener, ratio, binary, none")
+        if not power > 0:
+            raise ValueError(f"power {power} must be above 0")
         self.kind, self.power = mask, power
 
     def predict(self, stage: Tensor, encoded: Encoded) -> Tensor:

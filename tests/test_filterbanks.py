@@ -10,6 +10,7 @@ from tasnet_attn.filterbanks import (
     STFTDecoder,
     STFTEncoder,
 )
+from tasnet_attn.heads import Magnitude
 
 SHAPES = [(16, 16), (16, 8), (20, 7), (5, 1), (1, 1)]
 
@@ -190,6 +191,12 @@ def test_stft_has_the_stated_frames_and_the_maximum_of_its_blocks(n_fft, hop, le
 def test_hops_that_leave_samples_out_are_refused(cls):
     with pytest.raises(ValueError, match="hop 65 is longer than a window of 64"):
         cls(64, 65)
+
+
+@pytest.mark.parametrize("build", [lambda: STFTEncoder(64, 16, power=0.0), lambda: Magnitude(power=0.0)])
+def test_an_exponent_of_zero_is_refused(build):
+    with pytest.raises(ValueError, match="power 0.0 must be above 0"):
+        build()
 
 
 @pytest.mark.parametrize(("init", "deviation"), [("glorot", 0.0527), ("filterbank", 0.00426)])

@@ -60,6 +60,8 @@ class STFTEncoder(Encoder):
     ) -> None:
         super().__init__()
         _check(n_fft, hop)
+        if not power > 0:
+            raise ValueError(f"power {power} must be above 0: with 0 every magnitude is 1")
         if features not in ("magnitude", "complex"):
             raise ValueError(f"features {features!r} is neither 'magnitude' nor 'complex'")
         self.n_fft, self.hop, self.power, self.normalise, self.drop = n_fft, hop, power, normalise, drop

@@ -35,6 +35,9 @@ def check_ends(config: dict[str, Any]) -> None:
     for name in ("encoder", "decoder"):
         settings[name]["stride"] = settings[name].get("stride") or settings[name].get("kernel_size")
     encoder = settings["encoder"]
+    if ("n_fft" in encoder) != ("n_fft" in settings["decoder"]):
+        names = (parts[name]["class_path"] for name in ("decoder", "encoder"))
+        raise UserError("model.decoder: {} does not fit the encoder {}; use those of one kind".format(*names))
     for part, keys in SHARED.items():
         for key in keys:
             ours = settings.get(part, {}).get(key, encoder.get(key))

@@ -61,6 +61,10 @@ def arguments(begun, tmp_path):  # noqa: F811
             )
             for loss in ("SNR", "MixIT")
         ),
+        (
+            ["--model.encoder=STFTEncoder", "--model.encoder.n_fft=22", "--model.encoder.hop=11"],
+            "model.decoder: LearnedDecoder does not fit the encoder STFTEncoder",
+        ),
         (GAMMATONE, "model.encoder.sample_rate: 16000 is not the model's 8000; use the same value for both"),
         ([*STFT, "--model.encoder.normalise=x"], "'x' is neither 'max' nor null"),
         (["--model.sample_rate=null"], "model.sample_rate: null is not a whole number"),
