@@ -125,10 +125,11 @@ def main() -> None:
     """Serve until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # keep a library's output on import out of the answers
+    commands = os.fdopen(os.dup(0))  # not sys.stdin: a process that reads data closes its copy, and would wait for us
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:
-        for line in sys.stdin:
+        for line in commands:
             tasks.put(json.loads(line))
         os._exit(0)  # even during training: the parent is gone, or wants it to end
 

@@ -22,7 +22,7 @@ import torch
 from conftest import SMALL_SEPARATORS
 from filelock import FileLock
 from lookalikes import write_stem_folders
-from tiny import DPRNN, ONE, UNCOUNTABLE, write_sweep
+from tiny import DPRNN, ONE, SWEEP, UNCOUNTABLE, write_sweep
 
 import tasnet_attn
 from tasnet_attn.ablation.display import Display
@@ -455,3 +455,13 @@ def test_ray_gives_the_same_table(unbroken, tmp_path):
     assert greedy.returncode == 2 and "a cell needs 1 CPUs and 0.5 GPUs, the cluster has 2 CPUs" in greedy.stderr
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert (tmp_path / "out" / "table.md").read_text() == (whole / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_processes_that_read_data_begin_although_the_worker_listens(tmp_path):
+    """They close their copy of standard input, which must not wait for the thread that reads the worker's tasks."""
+    cells = {"TasNet": SWEEP["cells"]["TasNet"] | {"data.workers": 1}}
+    sweep = write_sweep(tmp_path, **ONE, cells=cells, figures=None, evaluate=None)
+    command = [sys.executable, "-P", "-m", "tasnet_attn.cli", "ablate", str(sweep), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
