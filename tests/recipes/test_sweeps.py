@@ -68,5 +68,5 @@ def test_the_budget_s_plan_and_table(tmp_path, monkeypatch, capsys):
     shutil.move(tmp_path / "later", last.folder)
     assert budget.main(asked) == 0 and len(scored) == 7 and scored[-1][1] == str(last.folder / "speakers")
     said = capsys.readouterr().out
-    assert "| 2.50 (" in said and "+2.25 (+2.00 to +2.50) |" in said and "| 4.80 (" in said
+    assert "| 2.50 (" in said and "+2.25 (+2.00 to +2.50) |" in said and "| 4.80 (" in said and "; 4.75, 4.85 |" in said
     assert config.read_yaml(plan)["sweep"] == "sweep.yml"

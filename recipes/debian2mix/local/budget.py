@@ -85,12 +85,16 @@ def score(file: Path, out: Path, speakers: Path) -> None:
 
 
 def mixtures(runs: list[Run], folder: str) -> pd.DataFrame:
-    """SI-SNRi in dB, the mean over seeds and speakers: a row for each mixture that all cells have, a column a cell."""
-    found: dict[str, list[pd.Series]] = {}
-    for run in runs:
-        found.setdefault(run.cell.name, []).append(by_track(read_table(run.folder / folder), "SI-SNRi"))
-    means = {cell: pd.concat(seeds, axis=1).mean(axis=1, skipna=False) for cell, seeds in found.items()}
-    return pd.DataFrame(means).dropna()
+    """SI-SNRi in dB, the mean over speakers: a row for each mixture that all runs have, a column (cell, seed) a run.
+
+    Raises:
+        UserError: there is no such mixture.
+    """
+    found = {(run.cell.name, run.seed): by_track(read_table(run.folder / folder), "SI-SNRi") for run in runs}
+    table = pd.DataFrame(found).dropna()
+    if table.empty:
+        raise UserError(f"{folder}: no mixture has a score in all of {', '.join(run.name for run in runs)}")
+    return table
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -116,15 +120,21 @@ def table(file: Path, out: Path) -> str:
         row = [cell.name, f"{cell.parameters:,}", short(cell.macs), str(cell.config["trainer"]["max_steps"])]
         row.append(str(seeds[cell.name]))
         for each in scores.values():
-            ours = each[cell.name].to_numpy()
-            mean, low, high = interval(ours)
-            row.append(f"{mean:.2f} ({low:.2f} to {high:.2f})")
-            mean, low, high = interval(ours - each[first].to_numpy())
-            verdict = "" if low > 0 or high < 0 else ", undecided"
+            ours = each[cell.name]
+            mean, low, high = interval(ours.mean(axis=1).to_numpy())
+            each_seed = f"; {', '.join(f'{value:.2f}' for value in ours.mean())}" if ours.shape[1] > 1 else ""
+            row.append(f"{mean:.2f} ({low:.2f} to {high:.2f}){each_seed}")
+            mean, low, high = interval((ours.mean(axis=1) - each[first].mean(axis=1)).to_numpy())
+            of_seeds = (ours.mean() - each[first].mean()).dropna()
+            decided = (low > 0 or high < 0) and (of_seeds * mean > 0).all()
+            verdict = "" if decided else ", undecided"
             row.append("" if cell.name == first else f"{mean:+.2f} ({low:+.2f} to {high:+.2f}){verdict}")
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    note = "SI-SNRi, the mean over the seeds, with 95 % intervals over the mixtures, without the spread of seeds."
+    note = (
+        "SI-SNRi: the mean over the seeds, its 95 % interval over the mixtures (without the spread of seeds), and the "
+        "seeds' means. Undecided: the interval of the difference contains zero, or the seeds disagree."
+    )
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:], "", note])
 
 
