@@ -47,11 +47,8 @@ def command(model, tmp_path, capsys):
     def run(*arguments, out=tmp_path / "out", use=model):
         status = main(["separate", *map(str, arguments), "--model", use, "--out", str(out)])
         said, error = capsys.readouterr()
-        return (
-            status,
-            said,
-            re.sub(r"separate: \d+ of \d+ files, .* left\n", "", error),
-        )  # said where the machine is slow
+        progress = r"separate: \d+ of \d+ files, .* left\n"  # said where the machine is slow
+        return status, said, re.sub(progress, "", error)
 
     return run
 
