@@ -103,6 +103,7 @@ def _task(run: Run, sweep: Sweep) -> Task:
         "trained": str(run.trained.absolute()),
         "arguments": run.arguments,
         "key": run.cell.key,
+        "name": run.name if len(sweep.settings.seeds) > 1 else run.cell.name,
         "threads": sweep.settings.threads,
         "evaluate": dict.fromkeys(sweep.settings.evaluate, sweep.scoring(run.cell)),
     }

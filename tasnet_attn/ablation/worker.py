@@ -28,7 +28,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         task: "cwd", "imports" (the user's modules), "folder", "trained" (the run folder), "arguments" (of `train`),
-            "key" (of the cell), "threads", "evaluate" ({split: arguments of `evaluate`}).
+            "key" (of the cell), "name" (in reports), "threads", "evaluate" ({split: arguments of `evaluate`}).
 
     Returns:
         {"seconds": duration}, and "error", one line, if it failed.
@@ -68,7 +68,7 @@ def _perform(task: dict[str, Any], folder: Path) -> None:
     if not any(math.isfinite(epoch["valid_loss"]) for epoch in epochs):
         raise ValueError("no epoch has a finite validation loss: too few steps, or the training diverged")
     for split, settings in task["evaluate"].items():
-        run(str(trained), str(trained), str(folder / split), split=split, **settings)
+        run(str(trained), str(trained), str(folder / split), split=split, **{"name": task["name"], **settings})
     write_text(folder / RESULT, json.dumps({"epochs": epochs, "evaluation": task["evaluate"]}, indent=1))
 
 
