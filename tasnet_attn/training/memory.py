@@ -17,7 +17,8 @@ def kept() -> Iterator[None]:
     """Each step reuses the last one's memory; nothing changes with another C library than glibc.
 
     glibc maps large blocks one by one and unmaps them when they are freed, so every tensor of every step costs its page
-    faults again: 40 % of some models' steps's CPU time (tests/benchmarks/bench_kept_memory.py). The numbers are the same.
+    faults again: 40 % of a step's CPU time in some models (tests/benchmarks/bench_kept_memory.py). The numbers stay the
+    same.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):
