@@ -185,8 +185,9 @@ def evaluate(
                 stamp = fingerprint(system.stamp, how, sources, mixture, references)
                 kept = read_document(out / f"{file_name(track.name)}.json")
                 folder = out / "audio" / file_name(track.name)
-                known = kept is not None and kept[OURS].get("stamp") == stamp
-                known = known and kept[OURS].get("sample_rate") == scored_rate  # the same samples may get another
+                ours = {} if kept is None else kept[OURS]
+                # the same samples may get another rate
+                known = ours.get("stamp") == stamp and ours.get("sample_rate") == scored_rate
                 _check_replaceable(folder)
                 if known and (audio is None or any(folder.glob(f"*.{audio}"))):
                     assert kept is not None

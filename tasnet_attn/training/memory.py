@@ -21,7 +21,7 @@ def kept() -> Iterator[None]:
     same.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt"):
+    if libc is None or not hasattr(libc, "mallopt"):
         yield
         return
     libc.mallopt(MMAP_MAX, NONE), libc.mallopt(TRIM_THRESHOLD, ALL)
