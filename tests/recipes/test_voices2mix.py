@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from filelock import FileLock
 
+from tasnet_attn.data import LibriMix
 from tasnet_attn.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes/voices2mix/local"))
 
+import fewer  # noqa: E402
 import kokoro  # noqa: E402
 import layout  # noqa: E402
 import mixing  # noqa: E402
@@ -409,8 +412,6 @@ def test_silence_is_cut_off_and_an_empty_utterance_is_told(tmp_path):
 
 
 def test_librimix_reads_it(corpus):
-    from tasnet_attn.data import LibriMix
-
     for rate in (8000, 16_000):
         settings = {"root": corpus[0], "training": "train", "segment": 1.0, "remix": 1.0}
         data = LibriMix(["a", "b"], rate, testing="dev-speakers", **settings)
@@ -423,3 +424,32 @@ def test_librimix_reads_it(corpus):
             assert len({track.speaker(which) for which, (track, _) in enumerate(drawn)}) == 2
         mixture, references = segments[0, 0]
         np.testing.assert_allclose(mixture, references.sum(0), atol=1e-6)
+
+
+# ---- parts of a corpus ----------------------------------------------------------------------------------------------
+
+
+def test_fewer_voices_and_hours_keep_the_sound_and_the_other_sets(corpus, tmp_path, capsys):
+    whole, out = corpus[0], tmp_path / "part"
+    every = rows(whole, "train")
+    two = {speaker for row in every[:1] for speaker in fewer.speakers(row)}
+    hours = sum(int(row["length"]) for row in every[:2]) / 8000 / 3600
+    assert fewer.main([str(whole), "--hours", str(hours), "--out", str(out)]) == 0
+    assert rows(out, "train") == every[:2] and rows(out, "dev") == rows(whole, "dev")
+    assert len(rows(out, "train", 16)) == 2
+    part, full = (LibriMix(["a", "b"], 8000, root=one, training="train", segment=1.0) for one in (out, whole))
+    assert [len(part.tracks(split)) for split in ("train", "valid")] == [2, len(rows(whole, "dev"))]
+    assert torch.equal(part.tracks("train")[1].read()[0], full.tracks("train")[1].read()[0])
+    twice = [*every, every[0]]  # so that its voices have the most utterances
+    assert fewer.fewer(twice, 2, None, 8000) == [row for row in twice if two.issuperset(fewer.speakers(row))]
+
+    capsys.readouterr()
+    for wrong, said in (
+        (["--hours", "9"], "these voices have"),
+        (["--hours", "0"], "above 0"),
+        (["--voices", "1"], "choose 2 to"),
+    ):
+        assert fewer.main([str(whole), *wrong, "--out", str(tmp_path / "other")]) == 2
+        assert said in capsys.readouterr().err and list(tmp_path.iterdir()) == [out]
+    assert fewer.main([str(whole), "--out", str(out)]) == 2 and "already exists" in capsys.readouterr().err
+    assert fewer.main([str(tmp_path), "--out", str(tmp_path / "other")]) == 2 and "has no" in capsys.readouterr().err
