@@ -51,9 +51,12 @@ def export(
         The report of `exporting.parity.prove`, with "path".
 
     Raises:
-        UserError: the file would overwrite its source, the exporter rejects the model, or the file's outputs differ.
+        UserError: the file's ending is another format's, it would overwrite its source, the exporter rejects the model,
+            or the file's outputs differ.
     """
     kind = _kind(to, half, int8)
+    if out is not None:
+        _agree(out, to)
     source, original = _original(model)
     facts = {**facts_of(source, licence), **(about or {})}
     elsewhere = str(model).startswith(HUB) or not Path(model).exists()  # cache and package take no new files
@@ -89,6 +92,16 @@ def _kind(to: str, half: bool, int8: bool) -> str:
         raise UserError("--int8 is for onnx-step")
     to = "safetensors" if to == HUGGINGFACE else to
     return VARIANTS[to] if half or int8 else to
+
+
+def _agree(out: Path, kind: str) -> None:
+    """Reject a name whose ending is another format's: such a file would not be what its name says."""
+    endings = {name: Path(f"x{known.suffix}").suffix for name, known in FORMATS.items() if name not in VARIANTS.values()}
+    own = "" if kind == HUGGINGFACE else Path(f"x{FORMATS[kind].suffix}").suffix
+    meant = [name for name, ending in endings.items() if ending == out.suffix.lower() != own]
+    if meant:
+        writes = f"{own} files" if own else "a folder"
+        raise UserError(f"{out}: --to {kind} writes {writes}; for this name use --to {' or --to '.join(meant)}")
 
 
 def _original(model: str) -> tuple[Path, SourceSeparator]:

@@ -50,6 +50,28 @@ def test_a_folder_that_is_not_proven_does_not_stay(tmp_path, monkeypatch, ending
     assert {path.name for path in (tmp_path / "hf").iterdir()} >= {"notes.txt", *HUB_FILES}
 
 
+@pytest.mark.parametrize(
+    "to, name, meant",
+    [
+        ("safetensors", "m.ONNX", "safetensors writes .safetensors files; for this name use --to onnx or --to onnx-step"),
+        ("onnx", "m.half.safetensors", "onnx writes .onnx files; for this name use --to safetensors"),
+        ("huggingface", "m.pth", "huggingface writes a folder; for this name use --to asteroid"),
+    ],
+)
+def test_a_name_that_ends_like_another_format_is_refused(tmp_path, to, name, meant):
+    source = save(tasnet_model(), tmp_path / "source.safetensors")
+    with pytest.raises(UserError, match=f"{name}: --to {meant}$"):
+        export(str(source), to, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("name", ["m", "m.bin", "m.v2", "m.SAFETENSORS"])
+def test_other_names_are_the_user_s(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("tasnet_attn.exporting.command.parity", stand_in())
+    export(str(save(tasnet_model(), tmp_path / "source.safetensors")), out=tmp_path / name)
+    assert (tmp_path / name).is_file()
+
+
 def test_check_takes_what_export_takes(tmp_path, monkeypatch):
     source = save(tasnet_model(), tmp_path / "source.safetensors")
     with pytest.raises(UserError, match="--to 'foo' is not one of safetensors, "):
