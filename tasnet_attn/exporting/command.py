@@ -96,7 +96,8 @@ def _kind(to: str, half: bool, int8: bool) -> str:
 
 def _agree(out: Path, kind: str) -> None:
     """Reject a name whose ending is another format's: such a file would not be what its name says."""
-    endings = {name: Path(f"x{known.suffix}").suffix for name, known in FORMATS.items() if name not in VARIANTS.values()}
+    ours = {name: form for name, form in FORMATS.items() if name not in VARIANTS.values()}
+    endings = {name: Path(f"x{form.suffix}").suffix for name, form in ours.items()}
     own = "" if kind == HUGGINGFACE else Path(f"x{FORMATS[kind].suffix}").suffix
     meant = [name for name, ending in endings.items() if ending == out.suffix.lower() != own]
     if meant:

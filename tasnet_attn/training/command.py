@@ -11,9 +11,11 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint
@@ -47,6 +49,9 @@ from tasnet_attn.training.sizes import check_ends, check_size
 from tasnet_attn.training.task import SeparationTask
 from tasnet_attn.training.trusting import restrict
 from tasnet_attn.training.waiting import Waits
+
+# callbacks like Timer have an enumeration's member as a default, which jsonargparse could not store in config.yml
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 VERBS = ("fit", "validate", "test", "predict")
 
@@ -232,7 +237,11 @@ def _full(ours: dict[str, Any], dumped: str) -> dict[str, Any]:
     for key in ("config", "ckpt_path"):
         theirs.pop(key, None)
     ranges.check({key: value for key, value in theirs.items() if key not in ("out", "evaluation")})
-    model = config.complete_arguments(ours.get("model", {}), SourceSeparator, "model")
+    if "model" not in ours:
+        known = Path(theirs["out"]) / "config.yml"
+        again = f"; to go on with this run: --config {known}" if known.is_file() else ""
+        raise UserError(f"model: is not given; add --config with the files of a recipe{again}")
+    model = config.complete_arguments(ours["model"], SourceSeparator, "model")
     given = {"sources": model["sources"], "sample_rate": model["sample_rate"], "seed": theirs["seed_everything"]}
     if "data" not in ours:
         raise UserError("data: has no data set (data.class_path); a conf.yml extends its base.yml: give both")

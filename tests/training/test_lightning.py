@@ -24,6 +24,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.losses import SISNR
 from tasnet_attn.metrics import si_snr
 from tasnet_attn.training import SeparationTask, train
+from tasnet_attn.training.command import parse
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
@@ -223,6 +224,19 @@ def test_mlflow_by_its_path(arguments, monkeypatch):
 def test_a_run_without_a_board_keeps_its_table(arguments):
     run = train([*arguments, "--trainer.logger=false", "--trainer.callbacks+=LearningRateMonitor"])
     assert not (run / "tensorboard").exists() and any(row.get("lr-Adam") for row in table(run))
+
+
+def test_a_callback_s_enumeration_is_stored_as_its_value(arguments):
+    stored = parse([*arguments, "--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:01:00:00"])
+    (timer,) = stored["trainer"]["callbacks"]
+    assert timer["init_args"] == {"duration": "00:01:00:00", "interval": "step", "verbose": True}
+
+
+def test_a_run_without_its_files_is_told_where_they_are(tmp_path, capsys):
+    given = ["train", f"--out={tmp_path}", "--ckpt_path=last"]
+    assert main(given) == 2 and "--config with the files of a recipe\n" in capsys.readouterr().err
+    (tmp_path / "config.yml").write_text("model: {}")
+    assert main(given) == 2 and f"to go on with this run: --config {tmp_path}" in capsys.readouterr().err
 
 
 def test_fast_dev_run_leaves_nothing(arguments, tmp_path):
