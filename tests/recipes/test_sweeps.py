@@ -26,7 +26,7 @@ def test_they_are_sound():
     voices = [read(RECIPES / f"voices2mix/{name}.yml") for name in ("trial", "longer", "curves")]
     assert [len(sweep.cells) for sweep in voices] == [12, 3, 11]
     steps = [{cell.config["trainer"]["max_steps"] for cell in sweep.cells} for sweep in voices]
-    assert steps == [{1500}, {6000, 12000, 24000}, {6000}]
+    assert steps == [{1500}, {6000, 12000, 24000}, {3000}]
     chosen = [cell.config["data"]["init_args"]["validation"] for sweep in (budget, *voices) for cell in sweep.cells]
     assert set(chosen) == {"dev-speakers"}
 
