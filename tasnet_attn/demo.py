@@ -116,7 +116,8 @@ def hear(out: Path) -> Path | None:
         clips[name] = {"mixture": Path(shutil.copyfile(clip, out / "shipped" / clip.name)), **stems}
         facts, known = read_facts(file), trained(load(name), file)
         data = (facts.get("training") or {}).get("data") or {}
-        learned = Path(data.get("init_args", {}).get("root") or data.get("class_path", "not recorded")).name
+        learned = data.get("init_args", {}).get("root") or data.get("class_path", "not recorded")
+        learned = ", ".join(Path(one).name for one in (learned if isinstance(learned, list) else [learned]))
         of_it = [known["model"], known.get("steps", ""), learned, score(facts), f"{facts['sample_rate']} Hz"]
         rows.append([name, *of_it, facts.get("licence", "not stated"), f"{date.today()}", __version__])
     if not clips:

@@ -19,6 +19,7 @@ from tasnet_attn.errors import UserError
 from tasnet_attn.storage.shipped import FOLDER, SUMS, VARIABLE, shipped, write_sum
 from tasnet_attn.storage.tensors import read_facts, read_safetensors
 
+TWO = {"training": {"data": {"class_path": "LibriMix", "init_args": {"root": ["data/one", "data/two"]}}}}
 SCORE = {"corpus": "tones", "mixtures": 3, "SI-SNRi": {"value": 6.25, "low": 6.0, "high": 6.5}}
 
 
@@ -27,7 +28,7 @@ def named(tmp_path, monkeypatch):
     """Two models in a user's folder, and none in the package."""
     monkeypatch.setattr("tasnet_attn.storage.shipped.FOLDER", tmp_path / "none")
     folder = tmp_path / "named"
-    for name, facts in (("tiny-8k", {"licence": "MIT", "tested": [SCORE]}), ("other-8k", None)):
+    for name, facts in (("tiny-8k", {"licence": "MIT", "tested": [SCORE]}), ("other-8k", TWO)):
         write_sum(save(tasnet_model(), folder / f"{name}.safetensors", facts, torch.float16))
     (folder / "tiny-8k.md").write_text("# The card\n")
     monkeypatch.setenv(VARIABLE, str(folder))
@@ -83,7 +84,12 @@ def test_the_demo_lets_them_be_heard_before_it_trains(named, tmp_path, capsys):
     sounds = json.loads(re.search('id="audio">(.*?)</script>', page)[1]).values()
     assert {soundfile.info(io.BytesIO(base64.b64decode(sound["data"]))).frames for sound in sounds} == {16_000}
     assert page.count('<section class="player"') == 2 and page.count("data-signal=") == 6 == len(sounds)
-    assert "6.2 dB SI-SNRi on tones</td>" in page and ">MIT</td>" in page and "Scores by" not in page
+    assert (
+        "6.2 dB SI-SNRi on tones</td>" in page
+        and ">MIT</td>" in page
+        and ">one, two</td>" in page
+        and "Scores by" not in page
+    )
     assert not re.search(r'(src|href)="(?!data:)', page) and not (tmp_path / "heard/run").exists()
 
 
