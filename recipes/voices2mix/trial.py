@@ -58,7 +58,7 @@ def table(found: dict[str, dict[str, dict]]) -> str:
 def main(given: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="trial.py", description=__doc__.split("\n")[0])
-    parser.add_argument("sweep", type=Path, help="trial.yml or longer.yml")
+    parser.add_argument("sweep", type=Path, help="trial.yml, longer.yml or curves.yml")
     parser.add_argument("--out", type=Path, help="the folder; default: exp/voices2mix_<the sweep's name>")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
     parser.add_argument("--only", nargs="+", default=(), metavar="CELL", help="train only these: names or patterns")

@@ -99,7 +99,7 @@ def _agree(out: Path, kind: str) -> None:
     ours = {name: form for name, form in FORMATS.items() if name not in VARIANTS.values()}
     endings = {name: Path(f"x{form.suffix}").suffix for name, form in ours.items()}
     own = "" if kind == HUGGINGFACE else Path(f"x{FORMATS[kind].suffix}").suffix
-    meant = [name for name, ending in endings.items() if ending == out.suffix.lower() != own]
+    meant = [name for name, ending in endings.items() if ending and ending == out.suffix.lower() != own]
     if meant:
         writes = f"{own} files" if own else "a folder"
         raise UserError(f"{out}: --to {kind} writes {writes}; for this name use --to {' or --to '.join(meant)}")
